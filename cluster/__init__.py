@@ -1,0 +1,1 @@
+"""Where it runs: Ray started or joined, resources checked, jobs submitted."""

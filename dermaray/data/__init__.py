@@ -1,0 +1,1 @@
+"""Data sets: sources, the manifest, splits, archives and the streams made of them."""

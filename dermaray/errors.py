@@ -1,0 +1,78 @@
+"""Every error that a user can cause, drawn as one tree.
+
+    DermarayError
+    ├── ConfigError        a YAML file, or an override of it, that does not fit its schema
+    ├── DataError          a source, a manifest or an archive that cannot be used
+    │   └── LabelError     a label that its label set does not know
+    ├── ImageError         bytes that are not an image that can be scored; has a machine-readable `reason`
+    ├── ArtifactError      a model folder that is missing, damaged or of another version
+    ├── OutputError        an output folder that is in use or cannot be written
+    ├── TrainingError      a training run that ended without a model
+    └── ClusterError       a Ray cluster that cannot be reached or started
+        ├── ResourceError  more workers or GPUs asked for than the cluster has
+        └── AddressInUse   a port that another process holds
+
+The command line turns each of them into one line on standard error and exit code 2. A message says what was received
+and what would have been right.
+"""
+
+
+class DermarayError(Exception):
+    """The root: whatever derives from it is the user's to mend, and is shown without a traceback."""
+
+
+class ConfigError(DermarayError):
+    """A YAML file, or an override of it, does not fit its schema."""
+
+
+class DataError(DermarayError):
+    """A source, a manifest or an archive cannot be used."""
+
+
+class LabelError(DataError):
+    """A label is not known to the label set in use."""
+
+
+class ImageError(DermarayError):
+    """Bytes are not an image that can be scored.
+
+    Args:
+        reason: One of `REASONS`; stable, so that it can be counted and matched by programs.
+        message: The same for a person, with what was received.
+    """
+
+    REASONS = ("unreadable", "empty", "too_large", "too_many_pixels", "not_an_image", "truncated", "unsupported")
+
+    def __init__(self, reason: str, message: str) -> None:
+        if reason not in self.REASONS:
+            raise ValueError(f"reason must be one of {self.REASONS}. Received: reason={reason!r}")
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        # The default would call __init__ with the message alone when an error travels between processes.
+        return type(self), (self.reason, str(self))
+
+
+class ArtifactError(DermarayError):
+    """A model folder is missing, damaged or of another version."""
+
+
+class OutputError(DermarayError):
+    """An output folder is in use already, or cannot be written."""
+
+
+class TrainingError(DermarayError):
+    """A training run ended without a model."""
+
+
+class ClusterError(DermarayError):
+    """A Ray cluster cannot be reached or started."""
+
+
+class ResourceError(ClusterError):
+    """More workers or GPUs were asked for than the cluster has."""
+
+
+class AddressInUse(ClusterError):
+    """A port is held by another process."""

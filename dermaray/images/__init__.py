@@ -1,0 +1,1 @@
+"""One image: its decoding to pixels and its augmentation."""

@@ -1,0 +1,1 @@
+"""Training: the loop of one worker and the run of many."""
