@@ -9,7 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dermaray.errors import ConfigError
+from dermaray.images.augment import check_recipe
 from dermaray.images.spec import InputSpec
+from dermaray.models.backbones import check_backbone
 
 
 class _Section(BaseModel):
@@ -121,9 +123,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_first_problem(error)}") from None
-    from dermaray.images.augment import check_recipe
-
     check_recipe(config.augment)
+    check_backbone(config.model.backbone, config.model.options)
     return config
 
 

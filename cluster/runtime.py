@@ -1,0 +1,154 @@
+"""Ray, embedded or joined: with one flag a job runs on the laptop or on a cluster."""
+
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cluster.quiet import hush
+from dermaray.errors import ClusterError, ResourceError
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the connected cluster has.
+
+    Attributes:
+        cpus: Logical CPUs of all nodes.
+        gpus: GPUs of all nodes.
+        embedded: Whether this process started it for itself.
+    """
+
+    cpus: float
+    gpus: float
+    embedded: bool
+
+    def cpus_per_worker(self, num_workers: int, use_gpu: bool, wanted: float | None) -> float:
+        """Check that training workers fit, and return how many logical CPUs each gets.
+
+        Args:
+            num_workers: How many workers.
+            use_gpu: Whether each needs a GPU.
+            wanted: CPUs per worker, or None: half of the cluster's shared among them, the rest being for Ray Data.
+
+        Raises:
+            ResourceError: They do not fit. Without this check Ray would wait for the missing resources for ever.
+        """
+        if num_workers > self.cpus:
+            raise ResourceError(
+                f"scaling.num_workers={num_workers} is more than the cluster's {self.cpus:g} CPUs. "
+                f"Ask for at most {int(self.cpus)}, or join a larger cluster with --address"
+            )
+        if use_gpu and num_workers > self.gpus:
+            raise ResourceError(
+                f"scaling.use_gpu with num_workers={num_workers} needs {num_workers} GPUs; there are "
+                f"{self.gpus:g}. Set scaling.use_gpu=false, ask for fewer, or join another cluster with --address"
+            )
+        share = self.cpus / 2 / num_workers if wanted is None else wanted
+        if num_workers * share >= self.cpus:
+            raise ResourceError(
+                f"{num_workers} workers with scaling.cpus_per_worker={share:g} leave none of the cluster's "
+                f"{self.cpus:g} CPUs to read images. Ask for less than {self.cpus / num_workers:g} each"
+            )
+        return share
+
+    def check_actors(self, actors: int) -> None:
+        """Check that actors of one CPU each fit beside the tasks that feed them.
+
+        Raises:
+            ResourceError: They do not fit.
+        """
+        if not 1 <= actors < max(self.cpus, 2):
+            raise ResourceError(
+                f"--actors {actors} does not fit a cluster of {self.cpus:g} CPUs, one of which must be left to read "
+                f"images. Ask for 1 to {max(int(self.cpus) - 1, 1)}"
+            )
+
+
+@contextmanager
+def connect(address: str | None, *, verbose: bool = False) -> Iterator[Cluster]:
+    """Join a Ray cluster, or start one in this process's keeping, and leave or stop it at the end.
+
+    An embedded Ray has the machine's own resources, listens on loopback alone and asks for a token that only
+    this process and its children know. Where Ray is connected already, that connection is used and left open.
+
+    Args:
+        address: None for an embedded Ray; `auto` or `ray://HOST:PORT` to join one.
+        verbose: Let Ray's and TensorFlow's own messages through.
+
+    Raises:
+        ClusterError: No cluster answers at the address, or none can be started.
+    """
+    if not verbose:
+        hush()
+    if address is None:
+        _guard_embedded_ray()
+    import ray
+
+    own = not ray.is_initialized()
+    if own:
+        _init(address, verbose)
+    try:
+        _quiet_ray_data(verbose)
+        resources = ray.cluster_resources()
+        yield Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0), embedded=own and address is None)
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _guard_embedded_ray() -> None:
+    """Set what an embedded Ray reads from the environment, unless the user has set it."""
+    # The setting that keeps Ray on the loopback interface; it is named for the systems on which it is the default.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _init(address: str | None, verbose: bool) -> None:
+    import logging
+
+    import ray
+
+    options: dict[str, object] = {"log_to_driver": verbose}
+    if address is None:
+        options |= {"address": "local", "include_dashboard": False}
+    else:
+        options |= {"address": address, "runtime_env": _shipped_code()}
+    if not verbose:
+        options["logging_level"] = logging.ERROR
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if address is None:
+            raise ClusterError(f"Ray could not be started on this machine: {reason}") from error
+        raise ClusterError(
+            f"no Ray cluster answers at --address {address}: {reason}. "
+            "Use auto on a node of the cluster, ray://HOST:10001 from elsewhere, or leave it out for an embedded Ray"
+        ) from error
+
+
+def _shipped_code() -> dict[str, object]:
+    """Return the runtime environment that carries this checkout along; a submitted job has brought it already."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}
+    from cluster.submit import EXCLUDES, checkout_root
+
+    return {"working_dir": str(checkout_root()), "excludes": list(EXCLUDES)}
+
+
+def _quiet_ray_data(verbose: bool) -> None:
+    import logging
+
+    from ray.data import DataContext
+
+    DataContext.get_current().enable_progress_bars = False
+    if not verbose:
+        for name in ("ray.data", "ray.train", "ray.serve"):
+            logging.getLogger(name).setLevel(logging.ERROR)

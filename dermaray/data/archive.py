@@ -1,0 +1,210 @@
+"""Images to be scored, wherever they lie: a folder, a zip or a tar. Listed by the driver, read where scored."""
+
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from dermaray.data.formats import is_image_name
+from dermaray.errors import DataError, ImageError
+from dermaray.images.decode import MAX_BYTES
+
+MEMBER_SCHEMA = pa.schema(
+    [
+        pa.field("archive", pa.string()),
+        pa.field("kind", pa.string()),
+        # Bytes, because the name of a file need not be valid in any encoding.
+        pa.field("name", pa.binary()),
+        pa.field("offset", pa.int64()),
+        pa.field("size", pa.int64()),
+    ]
+)
+"""One row per image, except in a compressed tar, which is one row: it can only be read from its start."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What an input holds.
+
+    Attributes:
+        members: Rows of `MEMBER_SCHEMA`, sorted.
+        images: How many images, or None where only reading them will tell.
+        ignored: How many files were passed over because their names are not those of images, per suffix.
+    """
+
+    members: pa.Table
+    images: int | None
+    ignored: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One image of an input.
+
+    Attributes:
+        image_id: The file's name without folder and suffix.
+        uri: Where it lies; `archive::member` for a member of an archive.
+        data: Its bytes, cut off one byte past the decoder's limit; empty where `error` says why.
+        error: Why the bytes could not be read, or None.
+    """
+
+    image_id: str
+    uri: str
+    data: bytes
+    error: ImageError | None = None
+
+
+def list_members(source: Path) -> Listing:
+    """List the images of a folder (with all that is below it), a zip or a tar.
+
+    Raises:
+        DataError: The input is missing, of another kind, damaged, or holds no image.
+    """
+    if source.is_dir():
+        listing = _list_folder(source)
+    elif not source.exists():
+        raise DataError(f"{source} does not exist. A folder, a zip or a tar of images was expected")
+    elif zipfile.is_zipfile(source):
+        listing = _list_zip(source)
+    elif tarfile.is_tarfile(source):
+        listing = _list_tar(source)
+    elif is_image_name(source):
+        listing = _listing([_row(source.parent, "folder", source.name)], Counter())
+    else:
+        raise DataError(f"{source} is neither a zip nor a tar nor an image. A folder or one of those was expected")
+    if listing.images == 0:
+        passed = f" {sum(listing.ignored.values())} files of other kinds are in it." if listing.ignored else ""
+        raise DataError(f"{source} holds no image.{passed} Images end in .jpg, .png, .tif, .bmp, .webp or .gif")
+    return listing
+
+
+def files_listing(paths: list[str]) -> pa.Table:
+    """Return rows of `MEMBER_SCHEMA` for files that are known by path, in the order given."""
+    return _listing([_row(Path(p).parent, "folder", Path(p).name) for p in paths], Counter()).members
+
+
+def read_members(members: pa.Table) -> Iterator[Member]:
+    """Read the images that rows of `MEMBER_SCHEMA` stand for, in order. An image that cannot be read is yielded too."""
+    opened: dict[str, zipfile.ZipFile] = {}
+    try:
+        for row in members.to_pylist():
+            if row["kind"] == "tar_stream":
+                yield from _stream_tar(Path(row["archive"]))
+            else:
+                yield _read_member(row, opened)
+    finally:
+        for archive in opened.values():
+            archive.close()
+
+
+def _read_member(row: dict[str, Any], opened: dict[str, zipfile.ZipFile]) -> Member:
+    archive, kind, name = row["archive"], row["kind"], os.fsdecode(row["name"])
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    uri = str(Path(archive) / shown) if kind == "folder" else f"{archive}::{shown}"
+    image_id = Path(shown).stem
+    try:
+        if kind == "folder":
+            data = _read_file(Path(archive) / name)
+        elif kind == "zip":
+            if archive not in opened:
+                opened[archive] = zipfile.ZipFile(archive)
+            # By position, not by name: a name can occur twice in a zip.
+            with opened[archive].open(opened[archive].infolist()[row["offset"]]) as file:
+                data = file.read(MAX_BYTES + 1)
+        else:
+            data = _read_range(Path(archive), row["offset"], row["size"])
+    # zipfile raises RuntimeError for an encrypted member and NotImplementedError for an unknown compression.
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError, zlib.error) as error:
+        return Member(image_id, uri, b"", ImageError("unreadable", f"cannot be read: {error}"))
+    return Member(image_id, uri, data)
+
+
+def _read_file(path: Path) -> bytes:
+    # A named pipe or a device would block or never end.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def _read_range(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(min(size, MAX_BYTES + 1))
+    if len(data) < min(size, MAX_BYTES + 1):
+        raise OSError("the archive ends inside this member")
+    return data
+
+
+def _stream_tar(path: Path) -> Iterator[Member]:
+    with tarfile.open(path, "r|*") as tar:
+        for info in tar:
+            if not (info.isreg() and is_image_name(Path(info.name))):
+                continue
+            shown = info.name.encode("utf-8", "backslashreplace").decode()
+            file: IO[bytes] | None = tar.extractfile(info)
+            data = file.read(MAX_BYTES + 1) if file else b""
+            yield Member(Path(shown).stem, f"{path}::{shown}", data)
+
+
+def _row(archive: Path, kind: str, name: str, offset: int = 0, size: int = 0) -> dict[str, object]:
+    return {"archive": str(archive), "kind": kind, "name": os.fsencode(name), "offset": offset, "size": size}
+
+
+def _listing(rows: list[dict[str, object]], ignored: Counter[str]) -> Listing:
+    return Listing(pa.Table.from_pylist(rows, MEMBER_SCHEMA), len(rows), dict(sorted(ignored.items())))
+
+
+def _list_folder(source: Path) -> Listing:
+    ignored: Counter[str] = Counter()
+    rows = []
+    for path in sorted(source.rglob("*")):
+        if path.is_dir():
+            continue
+        if is_image_name(path):
+            rows.append(_row(source, "folder", str(path.relative_to(source))))
+        else:
+            ignored[path.suffix.lower() or path.name] += 1
+    return _listing(rows, ignored)
+
+
+def _list_zip(source: Path) -> Listing:
+    ignored: Counter[str] = Counter()
+    rows = []
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for position, info in enumerate(archive.infolist()):
+                if info.is_dir():
+                    continue
+                if is_image_name(Path(info.filename)):
+                    rows.append(_row(source, "zip", info.filename, position, info.file_size))
+                else:
+                    ignored[Path(info.filename).suffix.lower() or Path(info.filename).name] += 1
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{source} is a damaged zip: {error}") from error
+    return _listing(rows, ignored)
+
+
+def _list_tar(source: Path) -> Listing:
+    try:
+        archive = tarfile.open(source, "r:")
+    except tarfile.ReadError:
+        row = _row(source, "tar_stream", source.name)
+        return Listing(pa.Table.from_pylist([row], MEMBER_SCHEMA), None, {})
+    ignored: Counter[str] = Counter()
+    rows = []
+    with archive:
+        for info in archive:
+            if info.isreg() and is_image_name(Path(info.name)):
+                rows.append(_row(source, "tar", info.name, info.offset_data, info.size))
+            elif info.isreg():
+                ignored[Path(info.name).suffix.lower() or Path(info.name).name] += 1
+    return _listing(rows, ignored)

@@ -1,0 +1,124 @@
+"""From a source of images, as people have them, to one list: class folders, and HAM10000 with its own CSV."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dermaray.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+
+_SPLIT_OF_FOLDER = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test"}
+_UNKNOWN = frozenset({"", "unknown", "na", "nan"})
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image as its source describes it.
+
+    Attributes:
+        image_id: Unique within the source.
+        path: The file.
+        label: As the source spells it.
+        lesion_id: The lesion that it shows, where the source says so.
+        official_split: The split that the source puts it in, where it has splits.
+        age: Years, or None.
+        sex: As the source spells it, or None.
+        site: Body site as the source spells it, or None.
+    """
+
+    image_id: str
+    path: Path
+    label: str
+    lesion_id: str | None = None
+    official_split: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    site: str | None = None
+
+
+def read_source(source: Path) -> list[SourceImage]:
+    """List the labelled images of a source, sorted by id.
+
+    Args:
+        source: A folder of class folders (one level deeper under `Train` and `Test`, where it has those), or a folder
+            with a CSV that has the columns `image_id` and `dx` (HAM10000) and the images anywhere below it.
+
+    Raises:
+        DataError: The folder is missing, is of neither kind, or a class folder holds no image.
+    """
+    if not source.is_dir():
+        what = "is a file" if source.exists() else "does not exist"
+        raise DataError(f"{source} {what}. A folder of class folders, or one with HAM10000's CSV, was expected")
+    table = _find_ham10000_csv(source)
+    images = list(_read_ham10000(table, source) if table else _read_class_folders(source))
+    return sorted(_with_unique_ids(images, source), key=lambda image: image.image_id)
+
+
+def is_image_name(path: Path) -> bool:
+    """Tell whether a file's name is that of an image; hidden files are none."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _read_class_folders(source: Path) -> Iterator[SourceImage]:
+    split_folders = {
+        d: _SPLIT_OF_FOLDER[d.name.lower()] for d in _folders(source) if d.name.lower() in _SPLIT_OF_FOLDER
+    }
+    if split_folders and len(split_folders) < len(_folders(source)):
+        names = ", ".join(d.name for d in _folders(source))
+        raise DataError(f"{source} mixes split folders and class folders: {names}. Have one kind or the other")
+    for parent, split in split_folders.items() or {source: None}.items():
+        class_folders = _folders(parent)
+        if not class_folders:
+            raise DataError(f"{parent} holds no folder. One folder per class was expected, with the images in it")
+        for folder in class_folders:
+            paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_image_name(path))
+            if not paths:
+                raise DataError(f"class folder {folder} holds no image. Put images in it or remove it")
+            for path in paths:
+                yield SourceImage(path.stem, path, folder.name, official_split=split)
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(d for d in parent.iterdir() if d.is_dir() and not d.name.startswith("."))
+
+
+def _find_ham10000_csv(source: Path) -> Path | None:
+    for path in sorted(source.glob("*.csv")):
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            if {"image_id", "dx"} <= set(next(csv.reader(file), [])):
+                return path
+    return None
+
+
+def _read_ham10000(table: Path, source: Path) -> Iterator[SourceImage]:
+    files = {path.stem: path for path in sorted(source.rglob("*")) if is_image_name(path)}
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    found = [row for row in rows if row["image_id"] in files]
+    if not found:
+        raise DataError(f"{table} lists {len(rows)} images, and none of their files is below {source}")
+    for row in found:
+        known = {key: value for key, value in row.items() if value and value.lower() not in _UNKNOWN}
+        yield SourceImage(
+            row["image_id"],
+            files[row["image_id"]],
+            row["dx"],
+            lesion_id=known.get("lesion_id"),
+            age=float(known["age"]) if "age" in known else None,
+            sex=known.get("sex"),
+            site=known.get("localization"),
+        )
+
+
+def _with_unique_ids(images: list[SourceImage], source: Path) -> Iterator[SourceImage]:
+    """Give images whose names repeat (one in Train, one in Test, say) the path within the source as their id."""
+    times = Counter(image.image_id for image in images)
+    for image in images:
+        if times[image.image_id] == 1:
+            yield image
+        else:
+            unique = image.path.relative_to(source).with_suffix("").as_posix()
+            yield SourceImage(unique, *(getattr(image, f) for f in list(image.__dataclass_fields__)[1:]))

@@ -1,0 +1,184 @@
+"""The report of an evaluation: JSON for programs, plots, and one page for a person."""
+
+import base64
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from dermaray.errors import OutputError
+from dermaray.evaluation.metrics import FloatArray, IntArray, check_predictions
+from dermaray.evaluation.plots import plot_confusion_matrix, plot_recall, plot_roc_curves
+from dermaray.files import write_json
+from dermaray.labels import LabelSet
+
+# For each plot its title, what it shows, and what is added where the label set knows malignant classes.
+_CAPTIONS = {
+    "recall": (
+        "Recall of each class",
+        "The share of each class that the model named rightly. The dashed line is the balanced accuracy, the mean of "
+        "the bars. Few images make an uncertain bar.",
+        "Malignant classes are bold and orange-red.",
+    ),
+    "confusion_matrix": (
+        "Which class is taken for which",
+        "Each row is a true class, each column what the model said; numbers are images, and colour is the share of the "
+        "row. Right answers lie on the diagonal.",
+        "Malignant classes are bold.",
+    ),
+    "roc_curves": (
+        "Sensitivity against specificity",
+        "One class against all others, at every threshold on its probability. The nearer to the upper left corner, the "
+        "better the separation.",
+        "Malignant classes are in colour, the others in grey.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Headline:
+    """One headline figure: the number, what it means, and the number that it has to beat."""
+
+    name: str
+    value: str
+    meaning: str
+    baseline: str
+
+
+def write_report(
+    out: Path,
+    metrics: dict[str, Any],
+    probabilities: FloatArray,
+    labels: IntArray,
+    label_set: LabelSet,
+    facts: dict[str, str],
+) -> None:
+    """Write `metrics.json`, `plots/*.png` and `report.html` into a folder.
+
+    The page stands alone: images and style are inside it, nothing is fetched, nothing runs.
+
+    Args:
+        out: An existing folder. Files of these names are replaced.
+        metrics: What `compute_metrics` returned for the same predictions.
+        probabilities: floating [N, C], 0 to 1, columns in the order of `label_set.classes`.
+        labels: integer [N], 0 to C - 1.
+        label_set: The C classes.
+        facts: What was measured on what, in the order to be shown: {"Model": ..., "Data": ..., "Split": ...}. Plain
+            text. `metrics.json` holds them under `facts`.
+
+    Raises:
+        DataError: The predictions do not fit each other or the label set.
+        OutputError: `out` is no folder, or cannot be written.
+    """
+    check_predictions(probabilities, labels, label_set)
+    if not out.is_dir():
+        raise OutputError(f"a report needs an existing folder. Received: {out}")
+    plots = {
+        "recall": plot_recall(metrics, label_set),
+        "confusion_matrix": plot_confusion_matrix(metrics, label_set),
+        "roc_curves": plot_roc_curves(probabilities, labels, label_set),
+    }
+    page = _render(metrics, label_set, facts, plots)
+    try:
+        write_json(out / "metrics.json", {"facts": facts, **metrics})
+        (out / "plots").mkdir(exist_ok=True)
+        for name, png in plots.items():
+            (out / "plots" / f"{name}.png").write_bytes(png)
+        (out / "report.html").write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write to {out}: {error.strerror}. Choose another folder") from error
+
+
+def _render(metrics: dict[str, Any], label_set: LabelSet, facts: dict[str, str], plots: dict[str, bytes]) -> str:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["percent"] = _percent
+    environment.filters["auc"] = _decimal
+    source = files("dermaray.evaluation").joinpath("report.html").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        metrics=metrics,
+        facts=facts,
+        headline_groups=_headlines(metrics, label_set),
+        baseline=metrics["majority_baseline"],
+        malignant=label_set.malignant,
+        smallest=_smallest_class(metrics),
+        plots=[(*_CAPTIONS[name], base64.b64encode(png).decode("ascii")) for name, png in plots.items()],
+    )
+
+
+def _headlines(metrics: dict[str, Any], label_set: LabelSet) -> dict[str, list[_Headline]]:
+    """Return the headline figures under the heading of their group."""
+    baseline = metrics["majority_baseline"]
+    # Always naming one class ranks every image the same, and ties count as a half.
+    chance = _decimal(0.5)
+    headlines = [
+        _Headline(
+            "Balanced accuracy",
+            _percent(metrics["balanced_accuracy"]),
+            "The mean share recognised over all classes, so that a rare diagnosis counts as much as a common one.",
+            _percent(baseline["balanced_accuracy"]),
+        ),
+        _Headline(
+            "Accuracy",
+            _percent(metrics["accuracy"]),
+            "The share of all images that got the right diagnosis. Common diagnoses dominate it.",
+            _percent(baseline["accuracy"]),
+        ),
+        _Headline(
+            "Mean AUC over classes",
+            _decimal(metrics["macro_auc"]),
+            "How well a class is told from all others, whatever the threshold: 1 is perfect, 0.5 is a coin toss.",
+            chance,
+        ),
+    ]
+    melanoma = _melanoma_headlines(metrics, label_set, chance)
+    return {**({"Melanoma": melanoma} if melanoma else {}), "All classes": headlines}
+
+
+def _melanoma_headlines(metrics: dict[str, Any], label_set: LabelSet, chance: str) -> list[_Headline]:
+    if label_set.melanoma is None:
+        return []
+    row = metrics["per_class"][label_set.melanoma]
+    percent = partial(_percent, digits=0)
+    auc = metrics["melanoma_auc"]
+    headlines = [
+        _Headline(
+            "AUC",
+            _decimal(auc),
+            "There are no images on one side of the comparison, so this cannot be measured."
+            if auc is None
+            else f"Of one melanoma and one other lesion, picked at random, the model gives the melanoma the higher "
+            f"probability of melanoma {percent(auc)} of the time.",
+            chance,
+        )
+    ]
+    if row["recall"] is not None:
+        found = round(row["recall"] * row["images"])
+        always = metrics["majority_baseline"]["class"] == label_set.melanoma
+        headlines.append(
+            _Headline(
+                "Recognised",
+                _percent(row["recall"]),
+                f"Of {row['images']:,} melanomas, {found:,} were called melanoma and {row['images'] - found:,} were "
+                "called something else, when the most probable class is the answer.",
+                _percent(float(always)),
+            )
+        )
+    return headlines
+
+
+def _smallest_class(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the name and size of the class with the fewest images, of those that have any."""
+    sizes = {name: row["images"] for name, row in metrics["per_class"].items() if row["images"]}
+    name = min(sizes, key=lambda n: sizes[n])
+    return {"name": name, "images": sizes[name]}
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:.{digits}%}"
+
+
+def _decimal(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

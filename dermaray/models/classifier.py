@@ -1,0 +1,35 @@
+"""A classifier: pixels in, one probability per class out, everything between in one graph."""
+
+from typing import Any
+
+import keras
+
+from dermaray.config import ModelConfig
+from dermaray.images.spec import InputSpec
+from dermaray.models.backbones import build_features
+
+
+def build_classifier(
+    config: ModelConfig, spec: InputSpec, classes: int, model_class: type[Any] = keras.Model
+) -> keras.Model:
+    """Build an untrained model.
+
+    Args:
+        config: Backbone and head.
+        spec: The pixels that it takes.
+        classes: How many probabilities it gives.
+        model_class: `keras.Model`, or a subclass that trains differently.
+
+    Returns:
+        A model from uint8 [batch, height, width, 3] to float32 [batch, classes]; each row sums to 1.
+
+    Raises:
+        ConfigError: The backbone or one of its options is unknown.
+    """
+    pixels = keras.Input(spec.shape, dtype="uint8", name="image")
+    features = build_features(config.backbone, pixels, config.options)
+    if config.dropout:
+        features = keras.layers.Dropout(config.dropout, name="head_dropout")(features)
+    # float32 whatever the compute type: softmax loses too much in half precision.
+    probabilities = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(features)
+    return model_class(pixels, probabilities, name="classifier")

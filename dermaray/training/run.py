@@ -1,0 +1,136 @@
+"""A training run, from a configuration to an artifact."""
+
+import csv
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.train
+from ray.train.tensorflow import TensorflowTrainer
+
+from dermaray.config import RunConfig, dump_config
+from dermaray.data.manifest import Manifest
+from dermaray.data.streams import ImageTable
+from dermaray.errors import DermarayError, TrainingError
+from dermaray.training.plan import training_plan, validation_plan
+from dermaray.training.task import Notify, WorkerTask
+
+
+def plan_run(config: RunConfig, manifest: Manifest, reserved_cpus: float) -> WorkerTask:
+    """Fix all that a run will do, before any worker starts.
+
+    Args:
+        config: The run.
+        manifest: Its data.
+        reserved_cpus: CPUs that the training workers will hold, over all of them.
+
+    Raises:
+        ConfigError: The batch is larger than the training split.
+        DataError: A split that is needed is empty.
+    """
+    settings = config.training
+    train_rows, val_rows = manifest.rows("train"), manifest.rows("val")
+    train_images, val_images = image_table(manifest, train_rows), image_table(manifest, val_rows)
+    batch = settings.global_batch_size
+    return WorkerTask(
+        config=config,
+        label_set=manifest.label_set,
+        provenance=_provenance(config, manifest),
+        train=train_images,
+        val=val_images,
+        train_plan=training_plan(train_images.labels, settings.epochs, batch, config.data.balance, config.seed),
+        val_plan=validation_plan(val_rows.num_rows, batch),
+        reserved_cpus=reserved_cpus,
+    )
+
+
+def train(task: WorkerTask, out: Path, cpus_per_worker: float, notify: Notify | None = None) -> list[dict[str, float]]:
+    """Train on the connected Ray cluster and write `model/`, `config.yaml` and `history.csv`.
+
+    The model is that of the epoch with the lowest validation loss.
+
+    Args:
+        task: What to do.
+        out: An existing folder that every worker can write to.
+        cpus_per_worker: Logical CPUs to set aside for each worker.
+        notify: Called by the first worker while it trains, with `epochs` and `steps` done and the latest figures.
+
+    Returns:
+        The figures of every epoch.
+
+    Raises:
+        TrainingError: A worker failed.
+    """
+    config = task.config
+    task_ref = ray.put(task)
+    trainer = TensorflowTrainer(
+        # Imported on the worker: the driver does without the seconds and the memory that TensorFlow takes.
+        lambda: _train_worker(task_ref, notify),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.scaling.num_workers,
+            use_gpu=config.scaling.use_gpu,
+            resources_per_worker={"CPU": cpus_per_worker, **({"GPU": 1} if config.scaling.use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=config.name,
+            storage_path=str((out / "checkpoints").resolve()),
+            # Only an epoch that is the best so far hands in a checkpoint: the latest is the best.
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    result = _fit(trainer)
+    history: list[dict[str, float]] = result.return_value
+    _write_history(out / "history.csv", history)
+    (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    with result.checkpoint.as_directory() as folder:
+        shutil.copytree(folder, out / "model")
+    shutil.rmtree(out / "checkpoints")
+    return history
+
+
+def _train_worker(task_ref: Any, notify: Notify | None) -> list[dict[str, float]]:
+    from dermaray.training.loop import train_worker
+
+    return train_worker(ray.get(task_ref), notify)
+
+
+def image_table(manifest: Manifest, rows: pa.Table) -> ImageTable:
+    """Return rows of a manifest as what image streams draw from."""
+    labels = np.asarray(manifest.label_indices(rows), np.int32)
+    return ImageTable(rows["image_id"].to_pylist(), rows["uri"].to_pylist(), labels)
+
+
+def _provenance(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "config": config.model_dump(mode="json"),
+        "data": {"digest": manifest.digest, "images": manifest.table.num_rows, **manifest.facts},
+    }
+
+
+def _fit(trainer: TensorflowTrainer) -> ray.train.Result:
+    """Run the trainer; a user's mistake that a worker noticed is raised as that mistake."""
+    try:
+        return trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        failures = list(error.worker_failures.values())
+        for failure in failures:
+            cause: BaseException | None = failure
+            while cause is not None:
+                if isinstance(cause, DermarayError):
+                    raise cause from error
+                cause = getattr(cause, "cause", None) or cause.__cause__
+        first = str(failures[0]).strip().splitlines()[-1] if failures else str(error)
+        raise TrainingError(f"{len(failures)} training workers failed: {first}") from error
+    except ray.train.TrainingFailedError as error:
+        raise TrainingError(f"training failed: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)

@@ -1,0 +1,70 @@
+"""The command line: `dermaray JOB ...`, and `python -m jobs.JOB ...` for each job.
+
+A job is a module here with `add_arguments(parser)` and `run(args) -> int`. It imports Ray, TensorFlow and whatever else
+takes long inside `run`, so that `--help` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from dermaray import __version__
+from dermaray.errors import DermarayError
+
+JOBS = {
+    "demo": "everything in turn, on images that it draws or on your own",
+    "prepare": "images and their labels to a manifest with splits",
+    "train": "a manifest and a configuration to a model",
+    "evaluate": "a model and a manifest to figures and a report",
+    "score": "one row per image of a folder, a zip or a tar",
+    "serve": "a model behind HTTP",
+    "submit": "one of these jobs, on a Ray cluster",
+}
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; argparse's own puts the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: {message}. See {self.prog} --help\n")
+        sys.exit(USER_ERROR)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `dermaray JOB ...` and return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in JOBS:
+        return run_job(words[0], words[1:])
+    parser = _Parser(prog="dermaray", description="Classifiers of dermoscopic images, from a laptop to a Ray cluster.")
+    parser.add_argument("--version", action="version", version=f"dermaray {__version__}")
+    jobs = parser.add_subparsers(metavar="JOB", required=True, title="jobs (dermaray JOB --help says more)")
+    for name, summary in JOBS.items():
+        jobs.add_parser(name, help=summary)
+    parser.parse_args(words)
+    raise AssertionError("unreachable: argparse ends on --help, --version and every error")
+
+
+def run_job(name: str, argv: Sequence[str] | None = None) -> int:
+    """Run one job; its module calls this when it is run as `python -m jobs.NAME`."""
+    module = importlib.import_module(f"jobs.{name}")
+    parser = _Parser(prog=f"dermaray {name}", description=JOBS[name].capitalize() + ".")
+    module.add_arguments(parser)
+    if name == "submit":
+        # What this parser does not know is meant for the job that is submitted.
+        args, args.rest = parser.parse_known_args(argv)
+    else:
+        parser.add_argument("-v", "--verbose", action="store_true", help="let Ray's and TensorFlow's messages through")
+        args = parser.parse_args(argv)
+    try:
+        return int(module.run(args))
+    except DermarayError as error:
+        sys.stderr.write(f"dermaray {name}: {error}\n")
+        return USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write(f"dermaray {name}: interrupted\n")
+        return INTERRUPTED

@@ -1,0 +1,56 @@
+"""python -m jobs.evaluate --model DIR --data MANIFEST [--split test] --out DIR
+
+A model and a manifest to `metrics.json`, `report.html`, plots, and one row of scores per image.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from jobs.options import add_address, add_model, add_out
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the job's arguments."""
+    add_model(parser)
+    parser.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help="what dermaray prepare wrote")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="test", help="(default: test)")
+    add_out(parser)
+    add_address(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the job and return its exit code."""
+    from dermaray.data.manifest import Manifest
+    from dermaray.evaluation.evaluate import check_labels
+    from dermaray.files import atomic_directory, check_output
+    from dermaray.models.artifact import open_artifact
+    from jobs.console import say, tracked
+    from jobs.session import ray_session
+
+    check_output(args.out, overwrite=args.overwrite)
+    artifact = open_artifact(args.model.resolve())
+    manifest = Manifest.read(args.data)
+    check_labels(artifact, manifest)
+    images = manifest.rows(args.split)
+    with ray_session(args), atomic_directory(args.out, overwrite=args.overwrite) as out:
+        from dermaray.evaluation.evaluate import evaluate
+
+        with tracked("Evaluating", images.num_rows) as tracker:
+            metrics = evaluate(artifact, manifest, args.split, out, tracker.advance)
+    figures = {
+        "balanced accuracy": metrics["balanced_accuracy"],
+        "accuracy": metrics["accuracy"],
+        "macro AUC": metrics["macro_auc"],
+        "melanoma AUC": metrics["melanoma_auc"],
+    }
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
+    say(f"{artifact.name} on {metrics['images']:,} {args.split} images: {shown}")
+    say(f"Report: {args.out / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    sys.exit(run_job("evaluate"))
