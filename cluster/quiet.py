@@ -12,6 +12,7 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_LOGGER_LEVEL": "error",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "PYTHONWARNINGS": "ignore",
 }
@@ -31,7 +32,8 @@ def hush() -> None:
 def silent_stderr(*, verbose: bool = False) -> Iterator[None]:
     """Drop what is written to the process's standard error while the block runs.
 
-    For the import of TensorFlow alone: its C++ code greets before any setting of its log level takes effect.
+    For starts and imports, whose C++ code greets before any setting of its log level takes effect; what goes wrong there
+    is raised, not printed.
     """
     if verbose:
         yield

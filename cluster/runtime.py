@@ -2,12 +2,11 @@
 
 import os
 import secrets
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cluster.quiet import hush
+from cluster.quiet import hush, silent_stderr
 from dermaray.errors import ClusterError, ResourceError
 
 
@@ -121,8 +120,7 @@ def _init(address: str | None, verbose: bool) -> None:
     if not verbose:
         options["logging_level"] = logging.ERROR
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silent_stderr(verbose=verbose):
             ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

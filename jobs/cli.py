@@ -56,7 +56,8 @@ def run_job(name: str, argv: Sequence[str] | None = None) -> int:
     module.add_arguments(parser)
     if name == "submit":
         # What this parser does not know is meant for the job that is submitted.
-        args, args.rest = parser.parse_known_args(argv)
+        args, rest = parser.parse_known_args(argv)
+        args.rest = rest
     else:
         parser.add_argument("-v", "--verbose", action="store_true", help="let Ray's and TensorFlow's messages through")
         args = parser.parse_args(argv)

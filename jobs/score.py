@@ -1,7 +1,7 @@
 """python -m jobs.score INPUT --model DIR --out DIR
 
-One row per image of a folder, a zip or a tar: `scores.parquet`, `scores.csv` and `summary.json`. An image that cannot be
-scored has a row too, with its reason.
+One row per image of a folder, a zip or a tar: `scores.parquet`, `scores.csv` and `summary.json`. An image that cannot
+be scored has a row too, with its reason.
 """
 
 import argparse

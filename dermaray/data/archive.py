@@ -194,17 +194,17 @@ def _list_zip(source: Path) -> Listing:
 
 
 def _list_tar(source: Path) -> Listing:
-    try:
-        archive = tarfile.open(source, "r:")
-    except tarfile.ReadError:
-        row = _row(source, "tar_stream", source.name)
-        return Listing(pa.Table.from_pylist([row], MEMBER_SCHEMA), None, {})
     ignored: Counter[str] = Counter()
     rows = []
-    with archive:
-        for info in archive:
-            if info.isreg() and is_image_name(Path(info.name)):
-                rows.append(_row(source, "tar", info.name, info.offset_data, info.size))
-            elif info.isreg():
-                ignored[Path(info.name).suffix.lower() or Path(info.name).name] += 1
+    try:
+        with tarfile.open(source, "r:") as archive:
+            for info in archive:
+                if info.isreg() and is_image_name(Path(info.name)):
+                    rows.append(_row(source, "tar", info.name, info.offset_data, info.size))
+                elif info.isreg():
+                    ignored[Path(info.name).suffix.lower() or Path(info.name).name] += 1
+    except tarfile.ReadError:
+        # Compressed: nothing in it has a place of its own that could be read by itself.
+        row = _row(source, "tar_stream", source.name)
+        return Listing(pa.Table.from_pylist([row], MEMBER_SCHEMA), None, {})
     return _listing(rows, ignored)

@@ -2,7 +2,7 @@
 
 Columns: `image_id`; `uri`, where its bytes are; `label`, a class of the label set; `group_id`, what no split may part
 (a lesion, or the image itself); `split`, one of `SPLITS`; `age` in years, `sex`, `site`, each null where unknown;
-`sha256` of the bytes; `width` and `height` in pixels. The file's metadata holds the label set and how the table was made.
+`sha256` of the bytes; `width` and `height` in pixels. The file's metadata holds the label set and the table's origin.
 """
 
 import hashlib

@@ -49,6 +49,10 @@ class Predictor:
         """
         return decode_image(data, self.artifact.input_spec)
 
+    def blank(self) -> UInt8Array:
+        """Return a black image, uint8 [height, width, 3], to warm the engine up with."""
+        return np.zeros(self.artifact.input_spec.shape, np.uint8)
+
     def probabilities(self, pixels: Sequence[UInt8Array] | UInt8Array) -> Float32Array:
         """Return float32 [N, classes] for N decoded images, uint8 [height, width, 3] each."""
         if len(pixels) == 0:

@@ -119,6 +119,9 @@ def test_check_finds_a_misspelt_field(schemas: dict[str, Any]) -> None:
 def test_every_file_is_known_to_this_test() -> None:
     known = set(documents()) | {"kustomization.yaml", "storage.yaml"}
     assert {path.name for path in (ROOT / "k8s").glob("*.y*ml")} == known
+    # KubeRay names services after these; equal names would fight over one.
+    names = [load(name)["metadata"]["name"] for name in documents() if name != "gpu-workers.yaml"]
+    assert len(names) == len(set(names))
     for name in load("kustomization.yaml")["resources"]:
         assert (ROOT / "k8s" / name).is_file()
 
@@ -161,11 +164,18 @@ def test_entrypoint_names_what_exists(name: str) -> None:
             assert (ROOT / word.removeprefix("/app/")).is_file()
 
 
-def test_training_job_has_the_workers_it_asks_for() -> None:
-    job = load("rayjob-train.yaml")["spec"]
-    asked = re.search(r"scaling\.num_workers=(\d+)", job["entrypoint"])
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("rayjob-train.yaml", r"scaling\.num_workers=(\d+)"), ("rayjob-score.yaml", r"--actors (\d+)")],
+)
+def test_job_starts_with_the_cpus_it_asks_for(name: str, pattern: str) -> None:
+    job = load(name)
+    asked = re.search(pattern, job["spec"]["entrypoint"])
     assert asked is not None
-    assert cluster_spec({"kind": "RayJob", "spec": job})["workerGroupSpecs"][0]["minReplicas"] == int(asked[1])
+    (group,) = cluster_spec(job)["workerGroupSpecs"]
+    cpus = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    assert group["minReplicas"] == group["replicas"]
+    assert int(asked[1]) <= group["minReplicas"] * cpus / 2
 
 
 def test_serve_config_is_one_that_serve_takes() -> None:

@@ -1,0 +1,183 @@
+"""python -m jobs.demo [--data FOLDER] [--out runs/demo]
+
+Everything in turn: images, a manifest, training, evaluation, an archive scored, a live request answered. Without `--data`
+it draws a small synthetic set; with it, it uses your own class folders.
+"""
+
+import argparse
+import json
+import sys
+import time
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.options import add_address
+
+CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
+
+SYNTHETIC_IMAGES = 540
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One station of the demo: what it is called, what it does; it returns what came out and where that lies."""
+
+    title: str
+    run: Callable[[], tuple[str, Path]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the job's arguments."""
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="your own class folders (default: a synthetic set)")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="(default: runs/demo)")
+    add_address(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the job and return its exit code."""
+    from dermaray.data.formats import read_source
+    from jobs.console import console, say
+    from jobs.session import ray_session
+
+    if args.data is not None:
+        read_source(args.data)
+    demo = _Demo(args)
+    rows = []
+    began = time.monotonic()
+    with ray_session(args):
+        steps = demo.steps()
+        for number, step in enumerate(steps, start=1):
+            console.rule(f"{number}/{len(steps)}  {step.title}", align="left")
+            start = time.monotonic()
+            outcome, where = step.run()
+            rows.append((step.title, f"{time.monotonic() - start:.0f} s", outcome, str(where)))
+    say("")
+    console.print(_table(rows, time.monotonic() - began))
+    if args.data is None:
+        say("The images were drawn by dermaray. These figures say that the software works, and nothing about skin.")
+    return 0
+
+
+class _Demo:
+    """The stations, each the very job that a user would run."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._out: Path = args.out
+        self._data: Path = args.data or self._out / "images"
+        self._draw = args.data is None
+        self._address, self._verbose = args.address, args.verbose
+
+    def steps(self) -> list[_Step]:
+        """Return the stations in order."""
+        drawing = [_Step("Draw synthetic images", self._images)] if self._draw else []
+        return [
+            *drawing,
+            _Step("Prepare", self._prepare),
+            _Step("Train on 2 workers", self._train),
+            _Step("Evaluate", self._evaluate),
+            _Step("Bulk-score a zip", self._score),
+            _Step("Answer a live request", self._serve),
+        ]
+
+    def _job(self, name: str, *words: object) -> None:
+        """Run a job as its command line would, on the connected Ray."""
+        import importlib
+
+        module = importlib.import_module(f"jobs.{name}")
+        parser = argparse.ArgumentParser()
+        module.add_arguments(parser)
+        args = parser.parse_args([str(word) for word in words])
+        args.verbose, args.address = self._verbose, self._address
+        module.run(args)
+
+    def _images(self) -> tuple[str, Path]:
+        import shutil
+
+        from dermaray.data.synthetic import generate_dataset
+
+        shutil.rmtree(self._data, ignore_errors=True)
+        counts = generate_dataset(self._data, SYNTHETIC_IMAGES)
+        return f"{sum(counts.values())} images, {len(counts)} classes", self._data
+
+    def _prepare(self) -> tuple[str, Path]:
+        out = self._out / "data"
+        self._job("prepare", self._data, "--out", out, "--overwrite")
+        summary = json.loads((out / "summary.json").read_text())
+        usable, seen = summary["usable_images"], summary["source_images"]
+        return f"{usable} of {seen} images usable", out / "manifest.parquet"
+
+    def _train(self) -> tuple[str, Path]:
+        out = self._out / "train"
+        manifest = f"data.manifest={self._out / 'data' / 'manifest.parquet'}"
+        self._job("train", "--config", CONFIG, "--overwrite", manifest, f"out={out}")
+        epochs = len((out / "history.csv").read_text().splitlines()) - 1
+        return f"{epochs} epochs", out / "model"
+
+    def _evaluate(self) -> tuple[str, Path]:
+        out = self._out / "evaluation"
+        data = self._out / "data" / "manifest.parquet"
+        self._job("evaluate", "--model", self._out / "train", "--data", data, "--out", out, "--overwrite")
+        metrics = json.loads((out / "metrics.json").read_text())
+        balanced, chance = metrics["balanced_accuracy"], metrics["majority_baseline"]["balanced_accuracy"]
+        return f"balanced accuracy {balanced:.2f} (chance {chance:.2f})", out / "report.html"
+
+    def _score(self) -> tuple[str, Path]:
+        archive, out = self._out / "archive.zip", self._out / "scores"
+        _write_archive(archive, _images_below(self._data))
+        self._job("score", archive, "--model", self._out / "train", "--out", out, "--overwrite")
+        summary = json.loads((out / "summary.json").read_text())
+        unscored = summary["images"] - summary["scored"]
+        return f"{summary['scored']} scored, {unscored} refused with a reason", out / "scores.csv"
+
+    def _serve(self) -> tuple[str, Path]:
+        from cluster.ports import free_port
+        from jobs.serve import serving
+
+        image = _images_below(self._data)[0]
+        model = self._out / "train" / "model"
+        with serving(model, "127.0.0.1", free_port(), verbose=self._verbose) as url:
+            request = urllib.request.Request(f"{url}/v1/predict", image.read_bytes(), method="POST")
+            began = time.monotonic()
+            with urllib.request.urlopen(request, timeout=30) as response:
+                answer = json.load(response)
+            milliseconds = (time.monotonic() - began) * 1000
+        out = self._out / "answer.json"
+        out.write_text(json.dumps(answer, indent=2) + "\n")
+        return f"{answer['label']}, in {milliseconds:.0f} ms", out
+
+
+def _images_below(folder: Path) -> list[Path]:
+    from dermaray.data.formats import is_image_name
+
+    return sorted(path for path in folder.rglob("*") if path.is_file() and is_image_name(path))
+
+
+def _write_archive(archive: Path, images: list[Path]) -> None:
+    """Zip at most 200 images, and one file that is none, so that a refusal can be seen."""
+    step = max(1, len(images) // 200)
+    with zipfile.ZipFile(archive, "w") as file:
+        for image in images[::step]:
+            file.write(image, image.name)
+        file.writestr("not-an-image.jpg", "<html>This is a web page.</html>")
+
+
+def _table(rows: list[tuple[str, str, str, str]], seconds: float) -> object:
+    from rich.table import Table
+
+    table = Table(title="dermaray demo", caption=f"{seconds:.0f} s in all, Ray's start included", title_justify="left")
+    table.add_column("what ran")
+    table.add_column("took", justify="right")
+    table.add_column("what came out")
+    table.add_column("where it lies", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    sys.exit(run_job("demo"))

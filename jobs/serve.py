@@ -1,0 +1,80 @@
+"""python -m jobs.serve --model DIR [--host 127.0.0.1] [--port 8000]
+
+A model behind HTTP, until Ctrl-C: `POST /v1/predict` takes an image (the body, or a file of a multipart form), and
+`GET /healthz` says that it is there.
+"""
+
+import argparse
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobs.options import add_address, add_model
+
+APPLICATION = "serve.app:build_app"
+"""The application, by the path that a cluster's configuration names too."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the job's arguments."""
+    add_model(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="the port to listen on (default: 8000)")
+    add_address(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the job until it is interrupted, and return its exit code."""
+    from cluster.ports import check_port, stop_on_sigterm
+    from dermaray.models.artifact import open_artifact
+    from jobs.console import say
+    from jobs.session import ray_session
+
+    artifact = open_artifact(args.model.resolve())
+    check_port(args.host, args.port)
+    with ray_session(args), serving(artifact.path, args.host, args.port, verbose=args.verbose) as url:
+        say(f"Serving {artifact.name} at {url}. Stop with Ctrl-C")
+        say(f"Try: curl --data-binary @image.jpg {url}/v1/predict")
+        with stop_on_sigterm():
+            threading.Event().wait()
+    return 0
+
+
+@contextmanager
+def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iterator[str]:
+    """Run the application on the connected Ray cluster while the block runs, and yield its URL.
+
+    Raises:
+        ArtifactError: There is no usable model in the folder `model`.
+        ClusterError: The application did not start.
+    """
+    import importlib
+
+    from ray import serve
+
+    from cluster.quiet import silent_stderr
+    from dermaray.errors import ClusterError
+    from jobs.console import waiting
+
+    module, builder = APPLICATION.split(":")
+    application = importlib.import_module(module)
+    app = getattr(application, builder)(application.ServeArgs(model=str(model)))
+    try:
+        with waiting("Starting the application"), silent_stderr(verbose=verbose):
+            serve.start(http_options={"host": host, "port": port})
+            serve.run(app, name="dermaray")
+    except RuntimeError as error:
+        serve.shutdown()
+        raise ClusterError(f"the application did not start: {str(error).strip().splitlines()[0]}") from error
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        serve.shutdown()
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    sys.exit(run_job("serve"))

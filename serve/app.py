@@ -1,0 +1,109 @@
+"""serve run serve.app:build_app model=runs/case-study-balanced/model
+
+The HTTP application: an ingress that decodes uploads, and classifiers that score them in batches. `dermaray serve`
+runs it on a laptop, `k8s/rayservice.yaml` on a cluster; both name `serve.app:build_app`.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from dermaray.errors import ImageError
+from dermaray.images.decode import UInt8Array, decode_image
+from dermaray.models.artifact import open_artifact
+from dermaray.models.engine import Float32Array
+from dermaray.models.predictor import Predictor, to_prediction
+from serve.upload import STATUS_OF_REASON, read_upload
+
+
+class ServeArgs(BaseModel):
+    """What the application is built with.
+
+    Attributes:
+        model: The folder of an artifact, readable from every node.
+        max_batch_size: Images that one replica scores at once, at most.
+        batch_wait_timeout_s: How long a batch waits to be filled, in seconds.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    max_batch_size: int = Field(16, ge=1, le=256)
+    batch_wait_timeout_s: float = Field(0.01, ge=0.0, le=10.0)
+
+
+# Ray Serve's default of five requests at a time would starve the batches.
+@serve.deployment(max_ongoing_requests=64)
+class Classifier:
+    """Holds the model and scores decoded images in batches."""
+
+    def __init__(self, args: ServeArgs) -> None:
+        self._predictor = Predictor(open_artifact(Path(args.model)))
+        self.probabilities.set_max_batch_size(args.max_batch_size)
+        self.probabilities.set_batch_wait_timeout_s(args.batch_wait_timeout_s)
+        # The first batch traces the graph; let no request wait for that.
+        self._predictor.probabilities([self._predictor.blank()])
+
+    @serve.batch  # type: ignore[untyped-decorator]
+    async def probabilities(self, pixels: list[UInt8Array]) -> list[Float32Array]:
+        """Score images, uint8 [height, width, 3] each; called with one and batched by Ray Serve."""
+        return list(await asyncio.to_thread(self._predictor.probabilities, pixels))
+
+
+api = FastAPI(title="dermaray", description="Research use only. Not a medical device.", docs_url="/docs")
+
+
+@api.exception_handler(ImageError)
+async def _refuse(_: Request, error: ImageError) -> JSONResponse:
+    content = {"error": {"reason": error.reason, "message": str(error)}}
+    return JSONResponse(content, STATUS_OF_REASON[error.reason])
+
+
+@serve.deployment(max_ongoing_requests=128)
+@serve.ingress(api)
+class Ingress:
+    """Takes uploads, decodes them as the model wants them, and answers with predictions."""
+
+    def __init__(self, args: ServeArgs, classifier: DeploymentHandle) -> None:
+        self._artifact = open_artifact(Path(args.model))
+        self._classifier = classifier
+
+    @api.post("/v1/predict")
+    async def predict(self, request: Request) -> dict[str, Any]:
+        """Score one image, sent as the body itself or as a file of a multipart form."""
+        data = await read_upload(request)
+        decoded = await asyncio.to_thread(decode_image, data, self._artifact.input_spec)
+        probabilities = await self._classifier.probabilities.remote(decoded.pixels)
+        prediction = to_prediction(probabilities, self._artifact.label_set)
+        return {
+            "label": prediction.label,
+            "melanoma_probability": prediction.melanoma_probability,
+            "probabilities": prediction.probabilities,
+            "width": decoded.width,
+            "height": decoded.height,
+            "model": self._artifact.name,
+            "model_digest": self._artifact.digest,
+        }
+
+    @api.get("/healthz")
+    async def healthz(self) -> dict[str, str]:
+        """Say that requests are taken, and by which model."""
+        return {"status": "ok", "model": self._artifact.name, "model_digest": self._artifact.digest}
+
+
+def build_app(args: ServeArgs) -> Application:
+    """Build the application.
+
+    Raises:
+        ArtifactError: There is no usable model where `args` says.
+    """
+    artifact = open_artifact(Path(args.model).resolve())
+    resolved = args.model_copy(update={"model": str(artifact.path)})
+    return Ingress.bind(resolved, Classifier.bind(resolved))  # type: ignore[attr-defined]
