@@ -32,8 +32,8 @@ def hush() -> None:
 def silent_stderr(*, verbose: bool = False) -> Iterator[None]:
     """Drop what is written to the process's standard error while the block runs.
 
-    For starts and imports, whose C++ code greets before any setting of its log level takes effect; what goes wrong there
-    is raised, not printed.
+    For starts and imports, whose C++ code greets before any setting of its log level takes effect; what goes wrong
+    there is raised, not printed.
     """
     if verbose:
         yield

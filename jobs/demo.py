@@ -1,7 +1,7 @@
 """python -m jobs.demo [--data FOLDER] [--out runs/demo]
 
-Everything in turn: images, a manifest, training, evaluation, an archive scored, a live request answered. Without `--data`
-it draws a small synthetic set; with it, it uses your own class folders.
+Everything in turn: images, a manifest, training, evaluation, an archive scored, a live request answered. Without
+`--data` it draws a small synthetic set; with it, it uses your own class folders.
 """
 
 import argparse

@@ -89,7 +89,7 @@ class _Report(keras.callbacks.Callback):  # type: ignore[misc]
         self.history: list[dict[str, float]] = []
         self._rank, self._steps, self._task, self._tell = rank, steps, task, notify
         self._best = float("inf")
-        self._began = self._told = time.monotonic()
+        self._began = self._validating = self._told = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._began = time.monotonic()
@@ -100,9 +100,17 @@ class _Report(keras.callbacks.Callback):  # type: ignore[misc]
             self._told = now
             self._notify(len(self.history), batch + 1, {"loss": float((logs or {}).get("loss", float("nan")))})
 
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._validating = time.monotonic()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
-        row = {"epoch": epoch + 1, **metrics, "seconds": round(time.monotonic() - self._began, 2)}
+        row = {
+            "epoch": epoch + 1,
+            **metrics,
+            "train_seconds": round(self._validating - self._began, 2),
+            "val_seconds": round(time.monotonic() - self._validating, 2),
+        }
         self.history.append(row)
         self._notify(epoch + 1, 0, metrics)
         improved = metrics["val_loss"] < self._best

@@ -17,6 +17,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest.mock import ANY, Mock
 
 import pytest
 from ray._private.runtime_env.packaging import create_package
@@ -233,16 +234,11 @@ def test_exit_codes(status: str, code: int | None, expected: int, monkeypatch: p
 
 @pytest.mark.parametrize("separator", [[], ["--"]])
 def test_rest_of_the_command_line_is_the_job_s(separator: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-
-    def fake(*arguments: Any, wait: bool, **_: Any) -> int:
-        seen.extend([*arguments, wait])
-        return 7
-
+    fake = Mock(return_value=7)
     monkeypatch.setattr(job, "submit_job", fake)
     own = ["--config", "configs/x.yaml", "training.epochs=3"]
     assert cli.main(["submit", "train", "--address", "http://h:1", "--no-wait", *separator, *own]) == 7
-    assert seen == ["train", own, "http://h:1", False]
+    fake.assert_called_once_with("train", own, "http://h:1", wait=False, echo=ANY)
 
 
 def test_help_imports_neither_ray_nor_tensorflow() -> None:
