@@ -67,7 +67,7 @@ class Cluster:
 
 
 @contextmanager
-def connect(address: str | None, *, verbose: bool = False) -> Iterator[Cluster]:
+def connect(address: str | None, *, verbose: bool = False, num_cpus: int | None = None) -> Iterator[Cluster]:
     """Join a Ray cluster, or start one in this process's keeping, and leave or stop it at the end.
 
     An embedded Ray has the machine's own resources, listens on loopback alone and asks for a token that only
@@ -76,6 +76,7 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Cluster]:
     Args:
         address: None for an embedded Ray; `auto` or `ray://HOST:PORT` to join one.
         verbose: Let Ray's and TensorFlow's own messages through.
+        num_cpus: Logical CPUs of an embedded Ray, or None for as many as the machine has.
 
     Raises:
         ClusterError: No cluster answers at the address, or none can be started.
@@ -88,7 +89,7 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Cluster]:
 
     own = not ray.is_initialized()
     if own:
-        _init(address, verbose)
+        _init(address, verbose, num_cpus)
     try:
         _quiet_ray_data(verbose)
         resources = ray.cluster_resources()
@@ -107,14 +108,14 @@ def _guard_embedded_ray() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _init(address: str | None, verbose: bool) -> None:
+def _init(address: str | None, verbose: bool, num_cpus: int | None) -> None:
     import logging
 
     import ray
 
     options: dict[str, object] = {"log_to_driver": verbose}
     if address is None:
-        options |= {"address": "local", "include_dashboard": False}
+        options |= {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
     else:
         options |= {"address": address, "runtime_env": _shipped_code()}
     if not verbose:

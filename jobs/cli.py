@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_job(name: str, argv: Sequence[str] | None = None) -> int:
     """Run one job; its module calls this when it is run as `python -m jobs.NAME`."""
     module = importlib.import_module(f"jobs.{name}")
-    parser = _Parser(prog=f"dermaray {name}", description=JOBS[name].capitalize() + ".")
+    parser = _Parser(prog=f"dermaray {name}", description=JOBS[name][0].upper() + JOBS[name][1:] + ".")
     module.add_arguments(parser)
     if name == "submit":
         # What this parser does not know is meant for the job that is submitted.

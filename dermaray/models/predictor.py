@@ -49,6 +49,14 @@ class Predictor:
         """
         return decode_image(data, self.artifact.input_spec)
 
+    def predict(self, data: bytes) -> Prediction:
+        """Predict one image from the bytes of its file.
+
+        Raises:
+            ImageError: See `decode_image`.
+        """
+        return to_prediction(self.probabilities([self.decode(data).pixels])[0], self.artifact.label_set)
+
     def blank(self) -> UInt8Array:
         """Return a black image, uint8 [height, width, 3], to warm the engine up with."""
         return np.zeros(self.artifact.input_spec.shape, np.uint8)

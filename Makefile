@@ -1,0 +1,52 @@
+# make demo            the whole way on synthetic images; make demo DATA=folder on your own class folders
+# make test            all tests
+# Each creates the environment .venv first, from the lock file, with nothing but Python 3.11 to 3.13 and a package index.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format lock results clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "dermaray needs Python 3.11 to 3.13. Received: $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12"; exit 2; }
+	@echo "Creating the environment in $(VENV) (about 2 minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## Run the whole system once: images to model to report, scores and a live answer (DATA=folder: on your images)
+	@$(BIN)/dermaray demo $(if $(DATA),--data "$(DATA)")
+
+test: $(READY) ## Run all tests
+	$(BIN)/pytest
+
+lint: $(READY) ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## Check types
+	$(BIN)/mypy
+
+format: $(READY) ## Mend style where that can be done by machine
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## Pin every dependency anew (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra dev -c requirements.lock --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements-dev.lock
+
+results: $(READY) ## Make the figures of docs/results.md again (HAM10000 under DERMARAY_DATA; about half an hour on 2 cores)
+	bash benchmarks/results.sh
+
+clean: ## Remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,0 +1,80 @@
+"""One embedded Ray for all integration tests, and one small data set prepared on it."""
+
+import argparse
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.runtime import Cluster, connect
+from dermaray.data.synthetic import generate_dataset
+
+RunJob = Callable[..., int]
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Cluster]:
+    # More logical CPUs than cores, so that several workers fit beside the tasks that feed them.
+    with connect(None, num_cpus=8) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def run_job(ray_cluster: Cluster) -> RunJob:
+    """Run a job with its command line's words, on the shared Ray; errors are raised, not printed."""
+
+    def run(name: str, *words: object) -> int:
+        module = importlib.import_module(f"jobs.{name}")
+        parser = argparse.ArgumentParser()
+        module.add_arguments(parser)
+        args = parser.parse_args([str(word) for word in words])
+        args.verbose = False
+        return int(module.run(args))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic") / "images"
+    generate_dataset(folder, 180)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def manifest(images: Path, run_job: RunJob) -> Path:
+    out = images.parent / "data"
+    run_job("prepare", images, "--out", out)
+    return out / "manifest.parquet"
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
+    """A training run that takes seconds."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(
+        f"""
+name: tiny
+out: {path.parent / "tiny"}
+seed: 7
+data: {{manifest: {manifest}, balance: equal}}
+input: {{height: 32, width: 48}}
+augment:
+  - {{operation: flip_random, probability: 0.5}}
+  - {{operation: rotate, probability: 0.7, max_left_rotation: 10, max_right_rotation: 10}}
+model:
+  backbone: case_study_cnn
+  options: {{filters: [8, 8], dense: 16, batch_normalization: true}}
+training: {{epochs: 1, global_batch_size: 12, learning_rate: 0.01, optimizer: sgd}}
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(config: Path, run_job: RunJob) -> Path:
+    """A trained model: little skill, but a real one."""
+    out = config.parent / "model-run"
+    run_job("train", "--config", config, f"out={out}", "training.epochs=2")
+    return out / "model"
