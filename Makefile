@@ -46,7 +46,7 @@ lock: ## Pin every dependency anew (needs uv)
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements-dev.lock
 
 results: $(READY) ## Make the figures of docs/results.md again (HAM10000 under DERMARAY_DATA; about half an hour on 2 cores)
-	bash benchmarks/results.sh
+	benchmarks/ham10000.sh
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -17,12 +17,10 @@ class Cluster:
     Attributes:
         cpus: Logical CPUs of all nodes.
         gpus: GPUs of all nodes.
-        embedded: Whether this process started it for itself.
     """
 
     cpus: float
     gpus: float
-    embedded: bool
 
     def cpus_per_worker(self, num_workers: int, use_gpu: bool, wanted: float | None) -> float:
         """Check that training workers fit, and return how many logical CPUs each gets.
@@ -46,10 +44,10 @@ class Cluster:
                 f"{self.gpus:g}. Set scaling.use_gpu=false, ask for fewer, or join another cluster with --address"
             )
         share = self.cpus / 2 / num_workers if wanted is None else wanted
-        if num_workers * share >= self.cpus:
+        if num_workers * share > self.cpus - 1:
             raise ResourceError(
-                f"{num_workers} workers with scaling.cpus_per_worker={share:g} leave none of the cluster's "
-                f"{self.cpus:g} CPUs to read images. Ask for less than {self.cpus / num_workers:g} each"
+                f"{num_workers} workers with scaling.cpus_per_worker={share:g} leave less than one of the cluster's "
+                f"{self.cpus:g} CPUs to read images. Ask for at most {(self.cpus - 1) / num_workers:g} each"
             )
         return share
 
@@ -74,7 +72,8 @@ def connect(address: str | None, *, verbose: bool = False, num_cpus: int | None 
     this process and its children know. Where Ray is connected already, that connection is used and left open.
 
     Args:
-        address: None for an embedded Ray; `auto` or `ray://HOST:PORT` to join one.
+        address: `auto` or `ray://HOST:PORT` to join a cluster. None for what `RAY_ADDRESS` names (Ray sets it for a job
+            that was submitted), and for an embedded Ray where it names nothing.
         verbose: Let Ray's and TensorFlow's own messages through.
         num_cpus: Logical CPUs of an embedded Ray, or None for as many as the machine has.
 
@@ -83,8 +82,9 @@ def connect(address: str | None, *, verbose: bool = False, num_cpus: int | None 
     """
     if not verbose:
         hush()
+    address = address or _ray_address()
     if address is None:
-        _guard_embedded_ray()
+        guard_embedded_ray()
     import ray
 
     own = not ray.is_initialized()
@@ -93,17 +93,26 @@ def connect(address: str | None, *, verbose: bool = False, num_cpus: int | None 
     try:
         _quiet_ray_data(verbose)
         resources = ray.cluster_resources()
-        yield Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0), embedded=own and address is None)
+        yield Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
     finally:
         if own:
             ray.shutdown()
 
 
-def _guard_embedded_ray() -> None:
-    """Set what an embedded Ray reads from the environment, unless the user has set it."""
+def _ray_address() -> str | None:
+    """Return what `RAY_ADDRESS` names, unless it is a dashboard: that takes submissions, not drivers."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if not address or address.startswith(("http://", "https://")) else address
+
+
+def guard_embedded_ray() -> None:
+    """Set what keeps an embedded Ray to this process and its children, unless the user has set it.
+
+    Ray reads the first of these when it is imported; a program that imports Ray before it connects calls this before.
+    """
     # The setting that keeps Ray on the loopback interface; it is named for the systems on which it is the default.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # Ray asks for a token wherever it starts a local cluster; without this one it would keep its own in the home folder.
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -115,6 +124,9 @@ def _init(address: str | None, verbose: bool, num_cpus: int | None) -> None:
 
     options: dict[str, object] = {"log_to_driver": verbose}
     if address is None:
+        if num_cpus is None and os.cpu_count() == 1:
+            # Logical CPUs: the workers need one, and the tasks that feed them another.
+            num_cpus = 2
         options |= {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
     else:
         options |= {"address": address, "runtime_env": _shipped_code()}

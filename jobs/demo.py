@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     demo = _Demo(args)
     rows = []
     began = time.monotonic()
-    with ray_session(args):
-        steps = demo.steps()
+    with ray_session(args) as cluster:
+        steps = demo.steps(workers=2 if cluster.cpus >= 2 else 1)
         for number, step in enumerate(steps, start=1):
             console.rule(f"{number}/{len(steps)}  {step.title}", align="left")
             start = time.monotonic()
@@ -70,13 +70,13 @@ class _Demo:
         self._draw = args.data is None
         self._address, self._verbose = args.address, args.verbose
 
-    def steps(self) -> list[_Step]:
+    def steps(self, workers: int) -> list[_Step]:
         """Return the stations in order."""
         drawing = [_Step("Draw synthetic images", self._images)] if self._draw else []
         return [
             *drawing,
             _Step("Prepare", self._prepare),
-            _Step("Train on 2 workers", self._train),
+            _Step(f"Train on {workers} worker(s)", lambda: self._train(workers)),
             _Step("Evaluate", self._evaluate),
             _Step("Bulk-score a zip", self._score),
             _Step("Answer a live request", self._serve),
@@ -109,10 +109,18 @@ class _Demo:
         usable, seen = summary["usable_images"], summary["source_images"]
         return f"{usable} of {seen} images usable", out / "manifest.parquet"
 
-    def _train(self) -> tuple[str, Path]:
-        out = self._out / "train"
-        manifest = f"data.manifest={self._out / 'data' / 'manifest.parquet'}"
-        self._job("train", "--config", CONFIG, "--overwrite", manifest, f"out={out}")
+    def _train(self, workers: int) -> tuple[str, Path]:
+        out, data = self._out / "train", self._out / "data"
+        classes = json.loads((data / "summary.json").read_text())["images_per_class"]
+        images = sum(counts["train"] for counts in classes.values())
+        overrides = [
+            f"data.manifest={data / 'manifest.parquet'}",
+            f"out={out}",
+            f"scaling.num_workers={workers}",
+            # A few images of one's own should do for a try.
+            f"training.global_batch_size={max(workers, min(32, images // 4 * 2))}",
+        ]
+        self._job("train", "--config", CONFIG, "--overwrite", *overrides)
         epochs = len((out / "history.csv").read_text().splitlines()) - 1
         return f"{epochs} epochs", out / "model"
 

@@ -9,7 +9,7 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="the Ray cluster to join: auto, or ray://HOST:10001 (default: an embedded Ray on this machine)",
+        help="the Ray cluster to join: auto, or ray://HOST:10001 (default: RAY_ADDRESS, else a Ray of its own)",
     )
 
 

@@ -1,5 +1,6 @@
 """Ray Data streams of decoded images: read, decoded and augmented where there are CPUs, delivered in order."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,17 @@ import pyarrow as pa
 import ray.data
 
 from dermaray.data.archive import files_listing, read_members
+from dermaray.errors import DataError, ImageError
 from dermaray.images.augment import Augmenter
 from dermaray.images.decode import decode_image
 from dermaray.images.spec import InputSpec
 
 BLOCK_ROWS = 128
-"""Images per task: enough to drown a task's overhead, few enough that memory stays at tens of megabytes."""
+"""Images per task: enough to drown a task's overhead."""
+
+BLOCK_BYTES = 32 * 1024 * 1024
+"""Pixels per task, at most. A task then ends with its one block; one that had several would hold its CPU while nobody
+takes them, and where CPUs are few the stream that is waited for would never get one."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,12 @@ class _DecodeRows:
         members = read_members(files_listing([self._images.uris[row] for row in plan["row"]]))
         pixels = np.empty((len(plan["row"]), *self._spec.shape), np.uint8)
         for i, (member, row) in enumerate(zip(members, plan["row"], strict=True)):
-            if member.error:
-                raise member.error
-            decoded = decode_image(member.data, self._spec).pixels
+            try:
+                if member.error:
+                    raise member.error
+                decoded = decode_image(member.data, self._spec).pixels
+            except ImageError as error:
+                raise DataError(f"{member.uri} was usable when it was prepared; now {error}. Prepare again") from None
             pixels[i] = augment(decoded, self._images.image_ids[row], int(plan["epoch"][i]), int(plan["draw"][i]))
         return {"image": pixels, "label": self._images.labels[plan["row"]], "weight": plan["weight"]}
 
@@ -71,6 +80,7 @@ def image_stream(
     Returns:
         A dataset of `image` uint8 [height, width, 3], `label` int32 and `weight` float32.
     """
-    dataset = ray.data.from_arrow(blocks_of(plan))
+    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // math.prod(spec.shape)))
+    dataset = ray.data.from_arrow(blocks_of(plan, rows))
     decode = _DecodeRows(images, spec, recipe, seed)
     return dataset.map_batches(decode, batch_format="numpy", batch_size=None)

@@ -74,6 +74,7 @@ def evaluate(
 
 
 def _facts(artifact: Artifact, manifest: Manifest, split: str, scores: pa.Table) -> dict[str, str]:
+    trained_on = artifact.provenance.get("data", {}).get("digest")
     missing = scores.num_rows - pc.sum(pc.equal(scores["status"], SCORED)).as_py()
     return {
         "Model": artifact.name,
@@ -82,5 +83,5 @@ def _facts(artifact: Artifact, manifest: Manifest, split: str, scores: pa.Table)
         "Data digest": manifest.digest[:16],
         "Split": split,
         "Images": f"{scores.num_rows:,}" + (f", of which {missing:,} could not be read" if missing else ""),
-        "Trained on": "these very data" if artifact.provenance["data"]["digest"] == manifest.digest else "other data",
+        "Trained on": "the train split of this data" if trained_on == manifest.digest else "other data",
     }

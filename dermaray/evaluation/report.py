@@ -150,7 +150,7 @@ def _melanoma_headlines(metrics: dict[str, Any], label_set: LabelSet, chance: st
             "There are no images on one side of the comparison, so this cannot be measured."
             if auc is None
             else f"Of one melanoma and one other lesion, picked at random, the model gives the melanoma the higher "
-            f"probability of melanoma {percent(auc)} of the time.",
+            f"probability of melanoma {auc:.1%} of the time.",
             chance,
         )
     ]

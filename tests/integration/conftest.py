@@ -74,7 +74,7 @@ training: {{epochs: 1, global_batch_size: 12, learning_rate: 0.01, optimizer: sg
 
 @pytest.fixture(scope="session")
 def model(config: Path, run_job: RunJob) -> Path:
-    """A trained model: little skill, but a real one."""
-    out = config.parent / "model-run"
-    run_job("train", "--config", config, f"out={out}", "training.epochs=2")
+    """A model that one worker trained: little skill, but a real one."""
+    out = config.parent / "one-worker"
+    run_job("train", "--config", config, f"out={out}")
     return out / "model"

@@ -1,0 +1,84 @@
+"""Bulk scoring: every image has one row, whatever it is and wherever it lies."""
+
+import csv
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+RunJob = Callable[..., int]
+
+
+def members(images: Path) -> dict[str, bytes]:
+    """Good images of several kinds, and bad ones."""
+    good = sorted(images.rglob("*.jpg"))[:40]
+    png = io.BytesIO()
+    Image.open(good[0]).save(png, "PNG")
+    return {
+        **{f"lesions/{path.name}": path.read_bytes() for path in good},
+        "palette.png": png.getvalue(),
+        "empty.jpg": b"",
+        "page.jpg": b"<html>not found</html>",
+        "cut.jpg": good[0].read_bytes()[:2000],
+        "notes.txt": b"not an image by its name",
+    }
+
+
+def write_folder(target: Path, content: dict[str, bytes]) -> Path:
+    for name, data in content.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(data)
+    return target
+
+
+def write_zip(target: Path, content: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(target.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return target.with_suffix(".zip")
+
+
+def write_tar(target: Path, content: dict[str, bytes], mode: str) -> Path:
+    path = target.with_suffix(".tar.gz" if mode == "w:gz" else ".tar")
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, data in content.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+WRITERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
+    "folder": write_folder,
+    "zip": write_zip,
+    "tar": lambda target, content: write_tar(target, content, "w"),
+    "tar.gz": lambda target, content: write_tar(target, content, "w:gz"),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_image_has_one_row(kind: str, images: Path, model: Path, run_job: RunJob, tmp_path: Path) -> None:
+    content = members(images)
+    source = WRITERS[kind](tmp_path / "archive", content)
+    assert run_job("score", source, "--model", model, "--out", tmp_path / "scores") == 0
+    rows = pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()
+    assert sorted(row["image_id"] for row in rows) == sorted(
+        Path(name).stem for name in content if not name.endswith(".txt")
+    )
+    assert len({row["uri"] for row in rows}) == len(rows)
+    reasons = {row["image_id"]: row["reason"] for row in rows if row["status"] == "dead_letter"}
+    assert reasons == {"empty": "empty", "page": "not_an_image", "cut": "truncated"}
+    for row in rows:
+        scored = row["status"] == "scored"
+        assert (row["label"] is not None) == (row["melanoma_probability"] is not None) == scored
+        assert (row["message"] is None) == scored
+    with (tmp_path / "scores" / "scores.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    assert summary["scored"] + sum(summary["dead_letters"].values()) == summary["images"] == len(rows)

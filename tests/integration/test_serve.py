@@ -1,0 +1,75 @@
+"""The HTTP application: what it answers to images, and to what is none."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cluster.ports import check_port, free_port
+from cluster.runtime import Cluster
+from dermaray.errors import AddressInUse, ClusterError
+from dermaray.images.decode import MAX_BYTES
+from jobs.serve import serving
+
+
+@pytest.fixture(scope="module")
+def client(model: Path, ray_cluster: Cluster) -> Iterator[httpx.Client]:
+    with serving(model, "127.0.0.1", free_port()) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def image(images: Path) -> bytes:
+    return sorted(images.rglob("*.jpg"))[0].read_bytes()
+
+
+def test_a_body_and_a_form_get_the_same_answer(client: httpx.Client, image: bytes) -> None:
+    body = client.post("/v1/predict", content=image)
+    form = client.post("/v1/predict", files={"file": ("lesion.jpg", image, "image/jpeg")})
+    assert body.status_code == form.status_code == 200
+    assert body.json() == form.json()
+    answer = body.json()
+    assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
+    assert answer["melanoma_probability"] == answer["probabilities"]["melanoma"]
+    assert answer["width"] > answer["height"] > 0
+
+
+def test_health(client: httpx.Client) -> None:
+    answer = client.get("/healthz")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "ok"
+
+
+REFUSED = {
+    "nothing": (b"", 400, "empty"),
+    "a web page": (b"<html></html>", 415, "not_an_image"),
+    "a short image": (None, 422, "truncated"),
+    "too many bytes": (b"\0" * (MAX_BYTES + 100_000), 413, "too_large"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_image_is_refused_with_a_reason(kind: str, client: httpx.Client, image: bytes) -> None:
+    data, status, reason = REFUSED[kind]
+    answer = client.post("/v1/predict", content=image[:1500] if data is None else data)
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (status, reason)
+    assert answer.json()["error"]["message"]
+
+
+def test_a_form_without_a_file_is_refused(client: httpx.Client) -> None:
+    answer = client.post("/v1/predict", data={"text": "no file"}, files={})
+    assert answer.status_code in (400, 415), json.dumps(answer.json())
+
+
+def test_a_port_in_use_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(AddressInUse, match="in use"):
+        check_port("127.0.0.1", server.getsockname()[1])
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 0), ("127.0.0.1", 70000), ("no.such.host.invalid", 8000)])
+def test_an_address_that_cannot_be_is_refused(host: str, port: int) -> None:
+    with pytest.raises(ClusterError):
+        check_port(host, port)

@@ -1,0 +1,74 @@
+"""The command line: help at once, one line for a mistake."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jobs.cli import JOBS, main
+
+SLOW = ("ray", "tensorflow", "keras", "pandas", "numpy", "pyarrow", "sklearn", "matplotlib", "pydantic", "Augmentor")
+
+
+@pytest.mark.parametrize("words", [["--help"], *([job, "--help"] for job in JOBS)], ids=" ".join)
+def test_help_imports_nothing_slow(words: list[str]) -> None:
+    script = (
+        "import sys\nfrom jobs.cli import main\n"
+        f"try: main({words!r})\nexcept SystemExit as end: code = end.code\n"
+        f"loaded = sorted(set({SLOW!r}) & set(sys.modules))\nassert not loaded and not code, (loaded, code)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "usage: dermaray" in result.stdout
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_is_a_module_of_its_own(job: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", f"jobs.{job}", "--help"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"usage: dermaray {job}")
+
+
+MISTAKES = {
+    "an unknown job": (["frobnicate"], "frobnicate"),
+    "no job": ([], "JOB"),
+    "a missing source": (["prepare", "/nowhere", "--out", "{tmp}/out"], "/nowhere does not exist"),
+    "no output": (["prepare", "."], "--out"),
+    "an empty source": (["prepare", "{tmp}/empty", "--out", "{tmp}/out"], "holds no folder"),
+    "an empty class folder": (["prepare", "{tmp}/classes", "--out", "{tmp}/out"], "holds no image"),
+    "an output that holds files": (["prepare", "{tmp}/classes", "--out", "{tmp}/full"], "--overwrite"),
+    "a missing configuration": (["train", "--config", "/nowhere.yaml"], "configs/"),
+    "an unknown key": (["train", "--config", "{config}", "training.epoch=3"], "Did you mean 'epochs'"),
+    "a value out of range": (["train", "--config", "{config}", "training.epochs=0"], "Received: 0"),
+    "a missing manifest": (["train", "--config", "{config}", "data.manifest=/no.parquet"], "dermaray prepare"),
+    "a missing model": (["score", ".", "--model", "/nowhere", "--out", "{tmp}/out"], "/nowhere does not exist"),
+    "a folder that is no model": (["serve", "--model", "{tmp}/full"], "holds no artifact.json"),
+    "a model that is damaged": (["serve", "--model", "{tmp}/damaged"], "is damaged"),
+    "a submission to nowhere": (["submit", "train", "--address", "ftp://x"], "ftp://x"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    mistake: str, tmp_path: object, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    tmp = request.getfixturevalue("tmp_path")
+    for folder in ("empty", "classes/melanoma", "full", "damaged"):
+        (tmp / folder).mkdir(parents=True)
+    (tmp / "full" / "file.txt").write_text("mine")
+    (tmp / "damaged" / "artifact.json").write_text('{"format_version": 1')
+    config = request.config.rootpath / "configs" / "case-study-balanced.yaml"
+    words, expected = MISTAKES[mistake]
+    try:
+        code = main([word.format(tmp=tmp, config=config) for word in words])
+    except SystemExit as end:
+        code = end.code  # type: ignore[assignment]
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert expected in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("dermaray")
+    assert not (tmp / "out").exists()
