@@ -112,7 +112,7 @@ def guard_embedded_ray() -> None:
     """
     # The setting that keeps Ray on the loopback interface; it is named for the systems on which it is the default.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    # Ray asks for a token wherever it starts a local cluster; without this one it would keep its own in the home folder.
+    # Ray asks for a token wherever it starts a local cluster; without this it would keep one in the home folder.
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 

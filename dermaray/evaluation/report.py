@@ -2,7 +2,6 @@
 
 import base64
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -141,7 +140,6 @@ def _melanoma_headlines(metrics: dict[str, Any], label_set: LabelSet, chance: st
     if label_set.melanoma is None:
         return []
     row = metrics["per_class"][label_set.melanoma]
-    percent = partial(_percent, digits=0)
     auc = metrics["melanoma_auc"]
     headlines = [
         _Headline(

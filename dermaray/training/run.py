@@ -2,7 +2,10 @@
 
 import csv
 import shutil
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +117,8 @@ def _provenance(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
 def _fit(trainer: TensorflowTrainer) -> ray.train.Result:
     """Run the trainer; a user's mistake that a worker noticed is raised as that mistake."""
     try:
-        return trainer.fit()
+        with _interruptible():
+            return trainer.fit()
     except ray.train.WorkerGroupError as error:
         failures = list(error.worker_failures.values())
         for failure in failures:
@@ -127,6 +131,20 @@ def _fit(trainer: TensorflowTrainer) -> ray.train.Result:
         raise TrainingError(f"{len(failures)} training workers failed: {first}") from error
     except ray.train.TrainingFailedError as error:
         raise TrainingError(f"training failed: {str(error).strip().splitlines()[-1]}") from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Make Ctrl-C a KeyboardInterrupt again: Ray Train's handler aborts the run, exits, and is left in place."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        # Only the main thread may have handlers; in another, Ray Train set none.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
