@@ -140,7 +140,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} does not exist. Ready-made configurations are in configs/") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    # PyYAML lets a ValueError through for a date that cannot be.
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of keys. Received: {type(values).__name__}")
@@ -153,7 +154,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"an override has the form key.path=value. Received: {override!r}")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"the value of {override!r} is not YAML") from error
     *parents, last = key.split(".")
     section = values

@@ -76,3 +76,20 @@ class ResourceError(ClusterError):
 
 class AddressInUse(ClusterError):
     """A port is held by another process."""
+
+
+def find_user_error(error: BaseException) -> DermarayError | None:
+    """Return the user's mistake that an error of Ray, of Ray Train or of a task was raised for, or None."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        if isinstance(current, DermarayError):
+            return current
+        seen.add(id(current))
+        # `cause` is how a Ray task's error holds the task's own, `_base_exc` how Ray Train's holds the worker's.
+        wrapped = [getattr(current, name, None) for name in ("cause", "_base_exc", "__cause__", "__context__")]
+        pending += [inner for inner in wrapped if isinstance(inner, BaseException)]
+    return None

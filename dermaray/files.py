@@ -25,6 +25,8 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         OutputError: `target` holds files and `overwrite` is false, or the place cannot be written.
     """
     check_output(target, overwrite=overwrite)
+    # Through a link, the folder that it leads to is replaced, and the link stays.
+    target = target.resolve()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))

@@ -1,5 +1,6 @@
 """Images to be scored, wherever they lie: a folder, a zip or a tar. Listed by the driver, read where scored."""
 
+import lzma
 import os
 import stat
 import tarfile
@@ -28,6 +29,20 @@ MEMBER_SCHEMA = pa.schema(
     ]
 )
 """One row per image, except in a compressed tar, which is one row: it can only be read from its start."""
+
+
+# zipfile raises RuntimeError for an encrypted member and NotImplementedError for an unknown compression.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 @dataclass(frozen=True)
@@ -121,8 +136,7 @@ def _read_member(row: dict[str, Any], opened: dict[str, zipfile.ZipFile]) -> Mem
                 data = file.read(MAX_BYTES + 1)
         else:
             data = _read_range(Path(archive), row["offset"], row["size"])
-    # zipfile raises RuntimeError for an encrypted member and NotImplementedError for an unknown compression.
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError, zlib.error) as error:
+    except _DAMAGED as error:
         return Member(image_id, uri, b"", ImageError("unreadable", f"cannot be read: {error}"))
     return Member(image_id, uri, data)
 
@@ -145,14 +159,19 @@ def _read_range(path: Path, offset: int, size: int) -> bytes:
 
 
 def _stream_tar(path: Path) -> Iterator[Member]:
-    with tarfile.open(path, "r|*") as tar:
-        for info in tar:
-            if not (info.isreg() and is_image_name(Path(info.name))):
-                continue
-            shown = info.name.encode("utf-8", "backslashreplace").decode()
-            file: IO[bytes] | None = tar.extractfile(info)
-            data = file.read(MAX_BYTES + 1) if file else b""
-            yield Member(Path(shown).stem, f"{path}::{shown}", data)
+    try:
+        with tarfile.open(path, "r|*") as tar:
+            for info in tar:
+                if info.isreg() and is_image_name(Path(info.name)):
+                    shown = info.name.encode("utf-8", "backslashreplace").decode()
+                    file: IO[bytes] | None = tar.extractfile(info)
+                    data = file.read(MAX_BYTES + 1) if file else b""
+                    yield Member(Path(shown).stem, f"{path}::{shown}", data)
+    except _DAMAGED as error:
+        # What comes after the damage is lost, and nobody knows what it was: one row tells of it.
+        yield Member(
+            path.stem, str(path), b"", ImageError("unreadable", f"the archive is damaged from here on: {error}")
+        )
 
 
 def _row(archive: Path, kind: str, name: str, offset: int = 0, size: int = 0) -> dict[str, object]:

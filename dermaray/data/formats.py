@@ -3,7 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dermaray.errors import DataError
@@ -95,8 +95,11 @@ def _find_ham10000_csv(source: Path) -> Path | None:
 
 def _read_ham10000(table: Path, source: Path) -> Iterator[SourceImage]:
     files = {path.stem: path for path in sorted(source.rglob("*")) if is_image_name(path)}
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} is not a CSV in UTF-8: {error}") from error
     found = [row for row in rows if row["image_id"] in files]
     if not found:
         raise DataError(f"{table} lists {len(rows)} images, and none of their files is below {source}")
@@ -107,10 +110,17 @@ def _read_ham10000(table: Path, source: Path) -> Iterator[SourceImage]:
             files[row["image_id"]],
             row["dx"],
             lesion_id=known.get("lesion_id"),
-            age=float(known["age"]) if "age" in known else None,
+            age=_age(known["age"], table) if "age" in known else None,
             sex=known.get("sex"),
             site=known.get("localization"),
         )
+
+
+def _age(text: str, table: Path) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise DataError(f"{table}: age is a number of years. Received: {text!r}") from None
 
 
 def _with_unique_ids(images: list[SourceImage], source: Path) -> Iterator[SourceImage]:
@@ -120,5 +130,4 @@ def _with_unique_ids(images: list[SourceImage], source: Path) -> Iterator[Source
         if times[image.image_id] == 1:
             yield image
         else:
-            unique = image.path.relative_to(source).with_suffix("").as_posix()
-            yield SourceImage(unique, *(getattr(image, f) for f in list(image.__dataclass_fields__)[1:]))
+            yield replace(image, image_id=image.path.relative_to(source).as_posix())

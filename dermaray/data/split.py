@@ -44,6 +44,8 @@ def assign_splits(
         if name in splits:
             continue
         (pool,) = np.nonzero(splits == "train")
+        if not len(pool):
+            raise DataError(f"the source has no training images, only {', '.join(sorted(set(splits)))}")
         chosen = _cut(label_array[pool], group_array[pool], fraction * total / len(pool), seed + offset)
         splits[pool[chosen]] = name
     return [str(split) for split in splits]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import ray.data
 
 from dermaray.data.archive import files_listing, read_members
-from dermaray.errors import DataError, ImageError
+from dermaray.errors import ImageError
 from dermaray.images.augment import Augmenter
 from dermaray.images.decode import decode_image
 from dermaray.images.spec import InputSpec
@@ -47,17 +47,22 @@ class _DecodeRows:
 
     def __call__(self, plan: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         augment = Augmenter(self._recipe, self._seed)
-        members = read_members(files_listing([self._images.uris[row] for row in plan["row"]]))
-        pixels = np.empty((len(plan["row"]), *self._spec.shape), np.uint8)
-        for i, (member, row) in enumerate(zip(members, plan["row"], strict=True)):
+        rows = plan["row"]
+        members = read_members(files_listing([self._images.uris[row] for row in rows]))
+        pixels = np.zeros((len(rows), *self._spec.shape), np.uint8)
+        problems = np.full(len(rows), "", dtype=object)
+        for i, member in enumerate(members):
             try:
                 if member.error:
                     raise member.error
                 decoded = decode_image(member.data, self._spec).pixels
             except ImageError as error:
-                raise DataError(f"{member.uri} was usable when it was prepared; now {error}. Prepare again") from None
-            pixels[i] = augment(decoded, self._images.image_ids[row], int(plan["epoch"][i]), int(plan["draw"][i]))
-        return {"image": pixels, "label": self._images.labels[plan["row"]], "weight": plan["weight"]}
+                problems[i] = f"{member.uri} was usable when it was prepared, now {error}. Prepare the data again"
+                continue
+            image_id, epoch, draw = self._images.image_ids[rows[i]], int(plan["epoch"][i]), int(plan["draw"][i])
+            pixels[i] = augment(decoded, image_id, epoch, draw)
+        labels = self._images.labels[rows]
+        return {"image": pixels, "label": labels, "weight": plan["weight"], "problem": problems.astype(str)}
 
 
 def blocks_of(table: pa.Table, rows: int = BLOCK_ROWS) -> list[pa.Table]:
@@ -78,7 +83,8 @@ def image_stream(
         seed: The run's seed.
 
     Returns:
-        A dataset of `image` uint8 [height, width, 3], `label` int32 and `weight` float32.
+        A dataset of `image` uint8 [height, width, 3], `label` int32, `weight` float32, and `problem`: empty, or why
+        the image could not be read, which is then black. Raised in a task, it would arrive as one of Ray's errors.
     """
     rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // math.prod(spec.shape)))
     dataset = ray.data.from_arrow(blocks_of(plan, rows))

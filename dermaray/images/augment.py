@@ -8,6 +8,7 @@ pixels on any number of workers, in any order.
 import hashlib
 import inspect
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -56,6 +57,10 @@ OPERATIONS = (
 """The methods of `Augmentor.Pipeline` that a recipe may name."""
 
 
+# Large enough for any grid that a distortion may lay over it.
+_TRIAL_SIZE = (64, 64)
+
+
 class Augmenter:
     """A recipe, ready to run.
 
@@ -87,7 +92,8 @@ class Augmenter:
         if not self._steps:
             return pixels
         state = _seed_of(self._seed, epoch, image_id, draw)
-        rng = random.Random(state)
+        # A generator of its own: a copy of the one below would make whether an operation runs decide what it does.
+        rng = random.Random(f"whether {state}")
         # Augmentor's operations draw from both global generators.
         random.seed(state)
         np.random.seed(state % 2**32)
@@ -120,16 +126,20 @@ def _build_step(step: dict[str, Any]) -> tuple[Callable[[list[Image.Image]], lis
     if unknown or missing:
         problem = f"has no argument {unknown[0]!r}" if unknown else f"needs {missing[0]!r}"
         raise ConfigError(f"augment: {name} {problem}. It takes: {', '.join(known)}")
-    pipeline = Augmentor.Pipeline()
     try:
+        pipeline = Augmentor.Pipeline()
         getattr(pipeline, name)(**arguments)
-    except (ValueError, TypeError) as error:
+        (operation,) = pipeline.operations
+        probability = float(operation.probability)
+        if not 0.0 <= probability <= 1.0:
+            raise ValueError("probability must be between 0 and 1.")
+        # Augmentor checks some values, and crashes on others only when it meets an image.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            operation.perform_operation([Image.new("RGB", _TRIAL_SIZE)])
+    except Exception as error:
         raise ConfigError(f"augment: {name}: {error} Received: {arguments}") from error
-    # Augmentor complains of some bad values without raising, and then adds nothing.
-    if len(pipeline.operations) != 1:
-        raise ConfigError(f"augment: {name} does not take these values. Received: {arguments}")
-    operation = pipeline.operations[0]
-    return operation.perform_operation, float(operation.probability)
+    return operation.perform_operation, probability
 
 
 @cache

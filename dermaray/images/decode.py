@@ -55,7 +55,8 @@ def decode_image(data: bytes, spec: InputSpec) -> DecodedImage:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError("too_many_pixels", f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
-        turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+        # Of a TIFF, Pillow states the upright size already.
+        turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
         if turned:
             width, height = height, width
         if spec.scaled_decoding:

@@ -7,6 +7,7 @@ import numpy as np
 import ray.data
 import tensorflow as tf
 
+from dermaray.errors import DataError
 from dermaray.images.spec import InputSpec
 
 PREFETCH_BATCHES = 4
@@ -28,16 +29,22 @@ def ordered(dataset: ray.data.Dataset, world_size: int, reserved_cpus: float) ->
 
 
 def distributed_batches(
-    strategy: tf.distribute.Strategy, dataset: ray.data.Dataset, spec: InputSpec, batch_size: int, prefetch: int
+    strategy: tf.distribute.Strategy,
+    dataset: ray.data.Dataset,
+    spec: InputSpec,
+    batch_size: int,
+    prefetch: int,
+    failures: list[Exception],
 ) -> Any:
     """Return an endless `tf.data` stream of (pixels, labels, weights), one local batch a step.
 
     Args:
         strategy: What will run the steps.
-        dataset: A stream of `image`, `label` and `weight`; begun anew whenever it ends.
+        dataset: A stream of `image`, `label`, `weight` and `problem`; begun anew whenever it ends.
         spec: The shape of the pixels.
         batch_size: Rows per step on this worker; divides the stream.
         prefetch: Batches to keep ready; 0 where the stream must not run ahead of its epoch.
+        failures: Receives what ends the stream: TensorFlow itself hands on no more than its text.
     """
     signature = (
         tf.TensorSpec((batch_size, *spec.shape), tf.uint8),
@@ -46,9 +53,15 @@ def distributed_batches(
     )
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
-        while True:
-            for batch in dataset.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2):
-                yield batch["image"], batch["label"], batch["weight"]
+        try:
+            while True:
+                for batch in dataset.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2):
+                    if problems := [problem for problem in batch["problem"] if problem]:
+                        raise DataError(problems[0])
+                    yield batch["image"], batch["label"], batch["weight"]
+        except Exception as error:
+            failures.append(error)
+            raise
 
     def build(_: tf.distribute.InputContext) -> tf.data.Dataset:
         stream = tf.data.Dataset.from_generator(batches, output_signature=signature)

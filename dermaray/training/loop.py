@@ -40,15 +40,19 @@ def train_worker(task: WorkerTask, notify: Notify | None) -> list[dict[str, floa
         compile_model(model, config.training)
     steps = task.train_plan.steps // config.training.epochs
     report = _Report(rank, steps, task, notify)
-    model.fit(
-        _batches(task, strategy, "train", rank, world_size),
-        epochs=config.training.epochs,
-        steps_per_epoch=steps,
-        validation_data=_batches(task, strategy, "val", rank, world_size),
-        validation_steps=task.val_plan.steps,
-        callbacks=[report],
-        verbose=0,
-    )
+    failures: list[Exception] = []
+    try:
+        model.fit(
+            _batches(task, strategy, "train", rank, world_size, failures),
+            epochs=config.training.epochs,
+            steps_per_epoch=steps,
+            validation_data=_batches(task, strategy, "val", rank, world_size, failures),
+            validation_steps=task.val_plan.steps,
+            callbacks=[report],
+            verbose=0,
+        )
+    except tf.errors.OpError as error:
+        raise (failures or [error])[0] from None
     return report.history
 
 
@@ -69,16 +73,22 @@ def compile_model(model: keras.Model, training: TrainingConfig) -> None:
     )
 
 
-def _batches(task: WorkerTask, strategy: tf.distribute.Strategy, split: str, rank: int, world_size: int) -> Any:
+def _batches(
+    task: WorkerTask,
+    strategy: tf.distribute.Strategy,
+    split: str,
+    rank: int,
+    world_size: int,
+    failures: list[Exception],
+) -> Any:
     config, training = task.config, split == "train"
     plan, images = (task.train_plan, task.train) if training else (task.val_plan, task.val)
     recipe = config.augment if training else ()
     stream = image_stream(plan.shard(rank, world_size), images, config.input, recipe, config.seed)
     local_batch = config.training.global_batch_size // world_size
     prefetch = PREFETCH_BATCHES if training else 0
-    return distributed_batches(
-        strategy, ordered(stream, world_size, task.reserved_cpus), config.input, local_batch, prefetch
-    )
+    stream = ordered(stream, world_size, task.reserved_cpus)
+    return distributed_batches(strategy, stream, config.input, local_batch, prefetch, failures)
 
 
 class _Report(keras.callbacks.Callback):  # type: ignore[misc]

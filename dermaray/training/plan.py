@@ -78,7 +78,7 @@ def training_plan(
             f"Received: {global_batch_size}"
         )
     rng = np.random.default_rng(seed)
-    per_epoch = [_order(targets, balance, rng)[: steps * global_batch_size] for _ in range(epochs)]
+    per_epoch = [_order(targets, steps * global_batch_size, balance, rng) for _ in range(epochs)]
     return Plan(
         np.concatenate(per_epoch).astype(np.int32),
         np.repeat(np.arange(epochs, dtype=np.int32), steps * global_batch_size),
@@ -96,13 +96,14 @@ def validation_plan(images: int, global_batch_size: int) -> Plan:
     return Plan(np.where(row < images, row, 0), zeros, zeros, (row < images).astype(np.float32), global_batch_size)
 
 
-def _order(labels: npt.NDArray[np.int_], balance: str, rng: np.random.Generator) -> IntArray:
+def _order(labels: npt.NDArray[np.int_], size: int, balance: str, rng: np.random.Generator) -> IntArray:
+    """Return the rows of one epoch, in order."""
     if balance == "none":
-        return rng.permutation(len(labels)).astype(np.int32)
+        return rng.permutation(len(labels))[:size].astype(np.int32)
     classes = np.unique(labels)
     # Every class gets the same share; what does not divide goes to classes drawn by lot.
-    share = np.full(len(classes), len(labels) // len(classes))
-    share[rng.permutation(len(classes))[: len(labels) % len(classes)]] += 1
+    share = np.full(len(classes), size // len(classes))
+    share[rng.permutation(len(classes))[: size % len(classes)]] += 1
     rows = [_draw(np.flatnonzero(labels == c), int(n), rng) for c, n in zip(classes, share, strict=True)]
     return rng.permutation(np.concatenate(rows)).astype(np.int32)
 

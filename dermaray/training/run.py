@@ -18,7 +18,7 @@ from ray.train.tensorflow import TensorflowTrainer
 from dermaray.config import RunConfig, dump_config
 from dermaray.data.manifest import Manifest
 from dermaray.data.streams import ImageTable
-from dermaray.errors import DermarayError, TrainingError
+from dermaray.errors import TrainingError, find_user_error
 from dermaray.training.plan import training_plan, validation_plan
 from dermaray.training.task import Notify, WorkerTask
 
@@ -122,13 +122,10 @@ def _fit(trainer: TensorflowTrainer) -> ray.train.Result:
     except ray.train.WorkerGroupError as error:
         failures = list(error.worker_failures.values())
         for failure in failures:
-            cause: BaseException | None = failure
-            while cause is not None:
-                if isinstance(cause, DermarayError):
-                    raise cause from error
-                cause = getattr(cause, "cause", None) or cause.__cause__
+            if mistake := find_user_error(failure):
+                raise mistake from error
         first = str(failures[0]).strip().splitlines()[-1] if failures else str(error)
-        raise TrainingError(f"{len(failures)} training workers failed: {first}") from error
+        raise TrainingError(f"{len(failures)} training workers failed: {first}. -v shows their logs") from error
     except ray.train.TrainingFailedError as error:
         raise TrainingError(f"training failed: {str(error).strip().splitlines()[-1]}") from error
 

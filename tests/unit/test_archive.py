@@ -1,0 +1,223 @@
+import io
+import os
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dermaray.data import archive
+from dermaray.data.archive import MEMBER_SCHEMA, Member, files_listing, list_members, read_members
+from dermaray.errors import DataError
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+IMAGES = {"a.png": png(0), "nested/b.PNG": png(1), "nested/deeper/c.png": png(2)}
+OTHERS = {"notes.txt": b"text", "nested/table.csv": b"a,b", "README": b"text", "nested/more.txt": b"text"}
+
+
+def make_folder(path: Path, files: dict[str, bytes]) -> Path:
+    path.mkdir()
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def make_zip(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        file.mkdir("nested")
+        for name, data in files.items():
+            file.writestr(name, data)
+    return path
+
+
+def make_tar(path: Path, files: dict[str, bytes], compression: str = "") -> Path:
+    with tarfile.open(path, f"w:{compression}") as file:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return path
+
+
+def make_tar_gz(path: Path, files: dict[str, bytes]) -> Path:
+    return make_tar(path, files, "gz")
+
+
+Maker = Callable[[Path, dict[str, bytes]], Path]
+LISTED = [make_folder, make_zip, make_tar]
+
+
+def read(source: Path) -> list[Member]:
+    return list(read_members(list_members(source).members))
+
+
+@pytest.mark.parametrize("make", [*LISTED, make_tar_gz])
+def test_every_kind_gives_the_bytes_that_were_put_in(make: Maker, tmp_path: Path) -> None:
+    members = read(make(tmp_path / "input", IMAGES | OTHERS))
+    assert {m.image_id: m.data for m in members} == {Path(name).stem: data for name, data in IMAGES.items()}
+    assert len({m.uri for m in members}) == len(members) == 3
+    assert [m.error for m in members] == [None] * 3
+
+
+@pytest.mark.parametrize("make", LISTED)
+def test_other_files_are_passed_over_and_counted(make: Maker, tmp_path: Path) -> None:
+    listing = list_members(make(tmp_path / "input", IMAGES | OTHERS))
+    assert listing.images == 3
+    assert listing.ignored == {".txt": 2, ".csv": 1, "README": 1}
+    assert listing.members.schema == MEMBER_SCHEMA
+
+
+def test_a_compressed_tar_is_one_row_of_unknown_length(tmp_path: Path) -> None:
+    listing = list_members(make_tar_gz(tmp_path / "input.tar.gz", IMAGES | OTHERS))
+    assert listing.images is None
+    assert listing.members.num_rows == 1
+
+
+def test_uris_say_where_an_image_lies(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "folder", IMAGES)
+    packed = make_zip(tmp_path / "packed.zip", IMAGES)
+    assert [m.uri for m in read(folder)] == [str(folder / name) for name in sorted(IMAGES)]
+    assert [m.uri for m in read(packed)] == [f"{packed}::{name}" for name in IMAGES]
+
+
+@pytest.mark.parametrize("make", LISTED)
+def test_rows_can_be_read_in_any_order_and_number(make: Maker, tmp_path: Path) -> None:
+    rows = list_members(make(tmp_path / "input", IMAGES)).members
+    every = list(read_members(rows))
+    assert list(read_members(rows.take([2, 0]))) == [every[2], every[0]]
+    assert list(read_members(rows.slice(0, 0))) == []
+
+
+def test_files_known_by_path_keep_their_order(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "folder", IMAGES)
+    paths = [str(folder / name) for name in reversed(IMAGES)]
+    assert [m.data for m in read_members(files_listing(paths))] == list(reversed(IMAGES.values()))
+
+
+def test_a_single_image_is_an_input(tmp_path: Path) -> None:
+    path = tmp_path / "one.png"
+    path.write_bytes(png(7))
+    assert read(path) == [Member("one", str(path), png(7))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+def test_a_file_name_in_no_encoding_is_read(tmp_path: Path) -> None:
+    make_folder(tmp_path / "folder", IMAGES)
+    with open(os.path.join(os.fsencode(tmp_path / "folder"), b"caf\xe9.png"), "wb") as file:
+        file.write(png(3))
+    members = {m.image_id: m for m in read(tmp_path / "folder")}
+    assert members["caf\\udce9"].data == png(3)
+    assert all(m.uri.encode("utf-8") for m in members.values())
+
+
+def test_images_of_one_name_in_a_zip_are_both_read(tmp_path: Path) -> None:
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.png", png(0))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            file.writestr("a.png", png(1))
+    assert [m.data for m in read(path)] == [png(0), png(1)]
+
+
+def damage(path: Path, needle: bytes) -> None:
+    data = path.read_bytes()
+    assert data.count(needle) == 1
+    path.write_bytes(data.replace(needle, bytes(255 - byte for byte in needle)))
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_corrupted_member_is_reported_and_the_others_are_read(compression: int, tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "damaged.zip", IMAGES, compression)
+    with zipfile.ZipFile(path) as file:
+        info = file.getinfo("nested/b.PNG")
+        start = info.header_offset + 30 + len(info.filename)
+        middle = path.read_bytes()[start : start + info.compress_size][info.compress_size // 2 :][:24]
+    damage(path, middle)
+    first, second, third = read(path)
+    assert (first.data, third.data) == (IMAGES["a.png"], IMAGES["nested/deeper/c.png"])
+    assert second.data == b""
+    assert second.error is not None
+    assert second.error.reason == "unreadable"
+
+
+def test_an_encrypted_member_is_reported_and_the_others_are_read(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "secret.zip", IMAGES)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as file:
+        header = file.getinfo("a.png").header_offset
+    # The lowest bit of the flags says encrypted, in the member's own header and in the directory's.
+    data[header + 6] |= 1
+    data[data.index(b"a.png", data.index(b"PK\x01\x02")) - 46 + 8] |= 1
+    path.write_bytes(data)
+    first, *others = read(path)
+    assert first.error is not None
+    assert "encrypted" in str(first.error)
+    assert [m.error for m in others] == [None, None]
+
+
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "folder", IMAGES)
+    (folder / "broken.png").symlink_to(folder / "nowhere.png")
+    (folder / "device.png").symlink_to(os.devnull)
+    rows = list_members(folder).members
+    (folder / "a.png").unlink()
+    reasons = {m.image_id: m.error and m.error.reason for m in read_members(rows)}
+    assert reasons == {"a": "unreadable", "b": None, "broken": "unreadable", "c": None, "device": "unreadable"}
+
+
+def test_a_tar_that_lost_its_end_after_it_was_listed(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "input.tar", IMAGES)
+    rows = list_members(path).members
+    path.write_bytes(path.read_bytes()[: 512 + len(IMAGES["a.png"]) + 100])
+    assert [m.error and m.error.reason for m in read_members(rows)] == [None, "unreadable", "unreadable"]
+
+
+@pytest.mark.parametrize("make", [make_tar, make_tar_gz])
+def test_of_a_tar_that_is_cut_short_the_start_is_read_and_the_loss_is_reported(make: Maker, tmp_path: Path) -> None:
+    path = make(tmp_path / "input", IMAGES)
+    path.write_bytes(path.read_bytes()[: 512 + len(IMAGES["a.png"]) + 700])
+    first, *_, last = read(path)
+    assert first.data == IMAGES["a.png"]
+    assert last.error is not None
+    assert last.error.reason == "unreadable"
+
+
+@pytest.mark.parametrize("make", [*LISTED, make_tar_gz])
+def test_of_a_huge_file_no_more_is_read_than_shows_that_it_is_too_large(
+    make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "MAX_BYTES", 100)
+    members = read(make(tmp_path / "input", IMAGES))
+    assert [len(m.data) for m in members] == [101] * 3
+
+
+@pytest.mark.parametrize("make", LISTED)
+def test_an_input_without_images(make: Maker, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no image. 4 files of other kinds are in it. Images end in .jpg"):
+        list_members(make(tmp_path / "others", OTHERS))
+    with pytest.raises(DataError, match=r"empty holds no image. Images end in .jpg"):
+        list_members(make(tmp_path / "empty", {}))
+
+
+def test_a_missing_input(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none does not exist. A folder, a zip or a tar of images was expected"):
+        list_members(tmp_path / "none")
+
+
+@pytest.mark.parametrize("data", [b"just text\n", b""])
+def test_a_file_of_another_kind(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"notes.txt is neither a zip nor a tar nor an image"):
+        list_members(path)

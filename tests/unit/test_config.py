@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import pytest
+
+from dermaray.config import RunConfig, dump_config, load_config
+from dermaray.errors import ConfigError
+
+SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+LEAST = "name: trial\nout: runs/trial\ndata: {manifest: manifest.parquet}\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "run.yaml"
+    file.write_text(LEAST, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda p: p.name)
+def test_every_shipped_configuration_loads(shipped: Path) -> None:
+    assert load_config(shipped).name == shipped.stem
+
+
+def test_configurations_are_shipped() -> None:
+    assert SHIPPED
+
+
+def test_what_is_left_out_has_its_default(path: Path) -> None:
+    config = load_config(path)
+    assert config.seed == 0
+    assert config.augment == ()
+    assert config.input.shape == (180, 180, 3)
+    assert (config.training.epochs, config.training.global_batch_size, config.scaling.num_workers) == (10, 32, 1)
+
+
+def test_overrides_are_read_as_yaml(path: Path) -> None:
+    overrides = [
+        "seed=7",
+        "training.learning_rate=1e-4",
+        "scaling.use_gpu=true",
+        "scaling.cpus_per_worker=null",
+        "model.options.filters=[8, 16]",
+        "model.options.dropout=0.5",
+        "data.manifest=a=b.parquet",
+        "augment=[{operation: rotate90, probability: 0.5}]",
+        "name=first",
+        "name=last",
+    ]
+    config = load_config(path, overrides)
+    assert config.seed == 7
+    assert config.training.learning_rate == 1e-4
+    assert config.scaling.use_gpu is True
+    assert config.scaling.cpus_per_worker is None
+    assert config.model.options == {"filters": [8, 16], "dropout": 0.5}
+    assert config.data.manifest == "a=b.parquet"
+    assert config.augment == ({"operation": "rotate90", "probability": 0.5},)
+    assert config.name == "last"
+
+
+def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
+    path.write_text(LEAST + "training: {epochs: 3, optimizer: sgd}\n", encoding="utf-8")
+    config = load_config(path, ["training.epochs=4"])
+    assert (config.training.epochs, config.training.optimizer) == (4, "sgd")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs=3", "unknown key 'epochs'. Known: name, out, seed, data"),
+        ("trainin.epochs=3", r"unknown key 'trainin'. Did you mean 'training'\?"),
+        ("training.epoch=3", r"unknown key 'training.epoch'. Did you mean 'epochs'\?"),
+        ("input.hight=3", r"unknown key 'input.hight'. Did you mean 'height'\?"),
+        ("training.epochs=many", "training.epochs: .* valid integer.*Received: 'many'"),
+        ("training.epochs=0", "training.epochs: .* greater than or equal to 1. Received: 0"),
+        ("training.epochs=", "training.epochs: .*Received: None"),
+        ("training.optimizer=lion", "training.optimizer: .*'adam', 'adamw' or 'sgd'. Received: 'lion'"),
+        ("model.dropout=1", "model.dropout: .* less than 1. Received: 1"),
+        ("model=3", "model: .*Received: 3"),
+        ("name=a/b", "name: .*Received: 'a/b'"),
+        ("data={}", "key 'data.manifest' is missing"),
+        ("scaling.num_workers=3", "training.global_batch_size must be a multiple of .*num_workers. Received: 32 and 3"),
+        ("model.backbone=resnet", "model.backbone 'resnet' is unknown. Known: case_study_cnn"),
+        ("model.options.depth=3", "case_study_cnn has no option 'depth'. It takes: filters, dense"),
+        ("augment=[{operation: twirl, probability: 1}]", "operation 'twirl' is unknown. Augmentor has: .*zoom"),
+        ("augment=[{operation: rotate90}]", "rotate90 needs 'probability'. It takes: probability"),
+        ("augment=[{operation: rotate90, probability: 1, angle: 3}]", "rotate90 has no argument 'angle'"),
+    ],
+)
+def test_what_does_not_fit_is_named(path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, [override])
+
+
+@pytest.mark.parametrize("override", ["training.epochs", "=3", ""])
+def test_a_malformed_override_is_shown(path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=f"form key.path=value. Received: '{override}'"):
+        load_config(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs=[1", r"the value of 'training.epochs=\[1' is not YAML"),
+        ("data.manifest.path=x", "'manifest' is a value, not a section"),
+        ("name=2024-13-45", "2024-13-45"),
+    ],
+)
+def test_an_override_that_cannot_be_applied(path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"name: [", "is not YAML"),
+        (b"name: \xff", "cannot be read"),
+        (b"- a\n- b\n", "must hold a mapping of keys. Received: list"),
+        (b"", "must hold a mapping of keys. Received: NoneType"),
+        (b"seed: 2024-13-45\n", "run.yaml"),
+    ],
+)
+def test_a_file_that_is_no_configuration(path: Path, text: bytes, message: str) -> None:
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.yaml does not exist. Ready-made configurations are in configs/"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda p: p.name)
+def test_what_is_dumped_reads_back_the_same(shipped: Path, path: Path) -> None:
+    config = load_config(shipped, ["training.learning_rate=1e-05", "seed=-1", 'out="2024-01-05"'])
+    assert isinstance(config, RunConfig)
+    path.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(path) == config

@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dermaray.data.formats import SourceImage, is_image_name, read_source
+from dermaray.errors import DataError
+
+HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+
+
+def make_images(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6)).save(path)
+
+
+def write_csv(root: Path, *rows: str, name: str = "HAM10000_metadata.csv") -> None:
+    (root / name).write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.jpg", True), ("a.JPEG", True), ("a.tif", True), ("a.txt", False), (".a.jpg", False), ("jpg", False)],
+)
+def test_what_is_an_image_by_its_name(name: str, expected: bool) -> None:
+    assert is_image_name(Path(name)) is expected
+
+
+def test_class_folders_give_labels(tmp_path: Path) -> None:
+    make_images(tmp_path, "nevus/b.png", "nevus/deeper/c.JPG", "melanoma/a.jpg", ".hidden/x.jpg")
+    (tmp_path / "nevus" / "notes.txt").write_text("no image")
+    assert read_source(tmp_path) == [
+        SourceImage("a", tmp_path / "melanoma" / "a.jpg", "melanoma"),
+        SourceImage("b", tmp_path / "nevus" / "b.png", "nevus"),
+        SourceImage("c", tmp_path / "nevus" / "deeper" / "c.JPG", "nevus"),
+    ]
+
+
+def test_split_folders_give_official_splits(tmp_path: Path) -> None:
+    make_images(tmp_path, "Train/nevus/a.jpg", "Test/nevus/b.jpg", "Validation/melanoma/c.jpg")
+    images = {image.image_id: (image.label, image.official_split) for image in read_source(tmp_path)}
+    assert images == {"a": ("nevus", "train"), "b": ("nevus", "test"), "c": ("melanoma", "val")}
+
+
+def test_split_and_class_folders_do_not_mix(tmp_path: Path) -> None:
+    make_images(tmp_path, "Train/nevus/a.jpg", "melanoma/b.jpg")
+    with pytest.raises(DataError, match="mixes split folders and class folders: Train, melanoma"):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize("parent", ["", "Train"])
+def test_an_empty_class_folder_is_named(tmp_path: Path, parent: str) -> None:
+    make_images(tmp_path / parent, "nevus/a.jpg")
+    (tmp_path / parent / "melanoma").mkdir()
+    with pytest.raises(DataError, match=r"class folder .*melanoma holds no image. Put images in it or remove it"):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize("parent", ["", "Test"])
+def test_images_without_class_folders(tmp_path: Path, parent: str) -> None:
+    make_images(tmp_path / parent, "a.jpg")
+    with pytest.raises(DataError, match=r"holds no folder. One folder per class was expected"):
+        read_source(tmp_path)
+
+
+def test_a_missing_source_and_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none does not exist. A folder of class folders"):
+        read_source(tmp_path / "none")
+    make_images(tmp_path, "a.jpg")
+    with pytest.raises(DataError, match=r"a.jpg is a file. A folder of class folders"):
+        read_source(tmp_path / "a.jpg")
+
+
+def test_the_same_name_in_train_and_test_gets_two_ids(tmp_path: Path) -> None:
+    make_images(tmp_path, "Train/nevus/a.jpg", "Test/nevus/a.jpg", "Test/nevus/b.jpg")
+    images = read_source(tmp_path)
+    first, second, third = (image.image_id for image in images)
+    assert first.startswith("Test/nevus/a")
+    assert second.startswith("Train/nevus/a")
+    assert third == "b"
+    assert [image.official_split for image in images] == ["test", "train", "test"]
+
+
+def test_the_same_name_with_two_suffixes_gets_two_ids(tmp_path: Path) -> None:
+    make_images(tmp_path, "nevus/a.jpg", "nevus/a.png", "melanoma/b.jpg")
+    ids = [image.image_id for image in read_source(tmp_path)]
+    assert len(set(ids)) == len(ids) == 3
+
+
+def test_ham10000_rows_become_images(tmp_path: Path) -> None:
+    make_images(tmp_path, "HAM10000_images_part_1/ISIC_1.jpg", "HAM10000_images_part_2/ISIC_2.jpg")
+    write_csv(tmp_path, "HAM_1,ISIC_1,bkl,histo,80.0,male,scalp", "HAM_2,ISIC_2,nv,histo,,unknown,unknown")
+    assert read_source(tmp_path) == [
+        SourceImage(
+            "ISIC_1",
+            tmp_path / "HAM10000_images_part_1" / "ISIC_1.jpg",
+            "bkl",
+            lesion_id="HAM_1",
+            age=80.0,
+            sex="male",
+            site="scalp",
+        ),
+        SourceImage("ISIC_2", tmp_path / "HAM10000_images_part_2" / "ISIC_2.jpg", "nv", lesion_id="HAM_2"),
+    ]
+
+
+def test_rows_without_a_file_and_files_without_a_row_are_passed_over(tmp_path: Path) -> None:
+    make_images(tmp_path, "images/ISIC_1.jpg", "images/ISIC_3.jpg")
+    write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,40,female,back", "HAM_2,ISIC_2,nv,histo,40,female,back")
+    assert [image.image_id for image in read_source(tmp_path)] == ["ISIC_1"]
+
+
+def test_a_table_whose_files_are_elsewhere(tmp_path: Path) -> None:
+    write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,40,female,back")
+    with pytest.raises(DataError, match="lists 1 images, and none of their files is below"):
+        read_source(tmp_path)
+
+
+def test_the_table_is_known_by_its_columns(tmp_path: Path) -> None:
+    make_images(tmp_path, "ISIC_1.jpg")
+    (tmp_path / "a.csv").write_text("id,score\n1,2\n")
+    (tmp_path / "z.csv").write_text("\ufeffimage_id,dx\nISIC_1,mel\n", encoding="utf-8")
+    assert read_source(tmp_path) == [SourceImage("ISIC_1", tmp_path / "ISIC_1.jpg", "mel")]
+
+
+def test_a_foreign_table_beside_class_folders_is_ignored(tmp_path: Path) -> None:
+    make_images(tmp_path, "nevus/a.jpg")
+    (tmp_path / "notes.csv").write_text("a,b\n")
+    (tmp_path / "empty.csv").write_text("")
+    assert [image.label for image in read_source(tmp_path)] == ["nevus"]
+
+
+def test_an_age_that_is_no_number_is_named(tmp_path: Path) -> None:
+    make_images(tmp_path, "ISIC_1.jpg")
+    write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,50s,female,back")
+    with pytest.raises(DataError, match="50s"):
+        read_source(tmp_path)
+
+
+def test_a_table_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    make_images(tmp_path, "ISIC_1.jpg")
+    (tmp_path / "meta.csv").write_bytes("image_id,dx,sex\nISIC_1,nv,féminin\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"meta\.csv"):
+        read_source(tmp_path)
