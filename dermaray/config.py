@@ -12,6 +12,7 @@ from dermaray.errors import ConfigError
 from dermaray.images.augment import check_recipe
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import check_backbone
+from dermaray.models.spec import ModelConfig
 
 
 class _Section(BaseModel):
@@ -29,20 +30,6 @@ class DataConfig(_Section):
 
     manifest: str
     balance: Literal["none", "equal"] = "none"
-
-
-class ModelConfig(_Section):
-    """The network.
-
-    Attributes:
-        backbone: A name that `dermaray.models.backbones` registers.
-        dropout: Share of the head's inputs set to zero while training.
-        options: Arguments of the backbone's builder.
-    """
-
-    backbone: str = "case_study_cnn"
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class TrainingConfig(_Section):
@@ -90,11 +77,11 @@ class RunConfig(_Section):
     out: str
     seed: int = 0
     data: DataConfig
-    input: InputSpec = InputSpec(height=180, width=180, resize="stretch", scaled_decoding=True)
+    input: InputSpec = Field(default_factory=InputSpec)
     augment: tuple[dict[str, Any], ...] = ()
-    model: ModelConfig = ModelConfig(dropout=0.0)
-    training: TrainingConfig = TrainingConfig(epochs=10, global_batch_size=32, learning_rate=1e-3)
-    scaling: ScalingConfig = ScalingConfig(num_workers=1, cpus_per_worker=None)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    scaling: ScalingConfig = Field(default_factory=ScalingConfig)
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "RunConfig":

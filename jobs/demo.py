@@ -97,9 +97,11 @@ class _Demo:
         import shutil
 
         from dermaray.data.synthetic import generate_dataset
+        from jobs.console import waiting
 
         shutil.rmtree(self._data, ignore_errors=True)
-        counts = generate_dataset(self._data, SYNTHETIC_IMAGES)
+        with waiting(f"Drawing {SYNTHETIC_IMAGES} images"):
+            counts = generate_dataset(self._data, SYNTHETIC_IMAGES)
         return f"{sum(counts.values())} images, {len(counts)} classes", self._data
 
     def _prepare(self) -> tuple[str, Path]:

@@ -16,6 +16,8 @@ from jobs.options import add_address, add_model
 APPLICATION = "serve.app:build_app"
 """The application, by the path that a cluster's configuration names too."""
 
+APPLICATION_NAME = "dermaray"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
@@ -46,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
 def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iterator[str]:
     """Run the application on the connected Ray cluster while the block runs, and yield its URL.
 
+    Ray Serve itself stays when the block ends: an embedded Ray takes it along, and on a joined cluster it may be
+    others' too. Where it runs already, it keeps the host and port that it was started with.
+
     Raises:
         ArtifactError: There is no usable model in the folder `model`.
         ClusterError: The application did not start.
@@ -64,14 +69,15 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
     try:
         with waiting("Starting the application"), silent_stderr(verbose=verbose):
             serve.start(http_options={"host": host, "port": port})
-            serve.run(app, name="dermaray")
+            serve.run(app, name=APPLICATION_NAME)
     except RuntimeError as error:
-        serve.shutdown()
+        serve.delete(APPLICATION_NAME)
         raise ClusterError(f"the application did not start: {str(error).strip().splitlines()[0]}") from error
     try:
         yield f"http://{host}:{port}"
     finally:
-        serve.shutdown()
+        with silent_stderr(verbose=verbose):
+            serve.delete(APPLICATION_NAME)
 
 
 if __name__ == "__main__":

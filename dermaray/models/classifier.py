@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 
-from dermaray.config import ModelConfig
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import build_features
+from dermaray.models.spec import ModelConfig
 
 
 def build_classifier(

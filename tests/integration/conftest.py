@@ -78,3 +78,12 @@ def model(config: Path, run_job: RunJob) -> Path:
     out = config.parent / "one-worker"
     run_job("train", "--config", config, f"out={out}")
     return out / "model"
+
+
+@pytest.fixture(scope="module")
+def fresh_serve(ray_cluster: Cluster) -> Iterator[None]:
+    """End Ray Serve after a module, so that the next may start it on another port."""
+    from ray import serve
+
+    yield
+    serve.shutdown()

@@ -36,7 +36,7 @@ def evaluated(model: Path, manifest: Path, run_job: RunJob, tmp_path_factory: py
 
 
 def test_evaluate_score_and_serve_agree(
-    model: Path, manifest: Path, evaluated: Path, run_job: RunJob, tmp_path: Path
+    model: Path, manifest: Path, evaluated: Path, run_job: RunJob, fresh_serve: None, tmp_path: Path
 ) -> None:
     uris = Manifest.read(manifest).rows("train")["uri"].to_pylist()[:IMAGES]
     classes = list(open_artifact(model).label_set.classes)

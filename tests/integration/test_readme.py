@@ -41,7 +41,9 @@ def workplace(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
-def test_commands_and_code_run(workplace: Path, run_job: RunJob, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_and_code_run(
+    workplace: Path, run_job: RunJob, fresh_serve: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     programs = [words[:2] for words in commands()]
     assert [p[1] for p in programs if p[0] == "dermaray"] == ["prepare", "train", "evaluate", "score", "serve"]
     for words in commands():

@@ -9,14 +9,13 @@ import httpx
 import pytest
 
 from cluster.ports import check_port, free_port
-from cluster.runtime import Cluster
 from dermaray.errors import AddressInUse, ClusterError
 from dermaray.images.decode import MAX_BYTES
 from jobs.serve import serving
 
 
 @pytest.fixture(scope="module")
-def client(model: Path, ray_cluster: Cluster) -> Iterator[httpx.Client]:
+def client(model: Path, fresh_serve: None) -> Iterator[httpx.Client]:
     with serving(model, "127.0.0.1", free_port()) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
