@@ -6,6 +6,9 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 
+# KubeRay asks the pods of a RayService with wget whether they are ready.
+RUN apt-get update && apt-get install --yes --no-install-recommends wget && rm -rf /var/lib/apt/lists/*
+
 RUN useradd --create-home --uid 1000 dermaray
 
 WORKDIR /app

@@ -32,8 +32,22 @@ def relay(receive: Callable[[Message], None]) -> Iterator[Callable[[Message], No
     thread = threading.Thread(target=pump, daemon=True)
     thread.start()
     try:
-        yield queue.put_nowait
+        yield _Teller(queue)
     finally:
         done.set()
         thread.join(timeout=5)
         queue.shutdown(force=True)
+
+
+class _Teller:
+    """Puts messages into the queue; that nobody takes them any more is no reason for a worker to fail."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def __call__(self, message: Message) -> None:
+        try:
+            self._queue.put_nowait(message)
+        # Whatever is wrong with the display, the work goes on.
+        except Exception:
+            return

@@ -5,9 +5,13 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from cluster.quiet import hush, silent_stderr
 from dermaray.errors import ClusterError, ResourceError
+
+# Ray sets it for a job that was submitted.
+_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @dataclass(frozen=True)
@@ -15,12 +19,20 @@ class Cluster:
     """What the connected cluster has.
 
     Attributes:
-        cpus: Logical CPUs of all nodes.
-        gpus: GPUs of all nodes.
+        nodes: Logical CPUs and GPUs of every node that is alive.
     """
 
-    cpus: float
-    gpus: float
+    nodes: tuple[tuple[float, float], ...]
+
+    @property
+    def cpus(self) -> float:
+        """Logical CPUs of all nodes."""
+        return sum(cpus for cpus, _ in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all nodes."""
+        return sum(gpus for _, gpus in self.nodes)
 
     def cpus_per_worker(self, num_workers: int, use_gpu: bool, wanted: float | None) -> float:
         """Check that training workers fit, and return how many logical CPUs each gets.
@@ -43,11 +55,18 @@ class Cluster:
                 f"scaling.use_gpu with num_workers={num_workers} needs {num_workers} GPUs; there are "
                 f"{self.gpus:g}. Set scaling.use_gpu=false, ask for fewer, or join another cluster with --address"
             )
-        share = self.cpus / 2 / num_workers if wanted is None else wanted
+        # A worker is on one node, however large the cluster.
+        share = min(self.cpus / 2 / num_workers, self._largest_node / 2) if wanted is None else wanted
         if num_workers * share > self.cpus - 1:
             raise ResourceError(
                 f"{num_workers} workers with scaling.cpus_per_worker={share:g} leave less than one of the cluster's "
                 f"{self.cpus:g} CPUs to read images. Ask for at most {(self.cpus - 1) / num_workers:g} each"
+            )
+        if self._places(share, use_gpu) < num_workers:
+            raise ResourceError(
+                f"the nodes have room for {self._places(share, use_gpu)} workers of {share:g} CPUs"
+                f"{' and one GPU' if use_gpu else ''}; {num_workers} were asked for. The largest node has "
+                f"{self._largest_node:g} CPUs: set scaling.cpus_per_worker lower, or ask for fewer workers"
             )
         return share
 
@@ -57,11 +76,20 @@ class Cluster:
         Raises:
             ResourceError: They do not fit.
         """
-        if not 1 <= actors < max(self.cpus, 2):
+        if not 1 <= actors < self.cpus:
             raise ResourceError(
-                f"--actors {actors} does not fit a cluster of {self.cpus:g} CPUs, one of which must be left to read "
-                f"images. Ask for 1 to {max(int(self.cpus) - 1, 1)}"
+                f"{actors} processes that hold the model do not fit a cluster of {self.cpus:g} CPUs, one of which must "
+                f"be left to read images. Ask for 1 to {int(self.cpus) - 1}"
             )
+
+    @property
+    def _largest_node(self) -> float:
+        return max((cpus for cpus, _ in self.nodes), default=0.0)
+
+    def _places(self, share: float, use_gpu: bool) -> int:
+        """Return how many workers the nodes have room for, each whole on one node."""
+        rooms = (min(int(cpus / share), int(gpus)) if use_gpu else int(cpus / share) for cpus, gpus in self.nodes)
+        return sum(rooms)
 
 
 @contextmanager
@@ -90,13 +118,33 @@ def connect(address: str | None, *, verbose: bool = False, num_cpus: int | None 
     own = not ray.is_initialized()
     if own:
         _init(address, verbose, num_cpus)
+        if address is None and num_cpus is None and _inspect().cpus < 2:
+            # Logical CPUs: what holds a model needs one, and the tasks that feed it another.
+            ray.shutdown()
+            _init(address, verbose, 2)
     try:
         _quiet_ray_data(verbose)
-        resources = ray.cluster_resources()
-        yield Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+        yield _inspect()
     finally:
         if own:
             ray.shutdown()
+
+
+def check_lasting(path: Path) -> None:
+    """Refuse an output that would be lost: a submitted job runs in a copy of the checkout that goes with it.
+
+    Raises:
+        ClusterError: This is a submitted job, and the path is relative.
+    """
+    if _SUBMITTED in os.environ and not path.is_absolute():
+        raise ClusterError(f"the output {path} would be lost with the submitted job. Name an absolute path on storage")
+
+
+def _inspect() -> Cluster:
+    import ray
+
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Cluster(tuple((r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in resources))
 
 
 def _ray_address() -> str | None:
@@ -124,9 +172,6 @@ def _init(address: str | None, verbose: bool, num_cpus: int | None) -> None:
 
     options: dict[str, object] = {"log_to_driver": verbose}
     if address is None:
-        if num_cpus is None and os.cpu_count() == 1:
-            # Logical CPUs: the workers need one, and the tasks that feed them another.
-            num_cpus = 2
         options |= {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
     else:
         options |= {"address": address, "runtime_env": _shipped_code()}
@@ -147,7 +192,7 @@ def _init(address: str | None, verbose: bool, num_cpus: int | None) -> None:
 
 def _shipped_code() -> dict[str, object]:
     """Return the runtime environment that carries this checkout along; a submitted job has brought it already."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if _SUBMITTED in os.environ:
         return {}
     from cluster.submit import EXCLUDES, checkout_root
 

@@ -75,7 +75,7 @@ class RunConfig(_Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     out: str
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     data: DataConfig
     input: InputSpec = Field(default_factory=InputSpec)
     augment: tuple[dict[str, Any], ...] = ()

@@ -12,6 +12,9 @@ from typing import Any
 
 from dermaray.errors import OutputError
 
+MARK = ".dermaray"
+"""The file that tells an output folder from a folder of the user's: nothing without it is ever replaced."""
+
 
 @contextmanager
 def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
@@ -19,10 +22,10 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
 
     Args:
         target: The folder to make. Its parents are made where they are missing.
-        overwrite: Replace `target` where it already holds files; otherwise that is an error.
+        overwrite: Replace `target` where it is an earlier output; otherwise that is an error.
 
     Raises:
-        OutputError: `target` holds files and `overwrite` is false, or the place cannot be written.
+        OutputError: `target` may not be replaced, or the place cannot be written.
     """
     check_output(target, overwrite=overwrite)
     # Through a link, the folder that it leads to is replaced, and the link stays.
@@ -34,29 +37,44 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         raise OutputError(f"cannot write to {target.parent}: {error.strerror}. Choose another folder") from error
     try:
         partial.chmod(0o755)
+        (partial / MARK).touch()
         yield partial
-        if target.exists():
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _publish(partial, target, overwrite=overwrite)
+
+
+def check_output(target: Path, *, overwrite: bool) -> None:
+    """Refuse an output folder that may not be replaced, before any work is done for it.
+
+    Raises:
+        OutputError: `target` is a file, holds files and `overwrite` is false, or is no output of dermaray's.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not target.is_dir():
+        raise OutputError(f"{target} is a file. Choose a new folder")
+    if not (target / MARK).exists():
+        raise OutputError(f"{target} holds files that dermaray did not write. Choose a new folder")
+    if not overwrite:
+        raise OutputError(f"{target} holds an earlier result. Choose a new folder, or add --overwrite")
+
+
+def _publish(partial: Path, target: Path, *, overwrite: bool) -> None:
+    """Rename a finished folder into place; whatever is in the way, the finished work is kept."""
+    try:
+        # Another run may have come first.
+        check_output(target, overwrite=overwrite)
+        if target.exists() and any(target.iterdir()):
             old = partial.with_suffix(".replaced")
             target.rename(old)
             partial.rename(target)
             shutil.rmtree(old)
         else:
             partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_output(target: Path, *, overwrite: bool) -> None:
-    """Refuse an output folder that already holds files, before any work is done for it.
-
-    Raises:
-        OutputError: `target` is a file, or holds files and `overwrite` is false.
-    """
-    if target.is_dir() and (overwrite or not any(target.iterdir())):
-        return
-    if target.exists():
-        kind = "holds files" if target.is_dir() else "is a file"
-        raise OutputError(f"{target} {kind}. Choose a new folder" + (", or add --overwrite" if target.is_dir() else ""))
+    except (OSError, OutputError) as error:
+        raise OutputError(f"the result is complete, but could not become {target}: {error}. It is {partial}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

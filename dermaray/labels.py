@@ -26,6 +26,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "SCC": ("scc", "squamous cell carcinoma"),
 }
 
+RESERVED_NAMES = frozenset(
+    {"image_id", "uri", "status", "reason", "message", "width", "height"}
+    | {"label", "melanoma_probability", "model", "model_digest"}
+)
+"""Names that no class may have: each class becomes a column beside these."""
+
 _CODE_OF_ALIAS = {alias: code for code, aliases in ALIASES.items() for alias in aliases}
 
 
@@ -194,6 +200,8 @@ def find_label_set(labels: Iterable[str], name: str | None = None) -> LabelSet:
     if fitting:
         spelled = {normalise(label) for label in found}
         return max(fitting, key=lambda s: len(spelled & {normalise(c) for c in s.classes}))
+    if reserved := sorted(RESERVED_NAMES & set(found)):
+        raise LabelError(f"a class cannot be called {reserved[0]!r}: scores have a column of that name. Rename it")
     codes = {label: diagnosis_code(label) for label in found}
     return LabelSet(
         "custom",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dermaray import __version__
-from dermaray.errors import DermarayError
+from dermaray.errors import find_user_error
 
 JOBS = {
     "demo": "everything in turn, on images that it draws or on your own",
@@ -60,12 +60,17 @@ def run_job(name: str, argv: Sequence[str] | None = None) -> int:
         args.rest = rest
     else:
         parser.add_argument("-v", "--verbose", action="store_true", help="let Ray's and TensorFlow's messages through")
-        args = parser.parse_args(argv)
+        # Intermixed: an override may stand before or after an option.
+        args = parser.parse_intermixed_args(argv)
     try:
         return int(module.run(args))
-    except DermarayError as error:
-        sys.stderr.write(f"dermaray {name}: {error}\n")
-        return USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write(f"dermaray {name}: interrupted\n")
         return INTERRUPTED
+    except Exception as error:
+        # What a task or an actor raised arrives inside an error of Ray's.
+        mistake = find_user_error(error)
+        if mistake is None:
+            raise
+        sys.stderr.write(f"dermaray {name}: {mistake}\n")
+        return USER_ERROR

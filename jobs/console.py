@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: progress with rate and time left, or plain lines where it is piped."""
+"""What a person sees while a job runs: progress with rate and time left; where it is piped, results alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -99,7 +99,8 @@ class _Demo:
         from dermaray.data.synthetic import generate_dataset
         from jobs.console import waiting
 
-        shutil.rmtree(self._data, ignore_errors=True)
+        if (self._data / "SYNTHETIC.txt").exists():
+            shutil.rmtree(self._data)
         with waiting(f"Drawing {SYNTHETIC_IMAGES} images"):
             counts = generate_dataset(self._data, SYNTHETIC_IMAGES)
         return f"{sum(counts.values())} images, {len(counts)} classes", self._data
@@ -144,9 +145,11 @@ class _Demo:
 
     def _serve(self) -> tuple[str, Path]:
         from cluster.ports import free_port
+        from dermaray.data.manifest import Manifest
         from jobs.serve import serving
 
-        image = _images_below(self._data)[0]
+        # One that was prepared: the first file of the folder may be no image.
+        image = Path(Manifest.read(self._out / "data").rows("test")["uri"][0].as_py())
         model = self._out / "train" / "model"
         with serving(model, "127.0.0.1", free_port(), verbose=self._verbose) as url:
             request = urllib.request.Request(f"{url}/v1/predict", image.read_bytes(), method="POST")

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
+    from cluster.runtime import check_lasting
     from dermaray.data.manifest import Manifest
     from dermaray.evaluation.evaluate import check_labels
     from dermaray.files import atomic_directory, check_output
@@ -28,14 +29,17 @@ def run(args: argparse.Namespace) -> int:
     from jobs.console import say, tracked
     from jobs.session import ray_session
 
+    check_lasting(args.out)
     check_output(args.out, overwrite=args.overwrite)
     artifact = open_artifact(args.model.resolve())
+    artifact.verify()
     manifest = Manifest.read(args.data)
     check_labels(artifact, manifest)
     images = manifest.rows(args.split)
-    with ray_session(args), atomic_directory(args.out, overwrite=args.overwrite) as out:
+    with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:
         from dermaray.evaluation.evaluate import evaluate
 
+        cluster.check_actors(1)
         with tracked("Evaluating", images.num_rows) as tracker:
             metrics = evaluate(artifact, manifest, args.split, out, tracker.advance)
     figures = {

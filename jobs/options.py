@@ -29,3 +29,10 @@ def add_out(parser: argparse.ArgumentParser) -> None:
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add `--overwrite`: replace an earlier result."""
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it holds files")
+
+
+def seed(text: str) -> int:
+    """Read a seed: a whole number from 0 to 2**32 - 1, which is what every generator takes."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"a whole number from 0 to {2**32 - 1} was expected. Received: {text}")
+    return int(text)

@@ -9,25 +9,27 @@ import sys
 from pathlib import Path
 
 from dermaray.labels import LABEL_SETS
-from jobs.options import add_address, add_out
+from jobs.options import add_address, add_out, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
     parser.add_argument("source", type=Path, help="a folder of class folders, or one with HAM10000's CSV and images")
     parser.add_argument("--labels", choices=list(LABEL_SETS), help="the label set (default: the one that fits)")
-    parser.add_argument("--seed", type=int, default=0, help="decides which images go to which split (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="decides which images go to which split (default: 0)")
     add_out(parser)
     add_address(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
+    from cluster.runtime import check_lasting
     from dermaray.data.formats import read_source
     from dermaray.files import atomic_directory, check_output
     from jobs.console import say, tracked
     from jobs.session import ray_session
 
+    check_lasting(args.out)
     check_output(args.out, overwrite=args.overwrite)
     images = read_source(args.source)
     with ray_session(args), atomic_directory(args.out, overwrite=args.overwrite) as out:

@@ -24,15 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
+    from cluster.runtime import check_lasting
     from dermaray.data.archive import list_members
+    from dermaray.errors import DataError
     from dermaray.files import atomic_directory, check_output, write_json
     from dermaray.models.artifact import open_artifact
     from dermaray.models.rows import ScoreWriter, score_rows
     from jobs.console import say, tracked
     from jobs.session import ray_session
 
+    check_lasting(args.out)
     check_output(args.out, overwrite=args.overwrite)
     artifact = open_artifact(args.model.resolve())
+    artifact.verify()
     listing = list_members(args.input.resolve())
     began = time.monotonic()
     statuses: Counter[str] = Counter()
@@ -49,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
                 statuses.update(rows["status"].to_pylist())
                 reasons.update(reason for reason in rows["reason"].to_pylist() if reason)
                 tracker.advance(rows.num_rows)
+        if reasons["unreadable"] == statuses.total():
+            # Not so many bad images: a place that the cluster's nodes do not see.
+            raise DataError(f"none of the {statuses.total():,} images could be read: {rows['message'][0]}")
         seconds = time.monotonic() - began
         summary = {
             "input": str(args.input),

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from jobs.session import ray_session
 
     artifact = open_artifact(args.model.resolve())
+    artifact.verify()
     check_port(args.host, args.port)
     with ray_session(args), serving(artifact.path, args.host, args.port, verbose=args.verbose) as url:
         say(f"Serving {artifact.name} at {url}. Stop with Ctrl-C")

@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.quiet import silent_stderr
     from cluster.relay import relay
+    from cluster.runtime import check_lasting
     from dermaray.config import load_config
     from dermaray.data.manifest import Manifest
     from dermaray.files import atomic_directory, check_output
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, args.overrides)
     out = Path(config.out)
+    check_lasting(out)
     check_output(out, overwrite=args.overwrite)
     manifest = Manifest.read(Path(config.data.manifest))
     scaling = config.scaling

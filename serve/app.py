@@ -66,7 +66,8 @@ async def _refuse(_: Request, error: ImageError) -> JSONResponse:
     return JSONResponse(content, STATUS_OF_REASON[error.reason])
 
 
-@serve.deployment(max_ongoing_requests=128)
+# Each request may hold the decoder's limit of bytes: few at a time, and a bounded number that wait.
+@serve.deployment(max_ongoing_requests=32, max_queued_requests=256)
 @serve.ingress(api)
 class Ingress:
     """Takes uploads, decodes them as the model wants them, and answers with predictions."""

@@ -31,6 +31,9 @@ async def read_upload(request: Request) -> bytes:
     if stated.isdigit() and int(stated) > MAX_BYTES + _FORM_OVERHEAD:
         raise ImageError("too_large", f"{int(stated):,} bytes are more than {MAX_BYTES:,}")
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        if not stated.isdigit():
+            # A form is spooled to disk before its size is known.
+            raise ImageError("too_large", "a form must state its Content-Length. Or send the image as the body itself")
         return await _from_form(request)
     data = bytearray()
     async for chunk in request.stream():

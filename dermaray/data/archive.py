@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from dermaray.data.formats import is_image_name
 from dermaray.errors import DataError, ImageError
-from dermaray.images.decode import MAX_BYTES
+from dermaray.images.decode import MAX_BYTES, DecodedImage, decode_image
+from dermaray.images.spec import InputSpec
 
 MEMBER_SCHEMA = pa.schema(
     [
@@ -75,6 +76,16 @@ class Member:
     uri: str
     data: bytes
     error: ImageError | None = None
+
+    def decode(self, spec: InputSpec) -> DecodedImage:
+        """Decode the image.
+
+        Raises:
+            ImageError: It could not be read, or cannot be decoded.
+        """
+        if self.error:
+            raise self.error
+        return decode_image(self.data, spec)
 
 
 def list_members(source: Path) -> Listing:

@@ -1,6 +1,7 @@
 """From a source of images, as people have them, to one list: class folders, and HAM10000 with its own CSV."""
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -47,14 +48,25 @@ def read_source(source: Path) -> list[SourceImage]:
             with a CSV that has the columns `image_id` and `dx` (HAM10000) and the images anywhere below it.
 
     Raises:
-        DataError: The folder is missing, is of neither kind, or a class folder holds no image.
+        DataError: The folder is missing or of neither kind, a class folder holds no image, or HAM10000's CSV and the
+            images do not match one to one.
     """
     if not source.is_dir():
         what = "is a file" if source.exists() else "does not exist"
         raise DataError(f"{source} {what}. A folder of class folders, or one with HAM10000's CSV, was expected")
     table = _find_ham10000_csv(source)
     images = list(_read_ham10000(table, source) if table else _read_class_folders(source))
+    for image in images:
+        _check_name(image.path)
     return sorted(_with_unique_ids(images, source), key=lambda image: image.image_id)
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise DataError(f"{shown}: the name is not valid UTF-8, and a manifest is. Rename it") from None
 
 
 def is_image_name(path: Path) -> bool:
@@ -94,26 +106,47 @@ def _find_ham10000_csv(source: Path) -> Path | None:
 
 
 def _read_ham10000(table: Path, source: Path) -> Iterator[SourceImage]:
-    files = {path.stem: path for path in sorted(source.rglob("*")) if is_image_name(path)}
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} is not a CSV in UTF-8: {error}") from error
-    found = [row for row in rows if row["image_id"] in files]
-    if not found:
-        raise DataError(f"{table} lists {len(rows)} images, and none of their files is below {source}")
-    for row in found:
+    files = _files_by_stem(source)
+    for row in _csv_rows(table):
+        image_id = row["image_id"]
+        if image_id not in files:
+            raise DataError(
+                f"{table} lists {image_id}, and no such image is below {source}. Add it, or take its row out of the CSV"
+            )
         known = {key: value for key, value in row.items() if value and value.lower() not in _UNKNOWN}
         yield SourceImage(
-            row["image_id"],
-            files[row["image_id"]],
+            image_id,
+            files.pop(image_id),
             row["dx"],
             lesion_id=known.get("lesion_id"),
             age=_age(known["age"], table) if "age" in known else None,
             sex=known.get("sex"),
             site=known.get("localization"),
         )
+    if files:
+        raise DataError(
+            f"{len(files)} images below {source} have no row in {table}, {files[min(files)]} for one. Remove them"
+        )
+
+
+def _files_by_stem(source: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(source.rglob("*")):
+        if is_image_name(path) and files.setdefault(path.stem, path) != path:
+            raise DataError(f"{path} and {files[path.stem]} have one name. A row of the CSV could mean either")
+    return files
+
+
+def _csv_rows(table: Path) -> list[dict[str, str]]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} is not a CSV in UTF-8: {error}") from error
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise DataError(f"{table}, line {number}: not as many values as the header has columns")
+    return rows
 
 
 def _age(text: str, table: Path) -> float:

@@ -57,7 +57,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every image's bytes, label, group and split: two manifests with one digest train one model."""
+        """SHA-256 over every image's bytes, label, group and split, in any order: which data this is."""
         rows = zip(
             *(self.table[c].to_pylist() for c in ("image_id", "sha256", "label", "group_id", "split")), strict=True
         )

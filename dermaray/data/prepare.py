@@ -20,7 +20,6 @@ from dermaray.data.split import assign_splits
 from dermaray.data.streams import blocks_of
 from dermaray.errors import DataError, ImageError
 from dermaray.files import write_json
-from dermaray.images.decode import decode_image
 from dermaray.images.spec import InputSpec
 from dermaray.labels import find_label_set
 
@@ -100,9 +99,7 @@ def _inspect_batch(members: pa.Table) -> pa.Table:
     for member in read_members(members):
         row = {"sha256": hashlib.sha256(member.data).hexdigest(), "width": 0, "height": 0, "reason": "", "message": ""}
         try:
-            if member.error:
-                raise member.error
-            decoded = decode_image(member.data, spec)
+            decoded = member.decode(spec)
             row |= {"width": decoded.width, "height": decoded.height}
         except ImageError as error:
             row |= {"reason": error.reason, "message": str(error)}

@@ -13,7 +13,6 @@ import ray.data
 from dermaray.data.archive import files_listing, read_members
 from dermaray.errors import ImageError
 from dermaray.images.augment import Augmenter
-from dermaray.images.decode import decode_image
 from dermaray.images.spec import InputSpec
 
 BLOCK_ROWS = 128
@@ -53,9 +52,7 @@ class _DecodeRows:
         problems = np.full(len(rows), "", dtype=object)
         for i, member in enumerate(members):
             try:
-                if member.error:
-                    raise member.error
-                decoded = decode_image(member.data, self._spec).pixels
+                decoded = member.decode(self._spec).pixels
             except ImageError as error:
                 problems[i] = f"{member.uri} was usable when it was prepared, now {error}. Prepare the data again"
                 continue

@@ -44,17 +44,26 @@ class Artifact:
     digest: str
     provenance: dict[str, Any]
 
-    def load_model(self) -> "keras.Model":
-        """Read the network, ready to predict.
+    def verify(self) -> None:
+        """Check that the network's file is there and is the one that was saved.
 
         Raises:
-            ArtifactError: `model.keras` is missing, was changed since it was saved, or Keras cannot read it.
+            ArtifactError: `model.keras` is missing, or was changed since it was saved.
         """
         file = self.path / "model.keras"
         if not file.exists():
             raise ArtifactError(f"{self.path} lacks model.keras. Train it again, or copy the whole folder")
         if sha256_file(file) != self.digest:
             raise ArtifactError(f"{file} is not the file that artifact.json describes: their SHA-256 differ")
+
+    def load_model(self) -> "keras.Model":
+        """Read the network, ready to predict.
+
+        Raises:
+            ArtifactError: See `verify`; or Keras cannot read it.
+        """
+        self.verify()
+        file = self.path / "model.keras"
         import keras
 
         try:

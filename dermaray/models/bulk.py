@@ -10,7 +10,6 @@ import ray.data
 from dermaray.data.archive import Member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
-from dermaray.images.decode import decode_image
 from dermaray.images.spec import InputSpec
 from dermaray.models.artifact import Artifact
 from dermaray.models.predictor import Predictor
@@ -59,9 +58,7 @@ class _Decode:
     def _row(self, member: Member) -> Batch:
         row: Batch = {"image_id": member.image_id, "uri": member.uri}
         try:
-            if member.error:
-                raise member.error
-            decoded = decode_image(member.data, self._spec)
+            decoded = member.decode(self._spec)
         except ImageError as error:
             blank = np.zeros(self._spec.shape, np.uint8)
             return {**row, "reason": error.reason, "message": str(error), "width": 0, "height": 0, "image": blank}

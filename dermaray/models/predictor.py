@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dermaray.errors import ArtifactError
 from dermaray.images.decode import DecodedImage, UInt8Array, decode_image
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
@@ -62,10 +63,17 @@ class Predictor:
         return np.zeros(self.artifact.input_spec.shape, np.uint8)
 
     def probabilities(self, pixels: Sequence[UInt8Array] | UInt8Array) -> Float32Array:
-        """Return float32 [N, classes] for N decoded images, uint8 [height, width, 3] each."""
+        """Return float32 [N, classes] for N decoded images, uint8 [height, width, 3] each.
+
+        Raises:
+            ArtifactError: The model gives values that are no probabilities.
+        """
         if len(pixels) == 0:
             return np.empty((0, len(self.artifact.label_set.classes)), np.float32)
-        return self._engine(np.ascontiguousarray(pixels, dtype=np.uint8))
+        probabilities = self._engine(np.ascontiguousarray(pixels, dtype=np.uint8))
+        if not np.isfinite(probabilities).all():
+            raise ArtifactError(f"{self.artifact.path} gives no numbers for some images: its training has diverged")
+        return probabilities
 
 
 def to_prediction(probabilities: Float32Array, label_set: LabelSet) -> Prediction:

@@ -10,6 +10,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from dermaray.models.artifact import Artifact
+from dermaray.models.predictor import to_prediction
 
 SCORED = "scored"
 DEAD_LETTER = "dead_letter"
@@ -38,11 +39,10 @@ def score_schema(artifact: Artifact) -> pa.Schema:
 def score_rows(batch: dict[str, Any], artifact: Artifact) -> pa.Table:
     """Turn a batch of `score_stream` into rows of `score_schema`; what a dead letter lacks is null."""
     good = batch["reason"] == ""
-    probabilities = batch["probabilities"]
-    label_set, missing = artifact.label_set, ~good
-    classes = np.array(label_set.classes, dtype=object)
-    likeliest = classes[np.argmax(np.nan_to_num(probabilities), axis=1)]
-    melanoma = label_set.melanoma_index
+    missing = ~good
+    named = [
+        to_prediction(p, artifact.label_set) if g else None for p, g in zip(batch["probabilities"], good, strict=True)
+    ]
     columns: dict[str, Any] = {
         "image_id": batch["image_id"],
         "uri": batch["uri"],
@@ -51,11 +51,9 @@ def score_rows(batch: dict[str, Any], artifact: Artifact) -> pa.Table:
         "message": pa.array(batch["message"], pa.string(), mask=good),
         "width": pa.array(batch["width"], pa.int32(), mask=missing),
         "height": pa.array(batch["height"], pa.int32(), mask=missing),
-        **{c: pa.array(probabilities[:, i], pa.float32(), mask=missing) for i, c in enumerate(label_set.classes)},
-        "label": pa.array(likeliest, pa.string(), mask=missing),
-        "melanoma_probability": pa.nulls(len(good), pa.float32())
-        if melanoma is None
-        else pa.array(probabilities[:, melanoma], pa.float32(), mask=missing),
+        **{c: pa.array([p and p.probabilities[c] for p in named], pa.float32()) for c in artifact.label_set.classes},
+        "label": pa.array([p and p.label for p in named], pa.string()),
+        "melanoma_probability": pa.array([p and p.melanoma_probability for p in named], pa.float32()),
         "model": np.full(len(good), artifact.name, dtype=object),
         "model_digest": np.full(len(good), artifact.digest, dtype=object),
     }

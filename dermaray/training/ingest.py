@@ -23,8 +23,11 @@ def ordered(dataset: ray.data.Dataset, world_size: int, reserved_cpus: float) ->
     """
     options = dataset.context.execution_options
     options.preserve_order = True
-    total = float(ray.cluster_resources().get("CPU", 1.0))
-    options.resource_limits = options.resource_limits.copy(cpu=max((total - reserved_cpus) / world_size, 1.0))
+    total = ray.cluster_resources()
+    cpus = max((total.get("CPU", 1.0) - reserved_cpus) / world_size, 1.0)
+    # Each worker has a stream for training and one for validation; half of the object store is for all of them.
+    memory = total.get("object_store_memory", 0.0) / 2 / (2 * world_size)
+    options.resource_limits = options.resource_limits.copy(cpu=cpus, object_store_memory=memory)
     return dataset
 
 

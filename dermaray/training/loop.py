@@ -1,5 +1,6 @@
 """What every training worker runs: build, compile, fit, and hand each best epoch's model to Ray Train."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from dermaray.config import TrainingConfig
 from dermaray.data.streams import image_stream
+from dermaray.errors import TrainingError
 from dermaray.models.artifact import save_artifact
 from dermaray.models.classifier import build_classifier
 from dermaray.training.ingest import PREFETCH_BATCHES, distributed_batches, ordered
@@ -115,6 +117,12 @@ class _Report(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
+        # The figures are those of all workers, so all of them stop here.
+        if not all(math.isfinite(value) for value in metrics.values()):
+            raise TrainingError(
+                f"training diverged in epoch {epoch + 1}: {metrics}. Try a lower training.learning_rate than "
+                f"{self._task.config.training.learning_rate:g}"
+            )
         row = {
             "epoch": epoch + 1,
             **metrics,

@@ -71,7 +71,7 @@ def train(task: WorkerTask, out: Path, cpus_per_worker: float, notify: Notify | 
     config = task.config
     task_ref = ray.put(task)
     trainer = TensorflowTrainer(
-        # Imported on the worker: the driver does without the seconds and the memory that TensorFlow takes.
+        # Imported on the worker: the loop's model class exists only where TensorFlow may be set up for it.
         lambda: _train_worker(task_ref, notify),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.scaling.num_workers,

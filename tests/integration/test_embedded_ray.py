@@ -3,43 +3,53 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import ray
 
 from cluster.runtime import Cluster
 
+# 127.0.0.1 in /proc/net/tcp, and what stands for it and for ::1 in /proc/net/tcp6.
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
-def listening_addresses() -> set[str]:
-    """Return the hexadecimal IPv4 addresses that this user's processes listen on, by process."""
-    found = set()
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == "0A":
-            found.add(f"{fields[1].split(':')[0]} {fields[9]}")
+
+def listening() -> dict[str, str]:
+    """Return {socket's inode: hexadecimal address} of all that listens on this machine."""
+    found = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                found[fields[9]] = fields[1].split(":")[0]
     return found
 
 
+def descendants() -> set[Path]:
+    """Return this process and all that it has started, directly or not."""
+    parents = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(process.name)] = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    family = {os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return {Path("/proc", str(pid)) for pid in family}
+
+
 def sockets_of(process: Path) -> set[str]:
-    try:
+    with suppress(OSError):
         links = [os.readlink(link) for link in (process / "fd").iterdir()]
-    except OSError:
-        return set()
-    return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+        return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    return set()
 
 
 def test_it_listens_on_loopback_alone(ray_cluster: Cluster) -> None:
-    session = Path(ray.get_runtime_context().get_node_id() and ray._private.worker._global_node.get_session_dir_path())
-    sockets: set[str] = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if str(session.name) in command:
-            sockets |= sockets_of(process)
-    addresses = {line.split()[0] for line in listening_addresses() if line.split()[1] in sockets}
-    assert addresses == {"0100007F"}
+    assert ray.get(ray.remote(lambda: 1).remote()) == 1
+    addresses = listening()
+    ours = {addresses[inode] for process in descendants() for inode in sockets_of(process) if inode in addresses}
+    assert ours
+    assert ours <= LOOPBACK
 
 
 def test_it_refuses_whoever_has_no_token(ray_cluster: Cluster) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dermaray.errors import OutputError
-from dermaray.files import atomic_directory, check_output, sha256_file, write_json
+from dermaray.files import MARK, atomic_directory, check_output, sha256_file, write_json
 
 
 def tree(folder: Path) -> set[str]:
@@ -28,7 +28,7 @@ def test_an_output_appears_whole_and_nothing_beside_it(tmp_path: Path) -> None:
         (out / "sub").mkdir()
         (out / "sub" / "a.txt").write_text("a")
         assert not (tmp_path / "deep" / "out").exists()
-    assert tree(tmp_path) == {"deep", "deep/out", "deep/out/sub", "deep/out/sub/a.txt"}
+    assert tree(tmp_path) == {"deep", "deep/out", f"deep/out/{MARK}", "deep/out/sub", "deep/out/sub/a.txt"}
     assert (tmp_path / "deep" / "out").stat().st_mode & 0o777 == 0o755
 
 
@@ -47,21 +47,51 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write_into(tmp_path / "out", "new")
-    assert tree(tmp_path) == {"out", "out/new.txt"}
+    assert tree(tmp_path) == {"out", f"out/{MARK}", "out/new.txt"}
 
 
 def test_a_folder_that_holds_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds files. Choose a new folder, or add --overwrite"):
-        write_into(tmp_path, "new")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"holds files that dermaray did not write"):
+            write_into(tmp_path, "new", overwrite=overwrite)
     assert tree(tmp_path) == {"mine.txt"}
 
 
+def test_an_earlier_result_is_replaced_only_when_that_is_asked_for(tmp_path: Path) -> None:
+    write_into(tmp_path / "out", "old")
+    with pytest.raises(OutputError, match=r"earlier result. Choose a new folder, or add --overwrite"):
+        write_into(tmp_path / "out", "new")
+    assert (tmp_path / "out" / "new.txt").read_text() == "old"
+
+
+def finish_second(target: Path) -> None:
+    with atomic_directory(target) as out:
+        (out / "second.txt").touch()
+        write_into(target, "first")
+
+
+def test_whoever_comes_second_keeps_his_work_beside_the_first(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is complete, but could not become"):
+        finish_second(tmp_path / "out")
+    assert (tmp_path / "out" / "new.txt").read_text() == "first"
+    (kept,) = tmp_path.glob(".out.*.partial/second.txt")
+    assert kept.exists()
+
+
+def test_through_a_link_the_folder_behind_it_is_replaced(tmp_path: Path) -> None:
+    write_into(tmp_path / "real", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_into(tmp_path / "link", "new", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "new.txt").read_text() == "new"
+
+
 def test_overwrite_replaces_the_whole_folder(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old.txt").write_text("old")
+    with atomic_directory(tmp_path / "out") as out:
+        (out / "old.txt").write_text("old")
     write_into(tmp_path / "out", "new", overwrite=True)
-    assert tree(tmp_path) == {"out", "out/new.txt"}
+    assert tree(tmp_path) == {"out", f"out/{MARK}", "out/new.txt"}
     assert (tmp_path / "out" / "new.txt").read_text() == "new"
 
 
@@ -69,7 +99,7 @@ def test_what_was_there_survives_a_failed_overwrite(tmp_path: Path) -> None:
     write_into(tmp_path / "out", "old")
     with pytest.raises(RuntimeError, match="stopped"):
         fail_into(tmp_path / "out", overwrite=True)
-    assert tree(tmp_path) == {"out", "out/new.txt"}
+    assert tree(tmp_path) == {"out", f"out/{MARK}", "out/new.txt"}
     assert (tmp_path / "out" / "new.txt").read_text() == "old"
 
 
@@ -90,10 +120,10 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 def test_an_output_can_be_checked_before_any_work(tmp_path: Path) -> None:
     check_output(tmp_path / "none", overwrite=False)
     check_output(tmp_path, overwrite=False)
-    (tmp_path / "mine.txt").write_text("mine")
-    check_output(tmp_path, overwrite=True)
-    with pytest.raises(OutputError, match="holds files"):
-        check_output(tmp_path, overwrite=False)
+    write_into(tmp_path / "out", "old")
+    check_output(tmp_path / "out", overwrite=True)
+    with pytest.raises(OutputError, match="earlier result"):
+        check_output(tmp_path / "out", overwrite=False)
 
 
 @pytest.mark.parametrize("data", [b"", b"abc", bytes(range(256)) * 5000])

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -106,15 +107,39 @@ def test_ham10000_rows_become_images(tmp_path: Path) -> None:
     ]
 
 
-def test_rows_without_a_file_and_files_without_a_row_are_passed_over(tmp_path: Path) -> None:
-    make_images(tmp_path, "images/ISIC_1.jpg", "images/ISIC_3.jpg")
+def test_a_row_without_a_file_is_refused(tmp_path: Path) -> None:
+    make_images(tmp_path, "images/ISIC_1.jpg")
     write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,40,female,back", "HAM_2,ISIC_2,nv,histo,40,female,back")
-    assert [image.image_id for image in read_source(tmp_path)] == ["ISIC_1"]
+    with pytest.raises(DataError, match="lists ISIC_2, and no such image is below"):
+        read_source(tmp_path)
 
 
-def test_a_table_whose_files_are_elsewhere(tmp_path: Path) -> None:
+def test_a_file_without_a_row_is_refused(tmp_path: Path) -> None:
+    make_images(tmp_path, "images/ISIC_1.jpg", "images/ISIC_3.jpg")
     write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,40,female,back")
-    with pytest.raises(DataError, match="lists 1 images, and none of their files is below"):
+    with pytest.raises(DataError, match=r"1 images below .* have no row .*ISIC_3.jpg"):
+        read_source(tmp_path)
+
+
+def test_a_file_that_a_row_could_not_mean_alone_is_refused(tmp_path: Path) -> None:
+    make_images(tmp_path, "images/ISIC_1.jpg", "masks/ISIC_1.png")
+    write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,40,female,back")
+    with pytest.raises(DataError, match="have one name"):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize("row", ["HAM_1,ISIC_1", "HAM_1,ISIC_1,nv,histo,40,female,back,more"])
+def test_a_row_of_the_wrong_width_is_refused(row: str, tmp_path: Path) -> None:
+    make_images(tmp_path, "images/ISIC_1.jpg")
+    write_csv(tmp_path, row)
+    with pytest.raises(DataError, match="line 2: not as many values"):
+        read_source(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    make_images(tmp_path, "nevus/a.jpg")
+    (tmp_path / "nevus" / "a.jpg").rename(os.fsdecode(os.fsencode(tmp_path) + b"/nevus/\xff.jpg"))
+    with pytest.raises(DataError, match="not valid UTF-8"):
         read_source(tmp_path)
 
 

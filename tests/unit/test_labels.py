@@ -146,3 +146,8 @@ def test_a_damaged_description_is_refused(change: dict[str, object], message: st
 def test_a_missing_key_is_refused() -> None:
     with pytest.raises(LabelError, match="needs name, classes, malignant and melanoma"):
         LabelSet.from_dict({"name": "custom", "classes": ["a"]})
+
+
+def test_a_class_cannot_have_the_name_of_a_column() -> None:
+    with pytest.raises(LabelError, match="'status'"):
+        find_label_set(["status", "other"])

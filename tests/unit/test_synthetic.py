@@ -79,6 +79,7 @@ def test_every_file_decodes_and_says_that_it_is_synthetic(dataset: tuple[Path, d
     out, _ = dataset
     files = files_of(out)
     assert b"no patients" in files.pop("SYNTHETIC.txt")
+    assert files.pop(".dermaray") == b""
     sizes = set()
     for data in files.values():
         assert decode_image(data, InputSpec()).pixels.shape == (180, 180, 3)

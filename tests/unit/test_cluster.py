@@ -1,0 +1,58 @@
+"""What fits a cluster, and what is refused before Ray would wait for it."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.runtime import Cluster, check_lasting
+from dermaray.errors import ClusterError, ResourceError
+
+LAPTOP = Cluster(((2.0, 0.0),))
+CLUSTER = Cluster(((4.0, 1.0),) * 4)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "workers", "gpu", "wanted", "share"),
+    [
+        (LAPTOP, 1, False, None, 1.0),
+        (LAPTOP, 2, False, None, 0.5),
+        # Half of sixteen CPUs would fit on no node of four.
+        (CLUSTER, 1, False, None, 2.0),
+        (CLUSTER, 8, False, None, 1.0),
+        (CLUSTER, 4, True, 3.0, 3.0),
+    ],
+)
+def test_what_fits(cluster: Cluster, workers: int, gpu: bool, wanted: float | None, share: float) -> None:
+    assert cluster.cpus_per_worker(workers, gpu, wanted) == share
+
+
+@pytest.mark.parametrize(
+    ("cluster", "workers", "gpu", "wanted", "message"),
+    [
+        (LAPTOP, 3, False, None, "at most 2"),
+        (LAPTOP, 2, False, 1.0, "at most 0.5 each"),
+        (LAPTOP, 1, True, None, "there are 0"),
+        (CLUSTER, 1, False, 6.0, "room for 0 workers of 6 CPUs"),
+        (CLUSTER, 5, False, 3.0, "room for 4 workers|less than one"),
+        (CLUSTER, 5, True, None, "there are 4"),
+        (Cluster(((8.0, 0.0), (1.0, 2.0))), 2, True, 2.0, "and one GPU"),
+    ],
+)
+def test_what_does_not(cluster: Cluster, workers: int, gpu: bool, wanted: float | None, message: str) -> None:
+    with pytest.raises(ResourceError, match=message):
+        cluster.cpus_per_worker(workers, gpu, wanted)
+
+
+@pytest.mark.parametrize("actors", [0, -1, 2, 16])
+def test_actors_leave_a_cpu_for_reading(actors: int) -> None:
+    LAPTOP.check_actors(1)
+    with pytest.raises(ResourceError, match="Ask for 1 to 1"):
+        LAPTOP.check_actors(actors)
+
+
+def test_a_submitted_job_may_not_write_where_nothing_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_lasting(Path("runs/x"))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    check_lasting(Path("/shared/x"))
+    with pytest.raises(ClusterError, match="would be lost"):
+        check_lasting(Path("runs/x"))
