@@ -14,7 +14,7 @@ step() {
 
 step dermaray prepare "$data" --out "$out/data" --overwrite
 step dermaray train --config configs/case-study-balanced.yaml --overwrite data.manifest="$out/data" out="$out/train" \
-    scaling.num_workers=2 training.epochs=4 training.global_batch_size=64
+    scaling.num_workers=2 training.epochs=3 training.global_batch_size=64
 cat "$out/train/history.csv"
 for split in val test; do
     step dermaray evaluate --model "$out/train" --data "$out/data" --split "$split" --out "$out/$split" --overwrite
@@ -38,7 +38,7 @@ cat "$out/scores/summary.json"
 
 dermaray serve --model "$out/train" --port 8123 &
 server=$!
-trap 'kill -INT $server; wait $server || true' EXIT
+trap 'kill -TERM $server; wait $server || true' EXIT
 until curl --silent --fail http://127.0.0.1:8123/healthz; do sleep 1; done
 echo
 step curl --silent --show-error --data-binary @"$(cat "$out/one.txt")" http://127.0.0.1:8123/v1/predict
