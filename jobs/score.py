@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
                 statuses.update(rows["status"].to_pylist())
                 reasons.update(reason for reason in rows["reason"].to_pylist() if reason)
                 tracker.advance(rows.num_rows)
+        if not statuses:
+            raise DataError(f"{args.input} holds no image")
         if reasons["unreadable"] == statuses.total():
             # Not so many bad images: a place that the cluster's nodes do not see.
             raise DataError(f"none of the {statuses.total():,} images could be read: {rows['message'][0]}")

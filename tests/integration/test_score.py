@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dermaray.errors import DataError
+
 RunJob = Callable[..., int]
 
 
@@ -82,3 +84,20 @@ def test_every_image_has_one_row(kind: str, images: Path, model: Path, run_job: 
         assert len(list(csv.DictReader(file))) == len(rows)
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
     assert summary["scored"] + sum(summary["dead_letters"].values()) == summary["images"] == len(rows)
+
+
+REFUSED = {
+    "a compressed tar without images": ({"notes.txt": b"text"}, "w:gz", "holds no image"),
+    "a compressed tar that is cut short": ({"a.jpg": b"x" * 5000}, "w:gz", "none of the 1 images could be read"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_an_input_that_gives_nothing_is_refused(kind: str, model: Path, run_job: RunJob, tmp_path: Path) -> None:
+    content, mode, message = REFUSED[kind]
+    source = write_tar(tmp_path / "archive", content, mode)
+    if "cut" in kind:
+        source.write_bytes(source.read_bytes()[:60])
+    with pytest.raises(DataError, match=message):
+        run_job("score", source, "--model", model, "--out", tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
