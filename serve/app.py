@@ -51,6 +51,10 @@ class Classifier:
         # The first batch traces the graph; let no request wait for that.
         self._predictor.probabilities([self._predictor.blank()])
 
+    async def ready(self) -> bool:
+        """Answer, which this replica can only do when its model is loaded."""
+        return True
+
     @serve.batch  # type: ignore[untyped-decorator]
     async def probabilities(self, pixels: list[UInt8Array]) -> list[Float32Array]:
         """Score images, uint8 [height, width, 3] each; called with one and batched by Ray Serve."""
@@ -95,7 +99,8 @@ class Ingress:
 
     @api.get("/healthz")
     async def healthz(self) -> dict[str, str]:
-        """Say that requests are taken, and by which model."""
+        """Say, as soon as there is a loaded model, that requests are taken, and by which."""
+        await self._classifier.ready.remote()
         return {"status": "ok", "model": self._artifact.name, "model_digest": self._artifact.digest}
 
 
