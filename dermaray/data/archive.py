@@ -100,7 +100,7 @@ def list_members(source: Path) -> Listing:
         raise DataError(f"{source} does not exist. A folder, a zip or a tar of images was expected")
     elif zipfile.is_zipfile(source):
         listing = _list_zip(source)
-    elif tarfile.is_tarfile(source):
+    elif _is_tar(source):
         listing = _list_tar(source)
     elif is_image_name(source):
         listing = _listing([_row(source.parent, "folder", source.name)], Counter())
@@ -110,6 +110,13 @@ def list_members(source: Path) -> Listing:
         passed = f" {sum(listing.ignored.values())} files of other kinds are in it." if listing.ignored else ""
         raise DataError(f"{source} holds no image.{passed} Images end in .jpg, .png, .tif, .bmp, .webp or .gif")
     return listing
+
+
+def _is_tar(source: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(source)
+    except (EOFError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{source} is a damaged archive: {error}") from error
 
 
 def files_listing(paths: list[str]) -> pa.Table:
