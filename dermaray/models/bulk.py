@@ -80,8 +80,4 @@ class _Score:
 
 
 def _columns(rows: list[Batch]) -> Batch:
-    return {name: np.stack([row[name] for row in rows]) if name == "image" else _column(rows, name) for name in rows[0]}
-
-
-def _column(rows: list[Batch], name: str) -> np.ndarray:
-    return np.array([row[name] for row in rows])
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
