@@ -2,7 +2,9 @@
 
 A diagnosis has one short code here (`MEL`, `NV`, ...). Every spelling found in the wild maps to a code by `ALIASES`,
 and a label set says under which of its classes it files each code. So a folder called `pigmented benign keratosis` is
-`BKL` in `isic2019` and its own class in `kaggle9`, by tables that a reader can check.
+`BKL` in `isic2019` and its own class in `kaggle9`, by tables that a reader can check. Their sources: the diagnoses of
+the ISIC archive's metadata; the task descriptions of the ISIC challenges of 2016 to 2020; for what HAM10000's classes
+hold, Tschandl et al., Scientific Data 5:180161, 2018.
 """
 
 from collections.abc import Iterable
@@ -10,21 +12,82 @@ from dataclasses import dataclass, field
 
 from dermaray.errors import LabelError
 
-MALIGNANT_CODES = frozenset({"MEL", "BCC", "SCC"})
+MALIGNANT_CODES = frozenset({"MEL", "BCC", "SCC", "SCCIS", "MALIGNANT"})
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "MEL": ("mel", "melanoma"),
-    "NV": ("nv", "nevus", "naevus", "melanocytic nevus", "melanocytic nevi"),
+    "MEL": (
+        *("mel", "melanoma", "malignant melanoma", "melanoma nos", "malignant melanocytic proliferations melanoma"),
+        *("melanoma in situ", "melanoma invasive", "invasive melanoma", "melanoma metastasis", "metastatic melanoma"),
+        *("nodular melanoma", "superficial spreading melanoma", "acral lentiginous melanoma"),
+        *("lentigo maligna", "lentigo maligna melanoma"),
+    ),
+    # Melanocytic ones only: an epidermal nevus or a nevus sebaceus is another thing.
+    "NV": (
+        *("nv", "nevus", "naevus", "nevi", "melanocytic nevus", "melanocytic nevi", "benign nevus", "common nevus"),
+        *("atypical nevus", "dysplastic nevus", "clark nevus", "blue nevus", "spitz nevus", "reed nevus"),
+        *("congenital nevus", "acral nevus", "halo nevus", "combined nevus", "recurrent nevus", "nevus spilus"),
+        *("junctional nevus", "compound nevus", "dermal nevus", "intradermal nevus"),
+    ),
     "BCC": ("bcc", "basal cell carcinoma"),
-    "AK": ("ak", "actinic keratosis", "solar keratosis"),
+    "AK": ("ak", "actinic keratosis", "solar keratosis", "solar or actinic keratosis"),
     "AKIEC": ("akiec", "actinic keratosis intraepithelial carcinoma"),
     "BKL": ("bkl", "benign keratosis", "benign keratosis like lesion"),
     "PBK": ("pbk", "pigmented benign keratosis"),
     "SK": ("sk", "seborrheic keratosis"),
+    "SL": ("sl", "solar lentigo"),
+    "LPLK": ("lplk", "lichenoid keratosis", "lichen planus like keratosis", "benign lichenoid keratosis"),
+    "LNOS": ("lentigo nos", "lentigo"),
+    "LS": ("lentigo simplex",),
     "DF": ("df", "dermatofibroma"),
-    "VASC": ("vasc", "vascular lesion", "vascular"),
-    "SCC": ("scc", "squamous cell carcinoma"),
+    # Angiomas, angiokeratomas and pyogenic granulomas are what HAM10000's description counts under it.
+    "VASC": (
+        *("vasc", "vascular lesion", "vascular", "benign soft tissue proliferations vascular"),
+        *("angioma", "cherry angioma", "hemangioma", "haemangioma", "angiokeratoma", "pyogenic granuloma"),
+    ),
+    "SCC": ("scc", "squamous cell carcinoma", "squamous cell carcinoma nos", "squamous cell carcinoma invasive"),
+    "SCCIS": (
+        *("squamous cell carcinoma in situ", "squamous cell carcinoma in situ bowens disease"),
+        *("intraepithelial carcinoma", "bowen s disease", "bowens disease", "bowen disease"),
+    ),
+    "CALM": ("cafe au lait macule", "café au lait macule", "cafe au lait macule or patch"),
+    # Of uncertain potential by name, indeterminate to the ISIC archive: no class may claim it.
+    "AMP": (
+        *("atypical melanocytic proliferation", "atypical melanocytic neoplasm"),
+        *("aimp", "atypical intraepithelial melanocytic proliferation"),
+    ),
+    "BENIGN": ("benign",),
+    "MALIGNANT": ("malignant",),
+    "INDETERMINATE": ("indeterminate",),
 }
+
+_KERATOSES = frozenset({"SK", "SL", "LPLK"})
+
+_MEANINGS: dict[str, frozenset[str]] = {
+    # Intraepithelial carcinoma is squamous cell carcinoma in situ: of HAM10000's `akiec`, ISIC 2019 files 130 images
+    # under AK and 197 under SCC.
+    "AKIEC": frozenset({"AK", "SCCIS"}),
+    "SCC": frozenset({"SCC", "SCCIS"}),
+    # The archive's name for the images that are `bkl` in HAM10000.
+    "PBK": _KERATOSES,
+    "BKL": _KERATOSES,
+    "LNOS": frozenset({"SL", "LS"}),
+    "BENIGN": _KERATOSES | {"NV", "LS", "DF", "VASC", "CALM"},
+    "MALIGNANT": frozenset({"MEL", "BCC", "SCC", "SCCIS"}),
+    "AMP": frozenset(),
+    "INDETERMINATE": frozenset(),
+}
+"""The diagnoses that a code can stand for, where it is not just its own."""
+
+_POSSIBLY: dict[str, frozenset[str]] = {
+    # Premalignant; sources have filed it under either.
+    "BENIGN": frozenset({"AK"}),
+    "MALIGNANT": frozenset({"AK"}),
+    # A lentigo simplex has been filed with the nevi and with the other lentigines.
+    "NV": frozenset({"LS"}),
+    "PBK": frozenset({"LS"}),
+    "BKL": frozenset({"LS"}),
+}
+"""What a code may have been used for besides: enough to doubt a contradiction, not enough to deny it."""
 
 RESERVED_NAMES = frozenset(
     {"image_id", "uri", "status", "reason", "message", "width", "height"}
@@ -45,12 +108,38 @@ def diagnosis_code(label: str) -> str | None:
     return _CODE_OF_ALIAS.get(normalise(label))
 
 
+def agree(label: str, reference: str) -> bool | None:
+    """Tell whether two labels of one image can both be right.
+
+    Args:
+        label: A label in any spelling, of any label set.
+        reference: The label that another source gives.
+
+    Returns:
+        True where some diagnosis falls under both (`seborrheic keratosis` and `BKL`, `malignant` and `BCC`); False
+        where none does (`melanoma` and `BKL`); None where that cannot be told, because a label is unknown, means
+        no diagnosis (`indeterminate`), or is known to be used in more than one way.
+    """
+    if normalise(label) == normalise(reference):
+        return True
+    one, other = diagnosis_code(label), diagnosis_code(reference)
+    if one is None or other is None:
+        return None
+    meant, meant_too = (_MEANINGS.get(code, frozenset({code})) for code in (one, other))
+    if one == other or meant & meant_too:
+        return True
+    if not meant or not meant_too:
+        return None
+    doubtful = meant & _POSSIBLY.get(other, frozenset()) or meant_too & _POSSIBLY.get(one, frozenset())
+    return None if doubtful else False
+
+
 @dataclass(frozen=True)
 class LabelSet:
     """The classes of a model, in the order of its outputs.
 
     Attributes:
-        name: `kaggle9`, `isic2018`, `isic2019` or `custom`.
+        name: A key of `LABEL_SETS`, or `custom`.
         classes: Class names, in the order of the model's outputs.
         malignant: Those of `classes` that are malignant.
         melanoma: The class that is melanoma, or None where the set has none.
@@ -127,9 +216,12 @@ class LabelSet:
 def _label_set(name: str, classes: dict[str, tuple[str, ...]]) -> LabelSet:
     """Build a set from {class name: the codes that it files}."""
     class_of_code = {code: cls for cls, codes in classes.items() for code in codes}
-    malignant = frozenset(cls for cls, codes in classes.items() if MALIGNANT_CODES & set(codes))
+    # `AKIEC` files a carcinoma in situ, too, but is premalignant for the greater part.
+    malignant = frozenset(cls for cls, codes in classes.items() if set(codes) <= MALIGNANT_CODES)
     return LabelSet(name, tuple(classes), malignant, class_of_code.get("MEL"), class_of_code)
 
+
+_BENIGN_CODES = ("BENIGN", "NV", "BKL", "PBK", "SK", "SL", "LPLK", "LNOS", "LS", "DF", "VASC", "CALM")
 
 LABEL_SETS: dict[str, LabelSet] = {
     s.name: s
@@ -144,7 +236,7 @@ LABEL_SETS: dict[str, LabelSet] = {
                 "nevus": ("NV",),
                 "pigmented benign keratosis": ("PBK",),
                 "seborrheic keratosis": ("SK",),
-                "squamous cell carcinoma": ("SCC",),
+                "squamous cell carcinoma": ("SCC", "SCCIS"),
                 "vascular lesion": ("VASC",),
             },
         ),
@@ -155,8 +247,8 @@ LABEL_SETS: dict[str, LabelSet] = {
                 "MEL": ("MEL",),
                 "NV": ("NV",),
                 "BCC": ("BCC",),
-                "AKIEC": ("AKIEC", "AK"),
-                "BKL": ("BKL", "PBK", "SK"),
+                "AKIEC": ("AKIEC", "AK", "SCCIS"),
+                "BKL": ("BKL", "PBK", "SK", "SL", "LPLK", "LNOS"),
                 "DF": ("DF",),
                 "VASC": ("VASC",),
             },
@@ -168,12 +260,17 @@ LABEL_SETS: dict[str, LabelSet] = {
                 "NV": ("NV",),
                 "BCC": ("BCC",),
                 "AK": ("AK", "AKIEC"),
-                "BKL": ("BKL", "PBK", "SK"),
+                "BKL": ("BKL", "PBK", "SK", "SL", "LPLK", "LNOS"),
                 "DF": ("DF",),
                 "VASC": ("VASC",),
-                "SCC": ("SCC",),
+                "SCC": ("SCC", "SCCIS"),
             },
         ),
+        # "Malignant (melanoma) or non-malignant", says that challenge; a carcinoma has no place in it.
+        _label_set("isic2016", {"benign": _BENIGN_CODES, "malignant": ("MALIGNANT", "MEL")}),
+        _label_set("isic2017", {"melanoma": ("MEL",), "seborrheic keratosis": ("SK",), "nevus": ("NV",)}),
+        # Every image that this challenge calls malignant is a melanoma by its `diagnosis`.
+        _label_set("isic2020", {"benign": _BENIGN_CODES, "melanoma": ("MEL", "MALIGNANT")}),
     )
 }
 
@@ -184,7 +281,9 @@ def find_label_set(labels: Iterable[str], name: str | None = None) -> LabelSet:
     Args:
         labels: The labels found in the source.
         name: A key of `LABEL_SETS`, or None: then the set whose classes are found word for word under most of the
-            labels and that knows them all; where none knows them all, the labels become a set named `custom`.
+            labels and that knows them all; of equals, the one whose classes are all found, else the earlier. A set
+            with a class `benign` is chosen so only where all labels are its own classes, word for word: it would merge
+            diagnoses that the source tells apart. Where no set is chosen, the labels become a set named `custom`.
 
     Raises:
         LabelError: `name` is no label set, or the named set does not know one of the labels.
@@ -196,22 +295,30 @@ def find_label_set(labels: Iterable[str], name: str | None = None) -> LabelSet:
         for label in found:
             LABEL_SETS[name].resolve(label)
         return LABEL_SETS[name]
-    fitting = [s for s in LABEL_SETS.values() if _knows(s, found)]
+    fitting = [s for s in LABEL_SETS.values() if _fits(s, found)]
     if fitting:
         spelled = {normalise(label) for label in found}
-        return max(fitting, key=lambda s: len(spelled & {normalise(c) for c in s.classes}))
+        return max(fitting, key=lambda s: (len(spelled & _words(s)), _words(s) <= spelled))
     if reserved := sorted(RESERVED_NAMES & set(found)):
         raise LabelError(f"a class cannot be called {reserved[0]!r}: scores have a column of that name. Rename it")
     codes = {label: diagnosis_code(label) for label in found}
+    melanomas = [label for label, code in codes.items() if code == "MEL"]
     return LabelSet(
         "custom",
         tuple(found),
         frozenset(label for label, code in codes.items() if code in MALIGNANT_CODES),
-        next((label for label, code in codes.items() if code == "MEL"), None),
+        # Of `melanoma in situ` and `melanoma invasive`, neither is melanoma.
+        melanomas[0] if len(melanomas) == 1 else None,
     )
 
 
-def _knows(label_set: LabelSet, labels: list[str]) -> bool:
+def _words(label_set: LabelSet) -> set[str]:
+    return {normalise(c) for c in label_set.classes}
+
+
+def _fits(label_set: LabelSet, labels: list[str]) -> bool:
+    if "benign" in label_set.classes:
+        return bool(labels) and {normalise(label) for label in labels} <= _words(label_set)
     try:
         for label in labels:
             label_set.resolve(label)

@@ -1,4 +1,4 @@
-"""Images to be scored, wherever they lie: a folder, a zip or a tar. Listed by the driver, read where scored."""
+"""Images, wherever they lie: a folder, a zip, a tar or an object store. Listed by the driver, read where used."""
 
 import lzma
 import os
@@ -6,15 +6,18 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
-from dermaray.data.formats import is_image_name
+from dermaray.data.source import is_image_name
+from dermaray.data.storage import local_path, name_of, read_bytes
 from dermaray.errors import DataError, ImageError
 from dermaray.images.decode import MAX_BYTES, DecodedImage, decode_image
 from dermaray.images.spec import InputSpec
@@ -29,8 +32,11 @@ MEMBER_SCHEMA = pa.schema(
         pa.field("size", pa.int64()),
     ]
 )
-"""One row per image, except in a compressed tar, which is one row: it can only be read from its start."""
+"""One row per image, except in a compressed tar, which is one row: it can only be read from its start. `kind` is
+`folder`, `zip`, `tar`, `tar_stream` or `object`, whose `name` is its whole URI."""
 
+_THREADS = 16
+"""Objects that are fetched at a time: each waits for the network for most of its time."""
 
 # zipfile raises RuntimeError for an encrypted member and NotImplementedError for an unknown compression.
 _DAMAGED = (
@@ -120,19 +126,27 @@ def _is_tar(source: Path) -> bool:
 
 
 def files_listing(paths: list[str]) -> pa.Table:
-    """Return rows of `MEMBER_SCHEMA` for files that are known by path, in the order given."""
-    return _listing([_row(Path(p).parent, "folder", Path(p).name) for p in paths], Counter()).members
+    """Return rows of `MEMBER_SCHEMA` for files known by path and objects known by URI, in the order given."""
+    rows = []
+    for place in paths:
+        path = local_path(place)
+        rows.append(_row("", "object", place) if path is None else _row(path.parent, "folder", path.name))
+    return _listing(rows, Counter()).members
 
 
 def read_members(members: pa.Table) -> Iterator[Member]:
     """Read the images that rows of `MEMBER_SCHEMA` stand for, in order. An image that cannot be read is yielded too."""
     opened: dict[str, zipfile.ZipFile] = {}
     try:
-        for row in members.to_pylist():
-            if row["kind"] == "tar_stream":
-                yield from _stream_tar(Path(row["archive"]))
-            else:
-                yield _read_member(row, opened)
+        for kind, rows in groupby(members.to_pylist(), key=lambda row: row["kind"]):
+            if kind == "object":
+                yield from _read_objects([os.fsdecode(row["name"]) for row in rows])
+                continue
+            for row in rows:
+                if kind == "tar_stream":
+                    yield from _stream_tar(Path(row["archive"]))
+                else:
+                    yield _read_member(row, opened)
     finally:
         for archive in opened.values():
             archive.close()
@@ -157,6 +171,30 @@ def _read_member(row: dict[str, Any], opened: dict[str, zipfile.ZipFile]) -> Mem
     except _DAMAGED as error:
         return Member(image_id, uri, b"", ImageError("unreadable", f"cannot be read: {error}"))
     return Member(image_id, uri, data)
+
+
+def _read_objects(uris: Sequence[str]) -> Iterator[Member]:
+    """Read objects several at a time, in order, and no more of them ahead than are fetched at a time."""
+    pool = ThreadPoolExecutor(_THREADS)
+    pending: deque[Future[Member]] = deque()
+    try:
+        for uri in uris:
+            if len(pending) == _THREADS:
+                yield pending.popleft().result()
+            pending.append(pool.submit(_read_object, uri))
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_object(uri: str) -> Member:
+    image_id = Path(uri.partition("?")[0]).stem
+    try:
+        image_id = name_of(uri).stem
+        return Member(image_id, uri, read_bytes(uri, MAX_BYTES + 1))
+    except DataError as error:
+        return Member(image_id, uri, b"", ImageError("unreadable", str(error)))
 
 
 def _read_file(path: Path) -> bytes:
@@ -192,7 +230,7 @@ def _stream_tar(path: Path) -> Iterator[Member]:
         )
 
 
-def _row(archive: Path, kind: str, name: str, offset: int = 0, size: int = 0) -> dict[str, object]:
+def _row(archive: Path | str, kind: str, name: str, offset: int = 0, size: int = 0) -> dict[str, object]:
     return {"archive": str(archive), "kind": kind, "name": os.fsencode(name), "offset": offset, "size": size}
 
 

@@ -33,10 +33,32 @@ def test_class_folders_give_labels(tmp_path: Path) -> None:
     make_images(tmp_path, "nevus/b.png", "nevus/deeper/c.JPG", "melanoma/a.jpg", ".hidden/x.jpg")
     (tmp_path / "nevus" / "notes.txt").write_text("no image")
     assert read_source(tmp_path) == [
-        SourceImage("a", tmp_path / "melanoma" / "a.jpg", "melanoma"),
-        SourceImage("b", tmp_path / "nevus" / "b.png", "nevus"),
-        SourceImage("c", tmp_path / "nevus" / "deeper" / "c.JPG", "nevus"),
+        SourceImage("a", str(tmp_path / "melanoma" / "a.jpg"), "melanoma"),
+        SourceImage("b", str(tmp_path / "nevus" / "b.png"), "nevus"),
+        SourceImage("c", str(tmp_path / "nevus" / "deeper" / "c.JPG"), "nevus"),
     ]
+    assert read_source(str(tmp_path)) == read_source(tmp_path)
+
+
+def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_images(tmp_path, "source/nevus/b.png")
+    monkeypatch.chdir(tmp_path)
+    assert [image.uri for image in read_source("source")] == [str(tmp_path / "source" / "nevus" / "b.png")]
+
+
+def test_an_image_beside_the_class_folders_has_no_label(tmp_path: Path) -> None:
+    make_images(tmp_path, "Train/nevus/a.jpg", "Train/b.jpg", "c.jpg")
+    images = {image.image_id: (image.label, image.official_split) for image in read_source(tmp_path)}
+    assert images == {"a": ("nevus", "train"), "b": (None, "train"), "c": (None, None)}
+
+
+def test_links_are_followed_and_those_in_a_circle_once(tmp_path: Path) -> None:
+    make_images(tmp_path, "elsewhere/a.jpg", "source/melanoma/b.jpg")
+    (tmp_path / "source" / "nevus").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "source" / "melanoma" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    images = {image.image_id: image.label for image in read_source(tmp_path / "source")}
+    assert images == {"a": "nevus", "b": "melanoma", "gone": "melanoma"}
 
 
 def test_split_folders_give_official_splits(tmp_path: Path) -> None:
@@ -67,7 +89,7 @@ def test_images_without_class_folders(tmp_path: Path, parent: str) -> None:
 
 
 def test_a_missing_source_and_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none does not exist. A folder of class folders"):
+    with pytest.raises(DataError, match=r"none does not exist. A folder of class folders, or "):
         read_source(tmp_path / "none")
     make_images(tmp_path, "a.jpg")
     with pytest.raises(DataError, match=r"a.jpg is a file. A folder of class folders"):
@@ -93,32 +115,33 @@ def test_the_same_name_with_two_suffixes_gets_two_ids(tmp_path: Path) -> None:
 def test_ham10000_rows_become_images(tmp_path: Path) -> None:
     make_images(tmp_path, "HAM10000_images_part_1/ISIC_1.jpg", "HAM10000_images_part_2/ISIC_2.jpg")
     write_csv(tmp_path, "HAM_1,ISIC_1,bkl,histo,80.0,male,scalp", "HAM_2,ISIC_2,nv,histo,,unknown,unknown")
+    first, second = (tmp_path / f"HAM10000_images_part_{n}" / f"ISIC_{n}.jpg" for n in (1, 2))
     assert read_source(tmp_path) == [
-        SourceImage(
-            "ISIC_1",
-            tmp_path / "HAM10000_images_part_1" / "ISIC_1.jpg",
-            "bkl",
-            lesion_id="HAM_1",
-            age=80.0,
-            sex="male",
-            site="scalp",
-        ),
-        SourceImage("ISIC_2", tmp_path / "HAM10000_images_part_2" / "ISIC_2.jpg", "nv", lesion_id="HAM_2"),
+        SourceImage("ISIC_1", str(first), "bkl", lesion_id="HAM_1", age=80.0, sex="male", site="scalp"),
+        SourceImage("ISIC_2", str(second), "nv", lesion_id="HAM_2"),
     ]
 
 
-def test_a_row_without_a_file_is_refused(tmp_path: Path) -> None:
-    make_images(tmp_path, "images/ISIC_1.jpg")
-    write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,40,female,back", "HAM_2,ISIC_2,nv,histo,40,female,back")
-    with pytest.raises(DataError, match="lists ISIC_2, and no such image is below"):
-        read_source(tmp_path)
-
-
-def test_a_file_without_a_row_is_refused(tmp_path: Path) -> None:
+def test_a_row_without_a_file_and_a_file_without_a_row_are_told(tmp_path: Path) -> None:
     make_images(tmp_path, "images/ISIC_1.jpg", "images/ISIC_3.jpg")
-    write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,40,female,back")
-    with pytest.raises(DataError, match=r"1 images below .* have no row .*ISIC_3.jpg"):
+    write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,40,female,back", "HAM_2,ISIC_2,,histo,40,female,back")
+    assert read_source(tmp_path)[1:] == [
+        SourceImage("ISIC_2", None, None, lesion_id="HAM_2", age=40.0, sex="female", site="back"),
+        SourceImage("ISIC_3", str(tmp_path / "images" / "ISIC_3.jpg"), None),
+    ]
+
+
+def test_rows_of_which_none_has_a_file_are_refused(tmp_path: Path) -> None:
+    make_images(tmp_path, "images/other.jpg")
+    write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,40,female,back", "HAM_2,ISIC_2,nv,histo,40,female,back")
+    with pytest.raises(DataError, match=r"not one of the 2 images that .*HAM10000_metadata.csv list is below"):
         read_source(tmp_path)
+
+
+def test_files_without_a_row_that_have_one_name_get_two_ids(tmp_path: Path) -> None:
+    make_images(tmp_path, "images/ISIC_1.jpg", "images/x.jpg", "masks/x.png")
+    write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,40,female,back")
+    assert [image.image_id for image in read_source(tmp_path)] == ["ISIC_1", "images/x.jpg", "masks/x.png"]
 
 
 def test_a_file_that_a_row_could_not_mean_alone_is_refused(tmp_path: Path) -> None:
@@ -147,7 +170,7 @@ def test_the_table_is_known_by_its_columns(tmp_path: Path) -> None:
     make_images(tmp_path, "ISIC_1.jpg")
     (tmp_path / "a.csv").write_text("id,score\n1,2\n")
     (tmp_path / "z.csv").write_text("\ufeffimage_id,dx\nISIC_1,mel\n", encoding="utf-8")
-    assert read_source(tmp_path) == [SourceImage("ISIC_1", tmp_path / "ISIC_1.jpg", "mel")]
+    assert read_source(tmp_path) == [SourceImage("ISIC_1", str(tmp_path / "ISIC_1.jpg"), "mel")]
 
 
 def test_a_foreign_table_beside_class_folders_is_ignored(tmp_path: Path) -> None:
@@ -157,15 +180,28 @@ def test_a_foreign_table_beside_class_folders_is_ignored(tmp_path: Path) -> None
     assert [image.label for image in read_source(tmp_path)] == ["nevus"]
 
 
-def test_an_age_that_is_no_number_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("age", ["50s", "-1", "inf", "4000"])
+def test_an_age_that_is_no_number_of_years_is_named(age: str, tmp_path: Path) -> None:
     make_images(tmp_path, "ISIC_1.jpg")
-    write_csv(tmp_path, "HAM_1,ISIC_1,nv,histo,50s,female,back")
-    with pytest.raises(DataError, match="50s"):
+    write_csv(tmp_path, f"HAM_1,ISIC_1,nv,histo,{age},female,back")
+    with pytest.raises(
+        DataError, match=rf"HAM10000_metadata\.csv, line 2: age is a number of years. Received: '{age}'"
+    ):
         read_source(tmp_path)
 
 
 def test_a_table_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     make_images(tmp_path, "ISIC_1.jpg")
     (tmp_path / "meta.csv").write_bytes("image_id,dx,sex\nISIC_1,nv,féminin\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"meta\.csv"):
+    with pytest.raises(DataError, match=r"meta\.csv, line 2: not a CSV in UTF-8"):
+        read_source(tmp_path)
+
+
+def test_an_id_that_is_listed_twice(tmp_path: Path) -> None:
+    make_images(tmp_path, "ISIC_1.jpg")
+    row = "HAM_1,ISIC_1,nv,histo,40,female,back"
+    write_csv(tmp_path, row, row)
+    assert len(read_source(tmp_path)) == 1
+    write_csv(tmp_path, row, "", row.replace("nv", "mel"))
+    with pytest.raises(DataError, match=r"line 4: ISIC_1 is in the file twice, with different values"):
         read_source(tmp_path)

@@ -1,0 +1,39 @@
+"""One image as its source describes it, before anything is known of its bytes."""
+
+from dataclasses import dataclass
+from pathlib import PurePath
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image as its source describes it.
+
+    Attributes:
+        image_id: Unique within the source.
+        uri: The file: an absolute local path, or the URI of an object. None where the source lists the image and has
+            no file for it.
+        label: As the source spells it; None where it gives none.
+        lesion_id: The lesion that it shows, where the source says so.
+        patient_id: The patient, where the source says so.
+        official_split: `train`, `val` or `test`, where the source has splits.
+        age: Years, or None.
+        sex: As the source spells it, or None.
+        site: Body site as the source spells it, or None.
+    """
+
+    image_id: str
+    uri: str | None
+    label: str | None
+    lesion_id: str | None = None
+    patient_id: str | None = None
+    official_split: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    site: str | None = None
+
+
+def is_image_name(path: PurePath) -> bool:
+    """Tell whether a file's name is that of an image; hidden files are none."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

@@ -1,0 +1,241 @@
+"""Files of a source, wherever it lies: a local folder, or a prefix in an object store.
+
+An object store is addressed by a URI that `pyarrow.fs.FileSystem.from_uri` understands:
+
+- `s3://bucket/prefix`, with the credentials and the region of the AWS environment variables and configuration files.
+  Another store that speaks S3 is named by the environment variable `AWS_ENDPOINT_URL`, or within the URI:
+  `s3://bucket/prefix?endpoint_override=host:9000&scheme=http&region=us-east-1`.
+- `gs://bucket/prefix` with Google's application default credentials, or `gs://anonymous@bucket/prefix`.
+- `abfs://container@account.dfs.core.windows.net/prefix`.
+
+The part from `?` on is kept in the URI of every file, so a manifest can be read where the environment says nothing.
+For the same reason a URI with a password in it is refused. In the path, what is no letter, digit or one of `-._~/` is
+percent-encoded. A `file://` URI is a local path.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.fs
+
+from dermaray.errors import DataError
+
+_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<key>/[^?#]*)?(?P<query>\?[^#]*)?")
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
+_SECRET = re.compile(r"[?&](sig|client_secret|secret_key)=")
+_ERRORS = (OSError, pa.ArrowException)
+
+# What in the text of an error says which mistake it is. A bucket that is missing is named first: it explains the rest.
+_REASONS = (
+    (r"NO_SUCH_BUCKET|[Bb]ucket does not exist", "there is no such bucket"),
+    (
+        r"ACCESS_DENIED|Forbidden|PERMISSION_DENIED|HTTP status 40[13]|UNAUTHENTICATED",
+        "access is denied. Check that the credentials in the environment may list and read it",
+    ),
+    (
+        r"INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|access token|[Cc]redential",
+        "the store does not accept the credentials in the environment, or there are none",
+    ),
+    (
+        r"NETWORK_CONNECTION|UNAVAILABLE|resolve host|[Cc]onnect",
+        "the object store cannot be reached. Check the network, and the endpoint where it is not the usual one",
+    ),
+)
+
+
+def is_uri(place: str) -> bool:
+    """Tell whether a place is given as a URI with a scheme, rather than as a local path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", place) is not None
+
+
+def local_path(place: str | Path) -> Path | None:
+    """Return a place as a local path, or None where it is in an object store.
+
+    Raises:
+        DataError: It is a `file://` URI that names no local path.
+    """
+    if isinstance(place, Path) or not is_uri(place):
+        return Path(place)
+    if not place.lower().startswith("file:"):
+        return None
+    return Path(_locate(place)[1])
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What lies below a folder or a prefix.
+
+    Attributes:
+        root: Absolute local path, or URI without a slash at its end.
+        files: Paths relative to `root`, sorted; hidden ones, and those in hidden folders, left out.
+        folders: The same for folders. An object store has only those with something in them.
+    """
+
+    root: str
+    files: tuple[PurePosixPath, ...]
+    folders: tuple[PurePosixPath, ...]
+
+    def uri(self, file: PurePosixPath) -> str:
+        """Return the absolute path of one of `files` or `folders`, or its URI."""
+        if not is_uri(self.root):
+            return os.path.join(self.root, *file.parts)
+        base, mark, query = self.root.partition("?")
+        return "/".join([base, *map(_quote, file.parts)]) + mark + query
+
+
+def list_tree(source: str | Path) -> Tree:
+    """List all that lies below a local folder or a prefix in an object store.
+
+    Links to folders are followed, but not to a folder that the link lies in.
+
+    Raises:
+        DataError: There is no such folder or prefix, or it cannot be listed.
+    """
+    folder = local_path(source)
+    if folder is not None:
+        root = os.path.abspath(folder)
+        found = [(PurePosixPath(*Path(p).relative_to(root).parts), is_dir) for p, is_dir in _walk(root, frozenset())]
+    else:
+        base, mark, query = str(source).partition("?")
+        root = f"{base.rstrip('/')}{mark}{query}"
+        found = _list_objects(root)
+    files = sorted(path for path, is_dir in found if not is_dir)
+    return Tree(root, tuple(files), tuple(sorted({path for path, is_dir in found if is_dir})))
+
+
+def read_bytes(place: str | Path, limit: int | None = None) -> bytes:
+    """Return what is in a file or an object, or its first `limit` bytes.
+
+    Raises:
+        DataError: It is missing or cannot be read.
+    """
+    path = local_path(place)
+    if path is not None:
+        try:
+            with path.open("rb") as file:
+                return file.read(-1 if limit is None else limit)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    filesystem, key = _locate(str(place))
+    try:
+        with filesystem.open_input_file(key) as file:
+            data: bytes = file.read() if limit is None else file.read(limit)
+    except _ERRORS as error:
+        raise _explained(str(place), error) from error
+    return data
+
+
+def name_of(place: str) -> PurePosixPath:
+    """Return the path of a file or an object without bucket and query, decoded: for its stem and its suffix."""
+    path = local_path(place)
+    return PurePosixPath(path) if path is not None else PurePosixPath(_unquote(_parsed(place)["key"] or ""))
+
+
+def _walk(folder: str, above: frozenset[str]) -> Iterator[tuple[str, bool]]:
+    here = os.path.realpath(folder)
+    try:
+        with os.scandir(folder) as entries:
+            listed = [(entry.path, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
+    for path, is_dir in listed:
+        yield path, is_dir
+        if is_dir and os.path.realpath(path) not in above | {here}:
+            yield from _walk(path, above | {here})
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that leads to itself: a file that cannot be read.
+        return False
+
+
+def _list_objects(uri: str) -> list[tuple[PurePosixPath, bool]]:
+    filesystem, base = _locate(uri)
+    try:
+        listed = filesystem.get_file_info(pa.fs.FileSelector(base, recursive=True))
+    except FileNotFoundError as error:
+        what = "is an object" if _is_object(uri) else "does not exist"
+        raise DataError(f"{uri} {what}. A prefix with images below it was expected") from error
+    except _ERRORS as error:
+        raise _explained(uri, error) from error
+    found = [(PurePosixPath(i.path).relative_to(base), i.type == pa.fs.FileType.Directory) for i in listed]
+    # Some stores name folders, others do not.
+    found += [(parent, True) for path, _ in found for parent in path.parents if parent.parts]
+    return [(path, is_dir) for path, is_dir in found if not any(part.startswith(".") for part in path.parts)]
+
+
+def _is_object(uri: str) -> bool:
+    filesystem, key = _locate(uri)
+    try:
+        return bool(filesystem.get_file_info(key).type == pa.fs.FileType.File)
+    except _ERRORS:
+        return False
+
+
+def _parsed(uri: str) -> dict[str, str]:
+    match = _URI.fullmatch(uri)
+    if match is None or re.search(r"\s", uri):
+        raise DataError(f"{uri!r} is no URI: a space, # and ? in a name are written %20, %23 and %3F")
+    parts = {name: text or "" for name, text in match.groupdict().items()}
+    if ":" in parts["host"].rpartition("@")[0] or _SECRET.search(parts["query"]):
+        # Not shown: it would be in a log then.
+        raise DataError(
+            f"a {parts['scheme']}:// URI was given with a secret in it, and URIs are written into manifests. "
+            "Give the credentials by environment variables or the store's configuration file"
+        )
+    if not parts["host"] and parts["scheme"].lower() != "file":
+        raise DataError(f"{uri} names no bucket. {parts['scheme']}://BUCKET/PREFIX was expected")
+    return parts
+
+
+def _locate(uri: str) -> tuple[pa.fs.FileSystem, str]:
+    """Return the file system of a URI, and where in it the URI points."""
+    parts = _parsed(uri)
+    if parts["scheme"].lower() == "file":
+        return pa.fs.LocalFileSystem(), _unquote(parts["key"])
+    filesystem, base = _filesystem(parts["scheme"], parts["host"], parts["query"])
+    return filesystem, f"{base}{_unquote(parts['key'])}".rstrip("/")
+
+
+@lru_cache(maxsize=32)
+def _filesystem(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, str]:
+    """Open a bucket once per process: a client of its own per image would mean a connection per image."""
+    uri = f"{scheme}://{host}{query}"
+    opened = uri
+    if scheme in ("gs", "gcs") and "retry_limit_seconds=" not in query:
+        # Google's default is a quarter of an hour, spent on credentials that are not there, too.
+        opened += f"{'&' if query else '?'}retry_limit_seconds=30"
+    try:
+        filesystem, base = pa.fs.FileSystem.from_uri(opened)
+    except _ERRORS as error:
+        raise _explained(uri, error) from error
+    return filesystem, base.rstrip("/")
+
+
+def _explained(uri: str, error: Exception) -> DataError:
+    text = str(error).splitlines()[0]
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{uri} does not exist")
+    if "Unrecognized filesystem type" in text:
+        return DataError(f"{uri}: unknown kind of store. A local path, s3://, gs:// or abfs:// was expected")
+    for pattern, reason in _REASONS:
+        if re.search(pattern, text):
+            return DataError(f"{uri}: {reason}")
+    return DataError(f"{uri} cannot be read: {text[:200]}")
+
+
+def _quote(text: str) -> str:
+    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
+
+
+def _unquote(text: str) -> str:
+    quoted = re.compile(rb"%([0-9A-Fa-f]{2})")
+    return quoted.sub(lambda match: bytes([int(match[1], 16)]), text.encode()).decode("utf-8", "surrogateescape")

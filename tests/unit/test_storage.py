@@ -1,0 +1,256 @@
+"""Sources in an object store, against a server of one on the loopback interface."""
+
+import io
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.server import ThreadedMotoServer
+from PIL import Image
+
+from dermaray.data import archive
+from dermaray.data.archive import Member, files_listing, read_members
+from dermaray.data.formats import SourceImage, read_reference, read_source
+from dermaray.data.storage import is_uri, list_tree, local_path, name_of, read_bytes
+from dermaray.errors import DataError
+
+CSV = b"lesion_id,image_id,dx,age,sex,localization\nHAM_1,ISIC_1,bkl,80.0,male,scalp\nHAM_2,ISIC_2,nv,,,\n"
+
+
+def jpeg(color: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), color).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+OBJECTS = {
+    "folders/Train/nevus/a b #1é%20.jpg": jpeg("red"),
+    "folders/Train/melanoma/deeper/b.JPG": jpeg("green"),
+    "folders/Test/nevus/c.png": jpeg("blue"),
+    "folders/Test/nevus/notes.txt": b"no image",
+    "folders/.hidden/x.jpg": b"no image",
+    "ham/HAM10000_metadata.csv": CSV,
+    "ham/images/ISIC_1.jpg": jpeg("red"),
+    "ham/images/ISIC_3.jpg": jpeg("green"),
+}
+
+
+class Store:
+    """A bucket `skin` with `OBJECTS` in it."""
+
+    def __init__(self, server: ThreadedMotoServer) -> None:
+        import boto3
+
+        host, port = server.get_host_and_port()
+        self.endpoint = f"http://{host}:{port}"
+        self.query = f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+        self.client: Any = boto3.client("s3", endpoint_url=self.endpoint, **keys)
+        self.client.create_bucket(Bucket="skin")
+        for key, data in OBJECTS.items():
+            self.client.put_object(Bucket="skin", Key=key, Body=data)
+
+    def uri(self, path: str) -> str:
+        return f"s3://skin/{path}{self.query}"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Store]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield Store(server)
+    server.stop()
+
+
+@pytest.fixture
+def store(running: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return running
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_class_folders_below_a_prefix(store: Store, slash: str) -> None:
+    assert read_source(store.uri(f"folders{slash}")) == [
+        SourceImage(
+            "a b #1é%20", store.uri("folders/Train/nevus/a%20b%20%231%C3%A9%2520.jpg"), "nevus", official_split="train"
+        ),
+        SourceImage("b", store.uri("folders/Train/melanoma/deeper/b.JPG"), "melanoma", official_split="train"),
+        SourceImage("c", store.uri("folders/Test/nevus/c.png"), "nevus", official_split="test"),
+    ]
+
+
+def test_images_with_a_csv_below_a_prefix(store: Store) -> None:
+    assert read_source(store.uri("ham")) == [
+        SourceImage("ISIC_1", store.uri("ham/images/ISIC_1.jpg"), "bkl", "HAM_1", age=80.0, sex="male", site="scalp"),
+        SourceImage("ISIC_2", None, "nv", "HAM_2"),
+        SourceImage("ISIC_3", store.uri("ham/images/ISIC_3.jpg"), None),
+    ]
+
+
+@pytest.mark.parametrize("path", ["ham", "ham/HAM10000_metadata.csv"])
+def test_a_reference_in_a_store(store: Store, path: str) -> None:
+    assert {i: image.label for i, image in read_reference([store.uri(path)]).items()} == {
+        "ISIC_1": "bkl",
+        "ISIC_2": "nv",
+    }
+
+
+def test_the_environment_can_name_the_endpoint(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    # A bucket of its own: what is opened once is opened for the whole process.
+    store.client.create_bucket(Bucket="by-environment")
+    store.client.put_object(Bucket="by-environment", Key="nevus/a.jpg", Body=b"data")
+    images = read_source("s3://by-environment")
+    assert images == [SourceImage("a", "s3://by-environment/nevus/a.jpg", "nevus")]
+    assert read_bytes("s3://by-environment/nevus/a.jpg") == b"data"
+
+
+def test_objects_are_read_in_the_order_asked_for_among_files(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "local.jpg").write_bytes(b"local")
+    uris = [str(image.uri) for image in read_source(store.uri("folders"))]
+    places = [uris[2], str(tmp_path / "local.jpg"), uris[0], uris[1]]
+    members = list(read_members(files_listing(places)))
+    assert [member.uri for member in members] == places
+    assert [member.image_id for member in members] == ["c", "local", "a b #1é%20", "b"]
+    assert [member.error for member in members] == [None] * 4
+    keys = ("folders/Test/nevus/c.png", "folders/Train/nevus/a b #1é%20.jpg", "folders/Train/melanoma/deeper/b.JPG")
+    assert [member.data for member in members] == [OBJECTS[keys[0]], b"local", OBJECTS[keys[1]], OBJECTS[keys[2]]]
+
+
+def test_a_missing_object_is_told_and_the_others_are_read(store: Store) -> None:
+    places = [store.uri("ham/images/gone%20now.jpg"), store.uri("ham/images/ISIC_1.jpg"), "s3://no uri.jpg"]
+    missing, there, broken = read_members(files_listing(places))
+    assert (there.error, there.data) == (None, OBJECTS["ham/images/ISIC_1.jpg"])
+    assert missing.image_id == "gone now"
+    assert [m.error and m.error.reason for m in (missing, broken)] == ["unreadable", "unreadable"]
+    assert "gone%20now.jpg" in str(missing.error)
+    assert "does not exist" in str(missing.error)
+
+
+def test_of_a_huge_object_no_more_is_read_than_shows_that_it_is_too_large(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "MAX_BYTES", 100)
+    (member,) = read_members(files_listing([store.uri("ham/images/ISIC_1.jpg")]))
+    assert member.data == OBJECTS["ham/images/ISIC_1.jpg"][:101]
+
+
+def test_objects_are_fetched_several_at_a_time_and_not_all_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, running, most, started = threading.Lock(), 0, 0, 0
+
+    def fetch(uri: str) -> Member:
+        nonlocal running, most, started
+        with lock:
+            running, started = running + 1, started + 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+        return Member(uri, uri, b"")
+
+    monkeypatch.setattr(archive, "_read_object", fetch)
+    uris = [f"s3://skin/{n}.jpg" for n in range(100)]
+    members = read_members(files_listing(uris))
+    assert next(members).uri == uris[0]
+    time.sleep(0.1)
+    assert started <= archive._THREADS
+    assert [member.uri for member in members] == uris[1:]
+    assert 1 < most <= archive._THREADS
+
+
+def test_access_that_is_denied(store: Store) -> None:
+    import urllib.request
+
+    def allow(actions: bytes) -> None:
+        headers = {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(f"{store.endpoint}/moto-api/reset-auth", actions, headers))
+
+    uri = store.uri("ham/images/ISIC_1.jpg")
+    allow(b"0")
+    try:
+        with pytest.raises(DataError, match=r"s3://skin/ham\?.*the store does not accept the credentials"):
+            read_source(store.uri("ham"))
+        (member,) = read_members(files_listing([uri]))
+    finally:
+        allow(b"inf")
+    assert member.error is not None
+    assert str(member.error).startswith(f"{uri}: access is denied")
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("s3://nowhere/images{query}", r"s3://nowhere/images\?.*: there is no such bucket"),
+        ("s3://skin/nothing{query}", r"s3://skin/nothing\?.* does not exist. A prefix with images below it"),
+        ("s3://skin/ham/images/ISIC_1.jpg{query}", r"ISIC_1.jpg\?.* is an object. A prefix"),
+        ("s3:///ham{query}", r"names no bucket. s3://BUCKET/PREFIX was expected"),
+        ("s3://skin/a name{query}", r"is no URI: a space"),
+        ("s3://skin/ham?endpoint=x", r"s3://skin\?endpoint=x cannot be read: Unexpected query parameter"),
+        ("ftp://skin/ham", r"ftp://skin: unknown kind of store. A local path, s3://, gs:// or abfs://"),
+    ],
+)
+def test_a_source_that_cannot_be_listed_is_named(store: Store, uri: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        read_source(uri.format(query=store.query))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://AKIA:hush@skin/ham", "abfs://a:hush@b.dfs.core.windows.net/c", "abfs://a@b/c?sv=1&sig=hush"]
+)
+def test_a_secret_in_a_uri_is_refused_and_not_shown(uri: str) -> None:
+    with pytest.raises(DataError, match="with a secret in it") as error:
+        read_source(uri)
+    assert "hush" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("s3://b/c", True),
+        ("gs://anonymous@b", True),
+        ("/a/b", False),
+        ("a://b", False),
+        ("C:\\a", False),
+        ("a/b", False),
+    ],
+)
+def test_what_is_a_uri(place: str, expected: bool) -> None:
+    assert is_uri(place) is expected
+
+
+def test_a_file_uri_is_a_local_path(tmp_path: Path) -> None:
+    path = tmp_path / "a folder" / "nevus" / "a.jpg"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"data")
+    assert local_path(path.as_uri()) == path
+    assert read_bytes(path.as_uri(), 2) == b"da"
+    assert [image.uri for image in read_source((tmp_path / "a folder").as_uri())] == [str(path)]
+    assert [m.uri for m in read_members(files_listing([path.as_uri()]))] == [str(path)]
+
+
+def test_names_are_decoded() -> None:
+    assert name_of("s3://b/c/%C3%A9%20.jpg?region=x").stem == "é "
+    assert name_of("/a/b%20.jpg").stem == "b%20"
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DataError, match=r"cannot be listed: Permission denied"):
+        list_tree(tmp_path)
+
+
+def test_a_link_to_itself_is_a_file_among_others(tmp_path: Path) -> None:
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    assert [str(file) for file in list_tree(tmp_path).files] == ["loop.jpg"]
