@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dermaray.data.synthetic import render_lesion
 from dermaray.errors import ImageError
@@ -236,6 +236,77 @@ def test_what_is_no_image(data: bytes, reason: str) -> None:
 def test_a_file_that_is_cut_short(form: str, share: float) -> None:
     data = encode(LESION, form)
     assert reason_of(data[: int(len(data) * share)]) == "truncated"
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0, "optimize": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_jpeg_whose_data_end_before_the_picture(options: dict[str, Any], damage: str, scaled: bool) -> None:
+    # With its end marker in place, Pillow decodes it without a word, and what is missing is grey.
+    data = encode(LESION, "JPEG", quality=90, **options)
+    rng = np.random.default_rng(0)
+    for share in (0.3, 0.6, 0.85):
+        kept = data[: int(len(data) * share)]
+        # A marker in the midst of the data ends them for the decoder.
+        rest = b"" if damage == "cut" else b"\xff\xe0" + rng.bytes(len(data) - len(kept) - 4)
+        with pytest.raises(ImageError, match="damaged or cut short"):
+            decode_image(kept + rest + b"\xff\xd9", InputSpec(height=32, width=48, scaled_decoding=scaled))
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0, "optimize": True}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(240, 600), (600, 240), (64, 71), (96, 92), (400, 280)])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_picture_that_is_truly_grey_below_is_whole(
+    options: dict[str, Any], mode: str, size: tuple[int, int], scaled: bool
+) -> None:
+    grey = (128, 128, 128)
+    for image in (ImageOps.pad(LESION, size, color=grey, centering=(0, 0)), Image.new("RGB", size, grey)):
+        data = encode(image.convert(mode), "JPEG", **options)
+        decoded = decode_image(data, InputSpec(height=32, width=48, scaled_decoding=scaled))
+        assert (decoded.width, decoded.height) == size
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0"])
+def test_damaged_metadata_leave_the_picture_as_it_is(form: str, exif: bytes) -> None:
+    decoded = decode_image(encode(LESION, form, exif=exif), SMALL)
+    assert difference(decoded.pixels, decode_image(encode(LESION, form), SMALL).pixels) < 1
+
+
+def test_metadata_that_cannot_be_written_again_do_no_harm() -> None:
+    # Orientation 6, and a width (0x0100) that is three bytes rather than a number.
+    entries = struct.pack("<HHHI4sHHII", 2, 0x0100, 1, 3, b"abc", 0x0112, 3, 1, 6)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + entries + bytes(4)
+    decoded = decode_image(encode(LESION, "JPEG", exif=exif), SMALL)
+    assert (decoded.height, decoded.width) == (320, 240)
+
+
+def test_a_jpeg_with_several_pictures_is_a_jpeg() -> None:
+    data = encode(LESION, "MPO", save_all=True, append_images=[LESION.rotate(90)])
+    decoded = decode_image(data, SMALL)
+    assert decoded.format == "JPEG"
+    assert difference(decoded.pixels, decode_image(encode(LESION, "JPEG"), SMALL).pixels) < 1
+
+
+def test_a_png_with_damage_that_can_still_be_inflated() -> None:
+    data = bytearray(encode(LESION, "PNG"))
+    middle = len(data) // 2
+    for position in range(middle, middle + 64):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x10
+        assert reason_of(bytes(damaged)) == "truncated"
+
+
+def test_a_png_that_lacks_only_its_end_mark_is_whole() -> None:
+    data = encode(LESION, "PNG")
+    np.testing.assert_array_equal(decode_image(data[:-12], SMALL).pixels, decode_image(data, SMALL).pixels)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg", "tiff_adobe_deflate"])
+def test_a_tiff_that_lost_its_directory_is_cut_short_rather_than_no_image(compression: str) -> None:
+    data = encode(LESION, "TIFF", compression=compression)
+    assert reason_of(data[: len(data) // 2]) == "truncated"
 
 
 @pytest.mark.parametrize("form", FORMATS)
