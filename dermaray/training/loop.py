@@ -17,6 +17,7 @@ from dermaray.errors import TrainingError
 from dermaray.models.artifact import save_artifact
 from dermaray.models.classifier import build_classifier
 from dermaray.training.ingest import PREFETCH_BATCHES, distributed_batches, ordered
+from dermaray.training.losses import training_loss
 from dermaray.training.multiworker import MultiWorkerModel
 from dermaray.training.task import Notify, WorkerTask
 
@@ -68,7 +69,7 @@ def compile_model(model: keras.Model, training: TrainingConfig) -> None:
     }
     model.compile(
         optimizer=optimizers[training.optimizer](),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
+        loss=training_loss(training),
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         # XLA is slower than none on CPUs.
         jit_compile=False,
@@ -151,4 +152,4 @@ class _Report(keras.callbacks.Callback):  # type: ignore[misc]
         plain = build_classifier(config.model, config.input, len(task.label_set.classes))
         plain.set_weights(self.model.get_weights())
         provenance = {**task.provenance, "epoch": row}
-        save_artifact(folder, plain, config.name, config.input, task.label_set, provenance)
+        save_artifact(folder, plain, config.name, config.input, task.label_set, provenance, task.trained_on)

@@ -22,8 +22,10 @@ Step = Callable[[Any], dict[str, Any]]
 class MultiWorkerModel(keras.Model):  # type: ignore[misc]
     """A functional model whose `fit` and `evaluate` take a `tf.distribute.DistributedDataset`.
 
-    Batches are (pixels, labels, weights). A weight of 0 takes a row out of every validation figure, so that the last
-    batch can be filled up.
+    Batches are (pixels, labels, weights). The training loss is the sum of the weighted losses of all rows, over all
+    workers, divided by the rows of the global batch (Keras's `sum_over_batch_size`, scaled by the workers): not by
+    their weights, whose sum each worker would know of its own rows alone. Metrics count rows whatever their weight,
+    except that a weight of 0 takes a row out of every validation figure, so that the last batch can be filled up.
     """
 
     train_function: Any
@@ -42,8 +44,18 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         if self.test_function is None or force:
             self.test_function = self._per_step(self.test_step)
 
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Update the metrics with the rows that count, each alike: class weights are for the training loss alone."""
+        counts = None if sample_weight is None else keras.ops.cast(sample_weight, "bool")
+        logs: dict[str, Any] = super().compute_metrics(x, y, y_pred, counts)
+        return logs
+
     def test_step(self, data: Any) -> dict[str, Any]:
-        """Score one batch, weighting the loss by the rows that count rather than by the size of the batch."""
+        """Score one batch, weighting the loss by the rows that count rather than by the size of the batch.
+
+        The loss is the cross entropy whatever the model is trained with: a proper scoring rule by which runs with
+        different losses and class weights can be compared, and by which their best epochs are chosen.
+        """
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         predicted = self(x, training=False)
         losses = keras.ops.sparse_categorical_crossentropy(y, predicted)

@@ -5,13 +5,13 @@ part of every global batch. So N workers see, step by step, just what one worker
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dermaray.config import Balance, ClassWeights, PerClass
 from dermaray.errors import ConfigError
 
 IntArray = npt.NDArray[np.int32]
@@ -25,7 +25,8 @@ class Plan:
         row: Positions in the image table, int32 [steps * global batch size].
         epoch: The epoch that each visit belongs to, int32.
         draw: How often the image came before in its epoch, int32.
-        weight: 1, or 0 for a row that only fills the last batch, float32.
+        weight: What the row counts in the loss: 1, or its class's weight; 0 for a row that only fills the last batch,
+            float32.
         global_batch_size: Rows per step.
     """
 
@@ -53,30 +54,29 @@ def training_plan(
     labels: Sequence[int] | IntArray,
     epochs: int,
     global_batch_size: int,
-    balance: Literal["none", "equal"],
+    balance: Balance,
     seed: int,
 ) -> Plan:
-    """Plan the training images of every epoch, shuffled anew in each.
+    """Plan the training images of every epoch, drawn and shuffled anew in each.
 
-    A remainder smaller than a global batch is left out, other images in every epoch.
+    A remainder smaller than a global batch is left out, other images in every epoch; what is left keeps the shares of
+    the classes, to within one row.
 
     Args:
         labels: The class index of every training image.
         epochs: How many.
         global_batch_size: Rows per step over all workers.
-        balance: See `DataConfig.balance`.
-        seed: Decides the order.
+        balance: See `DataConfig.balance`. A class without a training image cannot be drawn.
+        seed: Decides what is drawn, and the order.
+
+    Returns:
+        The plan, with weights of 1.
 
     Raises:
-        ConfigError: There are fewer images than one batch takes.
+        ConfigError: An epoch has fewer rows than one batch takes.
     """
     targets = np.asarray(labels)
-    steps = len(targets) // global_batch_size
-    if steps == 0:
-        raise ConfigError(
-            f"training.global_batch_size must be at most the number of training images, {len(targets)}. "
-            f"Received: {global_batch_size}"
-        )
+    steps = _epoch_rows(targets, global_batch_size, balance) // global_batch_size
     rng = np.random.default_rng(seed)
     per_epoch = [_order(targets, steps * global_batch_size, balance, rng) for _ in range(epochs)]
     return Plan(
@@ -88,6 +88,38 @@ def training_plan(
     )
 
 
+def weigh_classes(
+    plan: Plan, labels: Sequence[int] | IntArray, class_weights: ClassWeights, classes: Sequence[str]
+) -> Plan:
+    """Give every row of a training plan the weight of its class.
+
+    `balanced` is scikit-learn's `compute_class_weight("balanced")`, rows / (classes * rows of the class), over what an
+    epoch of the plan shows, not over the data set. Where the plan has balanced the classes already, every weight is 1,
+    but for the odd row.
+
+    Args:
+        plan: What `training_plan` made of the labels.
+        labels: The class index of every training image.
+        class_weights: See `TrainingConfig.class_weights`.
+        classes: The names of all classes, by index.
+
+    Returns:
+        The plan with weights whose mean over every epoch is 1.
+
+    Raises:
+        ConfigError: The weights given by name lack a class, or name one that is not there.
+    """
+    if class_weights == "none":
+        return plan
+    targets = np.asarray(labels)[plan.row]
+    weight = np.empty(len(targets), np.float64)
+    for epoch in np.unique(plan.epoch):
+        rows = plan.epoch == epoch
+        relative = _relative_weights(targets[rows], class_weights, classes)[targets[rows]]
+        weight[rows] = relative / relative.mean()
+    return replace(plan, weight=weight.astype(np.float32))
+
+
 def validation_plan(images: int, global_batch_size: int) -> Plan:
     """Plan one pass over all images; the last batch is filled with rows of weight 0."""
     size = -(-images // global_batch_size) * global_batch_size
@@ -96,16 +128,40 @@ def validation_plan(images: int, global_batch_size: int) -> Plan:
     return Plan(np.where(row < images, row, 0), zeros, zeros, (row < images).astype(np.float32), global_batch_size)
 
 
-def _order(labels: npt.NDArray[np.int_], size: int, balance: str, rng: np.random.Generator) -> IntArray:
+def _epoch_rows(labels: npt.NDArray[np.int_], global_batch_size: int, balance: Balance) -> int:
+    """Return the rows that an epoch has before its remainder is left out: at least a batch."""
+    rows, what = len(labels), "number of training images"
+    if isinstance(balance, PerClass):
+        classes = len(np.unique(labels))
+        rows, what = (
+            balance.n_per_class * classes,
+            f"rows of an epoch ({balance.n_per_class} of each of {classes} classes)",
+        )
+    if rows < global_batch_size:
+        raise ConfigError(
+            f"training.global_batch_size must be at most the {what}, {rows}. Received: {global_batch_size}"
+        )
+    return rows
+
+
+def _order(labels: npt.NDArray[np.int_], size: int, balance: Balance, rng: np.random.Generator) -> IntArray:
     """Return the rows of one epoch, in order."""
     if balance == "none":
         return rng.permutation(len(labels))[:size].astype(np.int32)
-    classes = np.unique(labels)
-    # Every class gets the same share; what does not divide goes to classes drawn by lot.
-    share = np.full(len(classes), size // len(classes))
-    share[rng.permutation(len(classes))[: size % len(classes)]] += 1
-    rows = [_draw(np.flatnonzero(labels == c), int(n), rng) for c, n in zip(classes, share, strict=True)]
+    classes, counts = np.unique(labels, return_counts=True)
+    shares = _apportion(size, np.sqrt(counts) if balance == "sqrt" else np.ones(len(classes)), rng)
+    rows = [_draw(np.flatnonzero(labels == c), int(n), rng) for c, n in zip(classes, shares, strict=True)]
     return rng.permutation(np.concatenate(rows)).astype(np.int32)
+
+
+def _apportion(size: int, proportions: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.int_]:
+    """Divide rows among classes by the method of the largest remainder (Hamilton's), equal remainders by lot."""
+    ideal = size * proportions / proportions.sum()
+    shares: npt.NDArray[np.int_] = np.floor(ideal).astype(int)
+    lot = rng.permutation(len(shares))
+    largest = lot[np.argsort(shares[lot] - ideal[lot], kind="stable")]
+    shares[largest[: size - shares.sum()]] += 1
+    return shares
 
 
 def _draw(members: npt.NDArray[np.int_], size: int, rng: np.random.Generator) -> npt.NDArray[np.int_]:
@@ -123,3 +179,22 @@ def _occurrence(rows: IntArray) -> IntArray:
     result = np.empty(len(rows), np.int32)
     result[order] = within
     return result
+
+
+def _relative_weights(
+    targets: npt.NDArray[np.int_], class_weights: ClassWeights, classes: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """Return the weight of every class that an epoch's rows show, on any scale; by class index."""
+    if isinstance(class_weights, dict):
+        unknown = [name for name in class_weights if name not in classes]
+        missing = [name for name in classes if name not in class_weights]
+        if unknown or missing:
+            problem = f"{unknown[0]!r} is no class" if unknown else f"{missing[0]!r} has no weight"
+            raise ConfigError(
+                f"training.class_weights: {problem}. A weight is needed for each of: {', '.join(classes)}"
+            )
+        return np.array([class_weights[name] for name in classes])
+    counts = np.bincount(targets, minlength=len(classes))
+    # A class that the epoch does not show needs no weight, and has none that is finite.
+    balanced = 1.0 / np.maximum(counts, 1)
+    return np.sqrt(balanced) if class_weights == "sqrt" else balanced

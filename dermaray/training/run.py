@@ -18,35 +18,42 @@ from ray.train.tensorflow import TensorflowTrainer
 from dermaray.config import RunConfig, dump_config
 from dermaray.data.manifest import Manifest
 from dermaray.data.streams import ImageTable
-from dermaray.errors import TrainingError, find_user_error
-from dermaray.training.plan import training_plan, validation_plan
+from dermaray.errors import ConfigError, TrainingError, find_user_error
+from dermaray.models.artifact import TRAINED_ON_SCHEMA
+from dermaray.training.plan import training_plan, validation_plan, weigh_classes
 from dermaray.training.task import Notify, WorkerTask
 
 
-def plan_run(config: RunConfig, manifest: Manifest, reserved_cpus: float) -> WorkerTask:
+def plan_run(config: RunConfig, manifest: Manifest, reserved_cpus: float, leaks: Sequence[str] = ()) -> WorkerTask:
     """Fix all that a run will do, before any worker starts.
 
     Args:
         config: The run.
-        manifest: Its data.
+        manifest: Its data; `data.fold` decides which part of it validates.
         reserved_cpus: CPUs that the training workers will hold, over all of them.
+        leaks: What leaks between the splits, a sentence each, where the user trains in spite of it; kept with the
+            model.
 
     Raises:
-        ConfigError: The batch is larger than the training split.
-        DataError: A split that is needed is empty.
+        ConfigError: The batch is larger than an epoch, class weights do not fit the classes, or a manifest of folds is
+            given and none of them is named.
+        DataError: A split that is needed is empty, or the manifest has no such fold.
     """
     settings = config.training
+    manifest = _with_fold(manifest, config.data.fold)
     train_rows, val_rows = manifest.rows("train"), manifest.rows("val")
     train_images, val_images = image_table(manifest, train_rows), image_table(manifest, val_rows)
-    batch = settings.global_batch_size
+    batch, labels = settings.global_batch_size, train_images.labels
+    plan = training_plan(labels, settings.epochs, batch, config.data.balance, config.seed)
     return WorkerTask(
         config=config,
         label_set=manifest.label_set,
-        provenance=_provenance(config, manifest),
+        provenance=_provenance(config, manifest, leaks),
         train=train_images,
         val=val_images,
-        train_plan=training_plan(train_images.labels, settings.epochs, batch, config.data.balance, config.seed),
+        train_plan=weigh_classes(plan, labels, settings.class_weights, manifest.label_set.classes),
         val_plan=validation_plan(val_rows.num_rows, batch),
+        trained_on=train_rows.select(TRAINED_ON_SCHEMA.names).replace_schema_metadata(),
         reserved_cpus=reserved_cpus,
     )
 
@@ -107,10 +114,19 @@ def image_table(manifest: Manifest, rows: pa.Table) -> ImageTable:
     return ImageTable(rows["image_id"].to_pylist(), rows["uri"].to_pylist(), labels)
 
 
-def _provenance(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
+def _with_fold(manifest: Manifest, fold: int | None) -> Manifest:
+    if fold is not None:
+        return manifest.fold(fold)
+    if known := manifest.table["fold"].drop_null().unique().to_pylist():
+        raise ConfigError(f"data.fold must name the fold to validate on, 0 to {max(known)}. Received: null")
+    return manifest
+
+
+def _provenance(config: RunConfig, manifest: Manifest, leaks: Sequence[str]) -> dict[str, Any]:
     return {
         "config": config.model_dump(mode="json"),
         "data": {"digest": manifest.digest, "images": manifest.table.num_rows, **manifest.facts},
+        "leaks": list(leaks),
     }
 
 

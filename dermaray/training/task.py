@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from dermaray.config import RunConfig
 from dermaray.data.streams import ImageTable
 from dermaray.labels import LabelSet
@@ -25,6 +27,7 @@ class WorkerTask:
         val: The validation images.
         train_plan: Which training image at which step, over all epochs.
         val_plan: One pass over the validation images.
+        trained_on: The training images as the model's artifact lists them, rows of `TRAINED_ON_SCHEMA`.
         reserved_cpus: CPUs that the training workers hold, over all of them.
     """
 
@@ -35,4 +38,5 @@ class WorkerTask:
     val: ImageTable
     train_plan: Plan
     val_plan: Plan
+    trained_on: pa.Table
     reserved_cpus: float

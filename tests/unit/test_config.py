@@ -1,11 +1,15 @@
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, ConfigDict
 
-from dermaray.config import RunConfig, dump_config, load_config
+from dermaray.config import PerClass, RunConfig, dump_config, load_config, load_yaml_config
+from dermaray.data.settings import PrepareConfig
 from dermaray.errors import ConfigError
 
-SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = Path(__file__).parents[2] / "configs"
+PREPARE = CONFIGS / "prepare.yaml"
+SHIPPED = sorted(path for path in CONFIGS.glob("*.yaml") if path != PREPARE)
 LEAST = "name: trial\nout: runs/trial\ndata: {manifest: manifest.parquet}\n"
 
 
@@ -23,6 +27,10 @@ def test_every_shipped_configuration_loads(shipped: Path) -> None:
 
 def test_configurations_are_shipped() -> None:
     assert SHIPPED
+
+
+def test_the_shipped_configuration_of_prepare_spells_out_the_defaults() -> None:
+    assert load_yaml_config(PrepareConfig, PREPARE) == PrepareConfig()
 
 
 def test_what_is_left_out_has_its_default(path: Path) -> None:
@@ -75,12 +83,33 @@ def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
         ("training.epochs=", "training.epochs: .*Received: None"),
         ("training.optimizer=lion", "training.optimizer: .*'adam', 'adamw' or 'sgd'. Received: 'lion'"),
         ("model.dropout=1", "model.dropout: .* less than 1. Received: 1"),
-        ("model=3", "model: .*Received: 3"),
         ("name=a/b", "name: .*Received: 'a/b'"),
         ("data={}", "key 'data.manifest' is missing"),
         ("scaling.num_workers=3", "training.global_batch_size must be a multiple of .*num_workers. Received: 32 and 3"),
         ("model.backbone=resnet", "model.backbone 'resnet' is unknown. Known: case_study_cnn"),
         ("model.options.depth=3", "case_study_cnn has no option 'depth'. It takes: filters, dense"),
+        ("data={manifst: a}", r"unknown key 'data.manifst'. Did you mean 'manifest'\?"),
+        ("data.fold=-1", "data.fold: .* greater than or equal to 0. Received: -1"),
+        ("data.fold=first", "data.fold: .* valid integer.*Received: 'first'"),
+        ("data.balance=even", "data.balance: .* 'none', 'equal' or 'sqrt', or a mapping of n_per_class. .*: 'even'$"),
+        ("data.balance=null", r"data.balance: Input should be 'none'.*, or a mapping of n_per_class. Received: None"),
+        ("data.balance={n_per_clas: 3}", r"unknown key 'data.balance.n_per_clas'. Did you mean 'n_per_class'\?"),
+        ("data.balance={}", "key 'data.balance.n_per_class' is missing"),
+        ("data.balance={n_per_class: 0}", "data.balance.n_per_class: .* greater than or equal to 1. Received: 0"),
+        (
+            "training.class_weights=5",
+            "class_weights: Input should be 'none', 'balanced' or 'sqrt', or a mapping. .*: 5",
+        ),
+        ("training.class_weights={nevus: 0}", "training.class_weights.nevus: .* greater than 0. Received: 0"),
+        ("training.class_weights={nevus: .inf}", "training.class_weights.nevus: .* finite number. Received: inf"),
+        ("training.class_weights={1: 2}", "training.class_weights.1: .* valid string. Received: 1"),
+        ("training.loss=hinge", "training.loss: .*'cross_entropy' or 'focal'. Received: 'hinge'"),
+        ("training.focal_gamma=3", "training.focal_gamma: only training.loss=focal has a gamma. Received: 3"),
+        (
+            "training={loss: focal, focal_gamma: -1}",
+            "training.focal_gamma: .* greater than or equal to 0. Received: -1",
+        ),
+        ("model=3", "model: Input should be a mapping of backbone, dropout, options. Received: 3"),
         ("augment=[{operation: twirl, probability: 1}]", "operation 'twirl' is unknown. Augmentor has: .*zoom"),
         ("augment=[{operation: rotate90}]", "rotate90 needs 'probability'. It takes: probability"),
         ("augment=[{operation: rotate90, probability: 1, angle: 3}]", "rotate90 has no argument 'angle'"),
@@ -140,3 +169,76 @@ def test_what_is_dumped_reads_back_the_same(shipped: Path, path: Path) -> None:
     assert isinstance(config, RunConfig)
     path.write_text(dump_config(config), encoding="utf-8")
     assert load_config(path) == config
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.balance=none",
+        "data.balance=sqrt",
+        "data.balance={n_per_class: 500}",
+        "data.fold=3",
+        "training.class_weights=balanced",
+        "training.class_weights={nevus: 1, melanoma: 2.5}",
+        "training={loss: focal, focal_gamma: 0.5}",
+        "training.focal_gamma=2",
+    ],
+)
+def test_every_choice_of_class_balance_reads_back_the_same(override: str, path: Path) -> None:
+    config = load_config(path, [override])
+    path.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(path) == config
+
+
+def test_n_per_class_is_a_section(path: Path) -> None:
+    assert load_config(path, ["data.balance.n_per_class=3"]).data.balance == PerClass(n_per_class=3)
+
+
+class Rule(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    action: str = "keep"
+    threshold: float
+
+
+class Other(BaseModel):
+    """A schema that is not that of a training run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = 3
+    rule: Rule | None = None
+    rules: tuple[Rule, ...] = ()
+    named: dict[str, Rule] | None = None
+
+
+def test_without_a_file_the_overrides_alone_count() -> None:
+    assert load_yaml_config(Other, None, ()) == Other()
+    assert load_yaml_config(Other, None, ["rule.threshold=0.5", "size=4"]) == Other(size=4, rule=Rule(threshold=0.5))
+
+
+def test_any_schema_reads_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text("size: 5\nrule: {threshold: 1}\n", encoding="utf-8")
+    assert load_yaml_config(Other, file, ["rule.action=drop"]) == Other(size=5, rule=Rule(action="drop", threshold=1))
+    with pytest.raises(ConfigError, match=r"other.yaml: unknown key 'sise'. Did you mean 'size'\?"):
+        load_yaml_config(Other, file, ["sise=1"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sise=4", r"unknown key 'sise'. Did you mean 'size'\?"),
+        ("speed=4", "unknown key 'speed'. Known: size, rule, rules, named"),
+        ("rule=4", "rule: Input should be a mapping of action, threshold. Received: 4"),
+        ("rule.treshold=4", r"unknown key 'rule.treshold'. Did you mean 'threshold'\?"),
+        ("rule.action=drop", "key 'rule.threshold' is missing"),
+        ("rules=[{threshold: 1}, {threshold: x}]", "rules.1.threshold: .*Received: 'x'"),
+        ("rules=[{threshold: 1, axion: x}]", r"unknown key 'rules.0.axion'. Did you mean 'action'\?"),
+        ("named={a: {axion: x}}", r"unknown key 'named.a.axion'. Did you mean 'action'\?"),
+        ("named=4", "named: Input should be a mapping. Received: 4"),
+    ],
+)
+def test_what_does_not_fit_another_schema_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^the command line: {message}"):
+        load_yaml_config(Other, None, [override])
