@@ -3,7 +3,8 @@
     DermarayError
     ├── ConfigError        a YAML file, or an override of it, that does not fit its schema
     ├── DataError          a source, a manifest or an archive that cannot be used
-    │   └── LabelError     a label that its label set does not know
+    │   ├── LabelError     a label that its label set does not know
+    │   └── LeakError      splits that are not independent of each other
     ├── ImageError         bytes that are not an image that can be scored; has a machine-readable `reason`
     ├── ArtifactError      a model folder that is missing, damaged or of another version
     ├── OutputError        an output folder that is in use or cannot be written
@@ -31,6 +32,10 @@ class DataError(DermarayError):
 
 class LabelError(DataError):
     """A label is not known to the label set in use."""
+
+
+class LeakError(DataError):
+    """Something that belongs together is on both sides of a split."""
 
 
 class ImageError(DermarayError):

@@ -1,4 +1,4 @@
-"""python -m jobs.evaluate --model DIR --data MANIFEST [--split test] --out DIR
+"""python -m jobs.evaluate --model DIR --data MANIFEST [--split test] [--fold I] --out DIR
 
 A model and a manifest to `metrics.json`, `report.html`, plots, and one row of scores per image.
 """
@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jobs.options import add_address, add_model, add_out
+from jobs.options import add_address, add_allow_leaks, add_model, add_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help="what dermaray prepare wrote")
     parser.add_argument("--split", choices=["train", "val", "test"], default="test", help="(default: test)")
+    parser.add_argument("--fold", type=int, metavar="I", help="of data in folds, the one that is the val split")
+    add_allow_leaks(parser)
     add_out(parser)
     add_address(parser)
 
@@ -22,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.runtime import check_lasting
+    from dermaray.data.gate import check_gate
     from dermaray.data.manifest import Manifest
-    from dermaray.evaluation.evaluate import check_labels
+    from dermaray.evaluation.evaluate import check_labels, check_unseen
     from dermaray.files import atomic_directory, check_output
     from dermaray.models.artifact import open_artifact
     from jobs.console import say, tracked
@@ -34,14 +37,20 @@ def run(args: argparse.Namespace) -> int:
     artifact = open_artifact(args.model.resolve())
     artifact.verify()
     manifest = Manifest.read(args.data)
+    if args.fold is not None:
+        manifest = manifest.fold(args.fold)
     check_labels(artifact, manifest)
+    leaks = check_gate(manifest, allow=args.allow_leaks)
     images = manifest.rows(args.split)
+    # On its own training images a model may be measured: to see how much it overfits.
+    if args.split != "train":
+        leaks += check_unseen(artifact, images, allow=args.allow_leaks)
     with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:
         from dermaray.evaluation.evaluate import evaluate
 
         cluster.check_actors(1)
         with tracked("Evaluating", images.num_rows) as tracker:
-            metrics = evaluate(artifact, manifest, args.split, out, tracker.advance)
+            metrics = evaluate(artifact, manifest, args.split, leaks, out, tracker.advance)
     figures = {
         "balanced accuracy": metrics["balanced_accuracy"],
         "accuracy": metrics["accuracy"],

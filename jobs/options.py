@@ -1,7 +1,14 @@
 """Arguments that several jobs take, stated once."""
 
 import argparse
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dermaray.labels import LABEL_SETS
+
+if TYPE_CHECKING:
+    from dermaray.data.settings import PrepareConfig
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +36,48 @@ def add_out(parser: argparse.ArgumentParser) -> None:
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add `--overwrite`: replace an earlier result."""
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it holds files")
+
+
+def add_preparing(parser: argparse.ArgumentParser) -> None:
+    """Add what a `PrepareConfig` is made of; `preparing` makes it."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key.path=value",
+        help="change one key: policies.near_duplicate=drop splits.folds=5 (see configs/prepare.yaml)",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file, as configs/prepare.yaml")
+    parser.add_argument("--labels", choices=list(LABEL_SETS), help="the label set (default: the one that fits)")
+    parser.add_argument("--seed", type=seed, help="decides which images go to which split (default: 0)")
+    parser.add_argument(
+        "--reference",
+        action="append",
+        metavar="CSV",
+        help="a ground truth to compare with: a CSV, or a folder of CSVs; may be given more than once",
+    )
+
+
+def preparing(args: argparse.Namespace) -> "PrepareConfig":
+    """Return the `PrepareConfig` that the arguments of `add_preparing` describe; options win over the file.
+
+    Raises:
+        ConfigError: A key or a value does not fit.
+    """
+    from dermaray.config import load_yaml_config
+    from dermaray.data.settings import PrepareConfig
+
+    options = {"labels": args.labels, "splits.seed": args.seed, "reference": args.reference}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    return load_yaml_config(PrepareConfig, args.config, [*args.overrides, *overrides])
+
+
+def add_allow_leaks(parser: argparse.ArgumentParser) -> None:
+    """Add `--allow-leaks`: pass the gate."""
+    parser.add_argument(
+        "--allow-leaks",
+        action="store_true",
+        help="go on although something crosses the splits; the result says so wherever it goes",
+    )
 
 
 def seed(text: str) -> int:

@@ -1,22 +1,22 @@
-"""python -m jobs.prepare SOURCE --out DIR [--labels kaggle9|isic2018|isic2019]
+"""python -m jobs.prepare SOURCE --out DIR [--reference CSV ...] [--config FILE] [key.path=value ...]
 
-Images and their labels to a manifest: every image is read once, the unusable are put aside with their reason, the rest
-split into train, val and test without parting a lesion.
+Images and their labels to a manifest: every image is read once and audited, what policies put aside is listed with its
+reason, the rest is split without parting a lesion, a patient or a picture that is there twice.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from dermaray.labels import LABEL_SETS
-from jobs.options import add_address, add_out, seed
+from jobs.options import add_address, add_out, add_preparing, preparing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
-    parser.add_argument("source", type=Path, help="a folder of class folders, or one with HAM10000's CSV and images")
-    parser.add_argument("--labels", choices=list(LABEL_SETS), help="the label set (default: the one that fits)")
-    parser.add_argument("--seed", type=seed, default=0, help="decides which images go to which split (default: 0)")
+    parser.add_argument("source", help="a folder, or an object store's URI (s3://, gs://), of images and their labels")
+    add_preparing(parser)
     add_out(parser)
     add_address(parser)
 
@@ -24,28 +24,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.runtime import check_lasting
-    from dermaray.data.formats import read_source
+    from dermaray.data.formats import read_reference, read_source
     from dermaray.files import atomic_directory, check_output
     from jobs.console import say, tracked
     from jobs.session import ray_session
 
     check_lasting(args.out)
     check_output(args.out, overwrite=args.overwrite)
-    images = read_source(args.source)
+    config = preparing(args)
+    images, reference = read_source(args.source), read_reference(config.reference)
     with ray_session(args), atomic_directory(args.out, overwrite=args.overwrite) as out:
-        from dermaray.data.prepare import prepare
+        from dermaray.data.prepare import choose_label_set, prepare
 
+        label_set = choose_label_set(images, config)
         with tracked("Reading images", len(images)) as tracker:
-            summary = prepare(images, args.source, args.labels, args.seed, out, tracker.advance)
-    splits = {s: sum(c[s] for c in summary["images_per_class"].values()) for s in ("train", "val", "test")}
-    say(
-        f"{summary['usable_images']:,} images of {len(summary['images_per_class'])} classes ({summary['label_set']}): "
-        + ", ".join(f"{count:,} {split}" for split, count in splits.items())
-    )
-    put_aside = ", ".join(f"{count:,} {reason}" for reason, count in summary["quarantined"].items()) or "none"
-    say(f"Put aside: {put_aside}")
-    say(f"Manifest: {args.out / 'manifest.parquet'}")
+            summary = prepare(images, label_set, reference, args.source, config, out, tracker.advance)
+    _report(summary, args.out, say)
     return 0
+
+
+def _report(summary: dict[str, Any], out: Path, say: Callable[[str], None]) -> None:
+    classes = summary["images_per_class"]
+    splits = {s: sum(c[s] for c in classes.values()) for s in ("train", "val", "test")}
+    say(
+        f"{summary['usable_images']:,} of {summary['source_images']:,} images can be used, of {len(classes)} classes "
+        f"({summary['label_set']}): " + ", ".join(f"{count:,} {split}" for split, count in splits.items() if count)
+    )
+    put_aside = ", ".join(f"{count:,} {finding}" for finding, count in summary["quarantined"].items()) or "none"
+    say(f"Put aside: {put_aside}")
+    if summary["relabelled"]:
+        say("Relabelled: " + ", ".join(f"{count:,} {finding}" for finding, count in summary["relabelled"].items()))
+    say(f"Audit: {out / 'audit.html'}")
+    say(f"Manifest: {out / 'manifest.parquet'}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jobs.options import add_address, add_overwrite
+from jobs.options import add_address, add_allow_leaks, add_overwrite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key.path=value", help="change one key: training.epochs=3 scaling.num_workers=2"
     )
+    add_allow_leaks(parser)
     add_overwrite(parser)
     add_address(parser)
 
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from cluster.relay import relay
     from cluster.runtime import check_lasting
     from dermaray.config import load_config
+    from dermaray.data.gate import check_gate
     from dermaray.data.manifest import Manifest
     from dermaray.files import atomic_directory, check_output
     from jobs.console import say, tracked, waiting
@@ -37,13 +39,14 @@ def run(args: argparse.Namespace) -> int:
     check_lasting(out)
     check_output(out, overwrite=args.overwrite)
     manifest = Manifest.read(Path(config.data.manifest))
+    leaks = check_gate(manifest, allow=args.allow_leaks)
     scaling = config.scaling
     with ray_session(args) as cluster:
         cpus = cluster.cpus_per_worker(scaling.num_workers, scaling.use_gpu, scaling.cpus_per_worker)
         with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
             from dermaray.training.run import plan_run, train
 
-        task = plan_run(config, manifest, scaling.num_workers * cpus)
+        task = plan_run(config, manifest, scaling.num_workers * cpus, leaks=leaks)
         batch = config.training.global_batch_size
         with (
             atomic_directory(out, overwrite=args.overwrite) as partial,

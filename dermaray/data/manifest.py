@@ -1,8 +1,21 @@
 """The data-set table: one row per image, with its label, its group and its split, in one Parquet file.
 
-Columns: `image_id`; `uri`, where its bytes are; `label`, a class of the label set; `group_id`, what no split may part
-(a lesion, or the image itself); `split`, one of `SPLITS`; `age` in years, `sex`, `site`, each null where unknown;
-`sha256` of the bytes; `width` and `height` in pixels. The file's metadata holds the label set and the table's origin.
+| column | meaning |
+| --- | --- |
+| `image_id` | unique in the table |
+| `uri` | where its bytes are: a path, or the URI of an object store |
+| `label` | a class of the label set |
+| `group_id` | what no split may part: all that lesion, patient, duplicates or a parent image connect |
+| `split` | one of `SPLITS` |
+| `fold` | 0 to k - 1 where the data set was split into k folds, else null; null for test images |
+| `lesion_id`, `patient_id` | as the source or the reference names them, or null |
+| `duplicate_cluster` | images that show one picture have one name here; null where there is no other |
+| `parent_id` | the image that this one was augmented from, or null |
+| `age`, `sex`, `site` | in years; as the source spells them; null where unknown |
+| `sha256` | of the bytes, 64 hexadecimal digits |
+| `width`, `height` | pixels, upright |
+
+The file's metadata holds the label set and the table's origin.
 """
 
 import hashlib
@@ -16,6 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dermaray.data.source import SourceImage
 from dermaray.errors import DataError
 from dermaray.labels import LabelSet
 
@@ -28,6 +42,11 @@ SCHEMA = pa.schema(
         pa.field("label", pa.string(), nullable=False),
         pa.field("group_id", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
+        pa.field("fold", pa.int32()),
+        pa.field("lesion_id", pa.string()),
+        pa.field("patient_id", pa.string()),
+        pa.field("duplicate_cluster", pa.string()),
+        pa.field("parent_id", pa.string()),
         pa.field("age", pa.float32()),
         pa.field("sex", pa.string()),
         pa.field("site", pa.string()),
@@ -38,7 +57,7 @@ SCHEMA = pa.schema(
 )
 
 _METADATA_KEY = b"dermaray"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -58,9 +77,8 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 over every image's bytes, label, group and split, in any order: which data this is."""
-        rows = zip(
-            *(self.table[c].to_pylist() for c in ("image_id", "sha256", "label", "group_id", "split")), strict=True
-        )
+        columns = ("image_id", "sha256", "label", "group_id", "split")
+        rows = zip(*(self.table[column].to_pylist() for column in columns), strict=True)
         lines = sorted("\0".join(row) for row in rows)
         return hashlib.sha256("\n".join([*self.label_set.classes, *lines]).encode()).hexdigest()
 
@@ -76,6 +94,29 @@ class Manifest:
             there = ", ".join(f"{name} ({sizes[name]})" for name in SPLITS if sizes[name])
             raise DataError(f"split {split!r} of the manifest holds no image. It has: {there}")
         return rows
+
+    def fold(self, fold: int) -> "Manifest":
+        """Return the manifest with one fold as `val` and the others as `train`; `test` stays.
+
+        Raises:
+            DataError: The data set was not split into folds, or has no such fold.
+        """
+        folds = self.table["fold"].to_pylist()
+        known = sorted({f for f in folds if f is not None})
+        if not known:
+            raise DataError("the manifest has no folds. Make some with: dermaray prepare SOURCE splits.folds=5")
+        if fold not in known:
+            raise DataError(f"the manifest has the folds {known[0]} to {known[-1]}. Received: {fold}")
+        splits = self.table["split"].to_pylist()
+        chosen = [s if f is None else "val" if f == fold else "train" for s, f in zip(splits, folds, strict=True)]
+        position = self.table.schema.get_field_index("split")
+        table = self.table.set_column(position, SCHEMA.field("split"), pa.array(chosen, pa.string()))
+        return Manifest(table, self.label_set, {**self.facts, "fold": fold})
+
+    def source_images(self) -> list[SourceImage]:
+        """Return the rows as the images of a source that is split already, to be audited again."""
+        columns = ("image_id", "uri", "label", "lesion_id", "patient_id", "split", "age", "sex", "site")
+        return [SourceImage(*row) for row in zip(*(self.table[c].to_pylist() for c in columns), strict=True)]
 
     def label_indices(self, rows: pa.Table) -> list[int]:
         """Return the class index of every row."""
@@ -117,3 +158,8 @@ class Manifest:
             strange = sorted(set(self.table[column].to_pylist()) - set(allowed))
             if strange:
                 raise DataError(f"{path}: {column} {strange[0]!r} is unknown. Known: {', '.join(allowed)}")
+
+
+def is_manifest(path: str) -> bool:
+    """Tell whether a path is that of a manifest, or of the folder of one, rather than of a source."""
+    return path.endswith(".parquet") or (Path(path) / "manifest.parquet").exists()

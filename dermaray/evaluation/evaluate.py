@@ -1,6 +1,6 @@
 """A model against the labels of a manifest's split, scored the very way that archives are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from dermaray.data.archive import files_listing
 from dermaray.data.manifest import Manifest
-from dermaray.errors import DataError
+from dermaray.errors import DataError, LeakError
 from dermaray.evaluation.metrics import compute_metrics
 from dermaray.evaluation.report import write_report
 from dermaray.models.artifact import Artifact
@@ -31,8 +31,39 @@ def check_labels(artifact: Artifact, manifest: Manifest) -> None:
         )
 
 
+def check_unseen(artifact: Artifact, images: pa.Table, *, allow: bool = False) -> list[str]:
+    """Refuse to measure a model on what it was trained on, whatever manifest it comes from.
+
+    Args:
+        artifact: The model.
+        images: Rows of a manifest.
+        allow: Let it pass all the same.
+
+    Returns:
+        What was found, for the record; empty unless `allow`.
+
+    Raises:
+        LeakError: The model was trained on one of the images, or on another image of its lesion; `allow` is false.
+    """
+    trained_on = artifact.trained_on()
+    seen = []
+    for column, what in (("sha256", "were trained on"), ("lesion_id", "show a lesion that was trained on")):
+        known = pc.is_in(images[column], value_set=pc.drop_null(trained_on[column]).combine_chunks())
+        if found := images.filter(known)["image_id"].to_pylist():
+            seen.append(f"{len(found):,} of these {images.num_rows:,} images {what}, {found[0]} for one")
+    if seen and not allow:
+        told = "; ".join(seen)
+        raise LeakError(f"{artifact.name} would be measured on what it has learnt: {told}. --allow-leaks permits it")
+    return seen
+
+
 def evaluate(
-    artifact: Artifact, manifest: Manifest, split: str, out: Path, progress: Callable[[int], None]
+    artifact: Artifact,
+    manifest: Manifest,
+    split: str,
+    leaks: Sequence[str],
+    out: Path,
+    progress: Callable[[int], None],
 ) -> dict[str, Any]:
     """Score a split on the connected Ray cluster and write scores, metrics and the report.
 
@@ -40,6 +71,7 @@ def evaluate(
         artifact: The model.
         manifest: The data.
         split: Which of its splits.
+        leaks: What leaks between training and these images, where the user wants figures in spite of it.
         out: An existing folder.
         progress: Called with the number of images scored since the last call.
 
@@ -69,8 +101,22 @@ def evaluate(
     labels = np.array([label_of[uri] for uri in scored["uri"].to_pylist()])
     probabilities = np.column_stack([scored[name].to_numpy() for name in artifact.label_set.classes])
     metrics = compute_metrics(probabilities, labels, artifact.label_set)
-    write_report(out, metrics, probabilities, labels, artifact.label_set, _facts(artifact, manifest, split, scores))
+    facts = _facts(artifact, manifest, split, scores)
+    write_report(out, metrics, probabilities, labels, artifact.label_set, facts, _warnings(artifact, leaks))
     return metrics
+
+
+def _warnings(artifact: Artifact, leaks: Sequence[str]) -> list[str]:
+    """Say, in sentences, why the figures must not be believed; empty where nothing is known against them."""
+    told = {
+        "What was measured on leaks into what was learnt from": leaks,
+        "The model was trained on splits that leak": artifact.provenance.get("leaks", []),
+    }
+    return [f"{what}: {found[0]}{_more(found)}" for what, found in told.items() if found]
+
+
+def _more(found: Sequence[str]) -> str:
+    return f"; and {len(found) - 1:,} more" if len(found) > 1 else ""
 
 
 def _facts(artifact: Artifact, manifest: Manifest, split: str, scores: pa.Table) -> dict[str, str]:

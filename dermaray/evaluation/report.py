@@ -1,6 +1,7 @@
 """The report of an evaluation: JSON for programs, plots, and one page for a person."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -54,6 +55,7 @@ def write_report(
     labels: IntArray,
     label_set: LabelSet,
     facts: dict[str, str],
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write `metrics.json`, `plots/*.png` and `report.html` into a folder.
 
@@ -67,6 +69,8 @@ def write_report(
         label_set: The C classes.
         facts: What was measured on what, in the order to be shown: {"Model": ..., "Data": ..., "Split": ...}. Plain
             text. `metrics.json` holds them under `facts`.
+        warnings: Why the figures must not be believed, in sentences without a full stop. `metrics.json` holds them
+            under `warnings`.
 
     Raises:
         DataError: The predictions do not fit each other or the label set.
@@ -80,9 +84,9 @@ def write_report(
         "confusion_matrix": plot_confusion_matrix(metrics, label_set),
         "roc_curves": plot_roc_curves(probabilities, labels, label_set),
     }
-    page = _render(metrics, label_set, facts, plots)
+    page = _render(metrics, label_set, facts, warnings, plots)
     try:
-        write_json(out / "metrics.json", {"facts": facts, **metrics})
+        write_json(out / "metrics.json", {"facts": facts, "warnings": list(warnings), **metrics})
         (out / "plots").mkdir(exist_ok=True)
         for name, png in plots.items():
             (out / "plots" / f"{name}.png").write_bytes(png)
@@ -91,7 +95,13 @@ def write_report(
         raise OutputError(f"cannot write to {out}: {error.strerror}. Choose another folder") from error
 
 
-def _render(metrics: dict[str, Any], label_set: LabelSet, facts: dict[str, str], plots: dict[str, bytes]) -> str:
+def _render(
+    metrics: dict[str, Any],
+    label_set: LabelSet,
+    facts: dict[str, str],
+    warnings: Sequence[str],
+    plots: dict[str, bytes],
+) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["percent"] = _percent
     environment.filters["auc"] = _decimal
@@ -99,6 +109,7 @@ def _render(metrics: dict[str, Any], label_set: LabelSet, facts: dict[str, str],
     return environment.from_string(source).render(
         metrics=metrics,
         facts=facts,
+        warnings=warnings,
         headline_groups=_headlines(metrics, label_set),
         baseline=metrics["majority_baseline"],
         malignant=label_set.malignant,

@@ -1,4 +1,5 @@
-"""What is saved of a model: `model.keras` and `artifact.json`, all that scoring and serving need to know.
+"""What is saved of a model: `model.keras` and `artifact.json`, all that scoring and serving need to know, and
+`trained_on.parquet`, which evaluation asks.
 
 `artifact.json` holds the `InputSpec` and the label set, so neither is ever read from a configuration when images are
 scored, and the SHA-256 of `model.keras`, so that a damaged or exchanged file is noticed.
@@ -10,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from dermaray import __version__
@@ -21,7 +24,10 @@ from dermaray.labels import LabelSet
 if TYPE_CHECKING:
     import keras
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+TRAINED_ON_SCHEMA = pa.schema([pa.field("sha256", pa.string()), pa.field("lesion_id", pa.string())])
+"""The images that a model was trained on, kept so that it is never measured on them by mistake."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,18 @@ class Artifact:
         if sha256_file(file) != self.digest:
             raise ArtifactError(f"{file} is not the file that artifact.json describes: their SHA-256 differ")
 
+    def trained_on(self) -> pa.Table:
+        """Return `sha256` and `lesion_id` of every image that the network was trained on.
+
+        Raises:
+            ArtifactError: The list is missing or damaged.
+        """
+        file = self.path / "trained_on.parquet"
+        try:
+            return pq.read_table(file, schema=TRAINED_ON_SCHEMA)
+        except (OSError, pa.ArrowException) as error:
+            raise ArtifactError(f"{file} cannot be read: {error}. Copy the whole folder") from error
+
     def load_model(self) -> "keras.Model":
         """Read the network, ready to predict.
 
@@ -73,7 +91,13 @@ class Artifact:
 
 
 def save_artifact(
-    out: Path, model: "keras.Model", name: str, spec: InputSpec, label_set: LabelSet, provenance: dict[str, Any]
+    out: Path,
+    model: "keras.Model",
+    name: str,
+    spec: InputSpec,
+    label_set: LabelSet,
+    provenance: dict[str, Any],
+    trained_on: pa.Table,
 ) -> Artifact:
     """Write a model into an existing, empty folder.
 
@@ -84,6 +108,7 @@ def save_artifact(
         spec: How images become its input.
         label_set: Its classes.
         provenance: What it was made of; versions and the time are added.
+        trained_on: Rows of `TRAINED_ON_SCHEMA`.
     """
     import keras
     import ray
@@ -103,6 +128,7 @@ def save_artifact(
         "digest": digest,
         "provenance": made,
     }
+    pq.write_table(trained_on, out / "trained_on.parquet")
     write_json(out / "artifact.json", description)
     return Artifact(out, name, spec, label_set, digest, made)
 

@@ -28,7 +28,7 @@ def run_job(ray_cluster: Cluster) -> RunJob:
         module = importlib.import_module(f"jobs.{name}")
         parser = argparse.ArgumentParser()
         module.add_arguments(parser)
-        args = parser.parse_args([str(word) for word in words])
+        args = parser.parse_intermixed_args([str(word) for word in words])
         args.verbose = False
         return int(module.run(args))
 

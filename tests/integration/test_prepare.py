@@ -25,19 +25,13 @@ def test_counts_add_up_and_reasons_are_given(images: Path, run_job: RunJob, tmp_
     shutil.copy(second, source / "nevus" / "contradiction.jpg")
     run_job("prepare", source, "--out", tmp_path / "data")
     summary = json.loads((tmp_path / "data" / "summary.json").read_text())
-    assert summary["quarantined"] == {
-        "duplicate": 1,
-        "empty": 1,
-        "label_conflict": 2,
-        "not_an_image": 1,
-        "truncated": 1,
-    }
+    assert summary["quarantined"] == {"unreadable": 3, "label_conflict": 2, "exact_duplicate": 1}
     assert summary["usable_images"] + sum(summary["quarantined"].values()) == summary["source_images"] == 185
     with (tmp_path / "data" / "quarantine.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
     assert all(row["message"] for row in rows)
-    assert {row["image_id"] for row in rows if row["reason"] == "label_conflict"} == {second.stem, "contradiction"}
+    assert {row["image_id"] for row in rows if row["finding"] == "label_conflict"} == {second.stem, "contradiction"}
     manifest = Manifest.read(tmp_path / "data")
     assert set(manifest.table["split"].to_pylist()) == {"train", "val", "test"}
 

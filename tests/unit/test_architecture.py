@@ -60,7 +60,7 @@ def test_one_function_decodes_for_training_scoring_and_serving() -> None:
     # Training, bulk scoring and the check of a source reach it through `Member.decode`.
     assert users == {"dermaray.data.archive", "dermaray.models.predictor", "serve.app"}
     members = {module_of(path) for path in FILES if "member.decode(" in path.read_text()}
-    assert members == {"dermaray.data.prepare", "dermaray.data.streams", "dermaray.models.bulk"}
+    assert members == {"dermaray.data.inspect", "dermaray.data.streams", "dermaray.models.bulk"}
     # Nobody opens an image in a way of his own.
     assert {module_of(path) for path in FILES if "Image.open" in path.read_text()} == {"dermaray.images.decode"}
 

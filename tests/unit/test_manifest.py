@@ -105,7 +105,7 @@ def test_a_manifest_of_another_version(tmp_path: Path) -> None:
     header = {"version": 99, "label_set": CUSTOM.to_dict(), "facts": {}}
     table = manifest().table.replace_schema_metadata({b"dermaray": json.dumps(header).encode()})
     pq.write_table(table, tmp_path / "manifest.parquet")
-    with pytest.raises(DataError, match="has manifest version 99; this dermaray reads 1"):
+    with pytest.raises(DataError, match="has manifest version 99; this dermaray reads 2"):
         Manifest.read(tmp_path)
 
 

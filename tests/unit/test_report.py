@@ -55,7 +55,7 @@ def test_the_folder_holds_metrics_plots_and_the_page(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "plots", "report.html"]
     assert sorted(p.name for p in (tmp_path / "plots").iterdir()) == PLOTS
     written = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
-    assert written == {"facts": FACTS, **metrics}
+    assert written == {"facts": FACTS, "warnings": [], **metrics}
     assert list(written["facts"]) == list(FACTS)
 
 

@@ -1,0 +1,60 @@
+"""A source and all that is known of it: read once, audited, compared with a reference."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dermaray.data.audit import Detection, detect
+from dermaray.data.inspect import Inspected, Progress, inspect_images
+from dermaray.data.reference import match_reference
+from dermaray.data.source import SourceImage
+from dermaray.data.tables import fill_in
+from dermaray.errors import LabelError
+from dermaray.labels import LabelSet
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A source and what is known of each of its images.
+
+    Attributes:
+        images: The images, with what the reference adds where the source is silent.
+        inspected: What reading them told.
+        classes: The class that the label set files each image's label under, or None where it knows none.
+        matched: What the reference tells of each, or None.
+        label_set: The classes.
+        detection: What is wrong with them.
+    """
+
+    images: Sequence[SourceImage]
+    inspected: Sequence[Inspected]
+    classes: Sequence[str | None]
+    matched: Sequence[SourceImage | None]
+    label_set: LabelSet
+    detection: Detection
+
+
+def examine(
+    images: Sequence[SourceImage], label_set: LabelSet, reference: Mapping[str, SourceImage], progress: Progress
+) -> Examined:
+    """Read every image on the connected Ray cluster and look for every finding.
+
+    Args:
+        images: What `read_source` found.
+        label_set: The classes.
+        reference: What `read_reference` found; empty for none.
+        progress: Called with the number of images read since the last call.
+    """
+    matched = match_reference(images, reference)
+    told = [fill_in(image, known) for image, known in zip(images, matched, strict=True)]
+    classes = [_class_of(image.label, label_set) for image in told]
+    inspected = inspect_images([image.uri for image in told], progress)
+    return Examined(told, inspected, classes, matched, label_set, detect(told, inspected, classes, matched))
+
+
+def _class_of(label: str | None, label_set: LabelSet) -> str | None:
+    if label is None:
+        return None
+    try:
+        return label_set.resolve(label)
+    except LabelError:
+        return None

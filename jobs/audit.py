@@ -1,0 +1,70 @@
+"""python -m jobs.audit MANIFEST|SOURCE --out DIR [--reference CSV ...]
+
+What is wrong with a data set, without changing it: `audit.json` and `audit.html`. Exit code 1 where something that
+belongs together is in two splits.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jobs.options import add_address, add_out, add_preparing, preparing
+
+LEAKS = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the job's arguments."""
+    parser.add_argument("data", help="a manifest, or a source as dermaray prepare takes it")
+    add_preparing(parser)
+    add_out(parser)
+    add_address(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the job and return its exit code."""
+    from cluster.runtime import check_lasting
+    from dermaray.data.formats import read_reference, read_source
+    from dermaray.data.gate import find_leaks
+    from dermaray.data.manifest import Manifest, is_manifest
+    from dermaray.files import atomic_directory, check_output
+    from jobs.console import say, tracked
+    from jobs.session import ray_session
+
+    check_lasting(args.out)
+    check_output(args.out, overwrite=args.overwrite)
+    config = preparing(args)
+    reference = read_reference(config.reference)
+    manifest = Manifest.read(Path(args.data)) if is_manifest(args.data) else None
+    images = manifest.source_images() if manifest else read_source(args.data)
+    with ray_session(args), atomic_directory(args.out, overwrite=args.overwrite) as out:
+        from dermaray.data.audit_report import audit_source, with_leaks, write_audit
+        from dermaray.data.prepare import choose_label_set
+
+        label_set = manifest.label_set if manifest else choose_label_set(images, config)
+        with tracked("Reading images", len(images)) as tracker:
+            audit = audit_source(images, label_set, reference, args.data, config, tracker.advance)
+        if manifest:
+            # Its own columns may know of a bond that its images no longer show.
+            audit = with_leaks(audit, find_leaks(manifest))
+        write_audit(out, audit)
+    return _report(audit, args.out, say)
+
+
+def _report(audit: dict[str, Any], out: Path, say: Callable[[str], None]) -> int:
+    for finding in audit["findings"]:
+        if finding["cases"]:
+            cases = f"{len(finding['cases']):,} cases, {finding['images']:,} images"
+            say(f"{finding['finding']}: {cases} ({finding['title'].lower()})")
+    leaks = audit["gate"]["leaks"]
+    say(f"{len(leaks):,} leaks between splits, such as {leaks[0]}" if leaks else "No leak between splits")
+    say(f"Audit: {out / 'audit.html'}")
+    return LEAKS if leaks else 0
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    sys.exit(run_job("audit"))

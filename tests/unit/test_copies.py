@@ -1,0 +1,37 @@
+import random
+
+import Augmentor
+import pytest
+from PIL import Image
+
+from dermaray.data.copies import parents_of
+from dermaray.data.synthetic import render_lesion
+
+UUID = "3f0c7c1e-58f8-4d53-8b0e-0d9f1f0a2b3c"
+
+
+def test_names_that_augmentor_writes_lead_to_their_parent(tmp_path) -> None:
+    Image.fromarray(render_lesion("nevus", 1, (60, 80))).save(tmp_path / "ISIC_0000139.jpg")
+    random.seed(0)
+    pipeline = Augmentor.Pipeline(str(tmp_path))
+    pipeline.flip_left_right(probability=1)
+    pipeline.sample(3, multi_threaded=False)
+    written = [path.stem for path in (tmp_path / "output").iterdir()]
+    assert len(written) == 3
+    assert parents_of(written) == ["ISIC_0000139"] * 3
+
+
+def test_a_copy_of_a_copy_leads_to_the_first_parent() -> None:
+    copy = f"nevus_original_ISIC_1.jpg_{UUID}"
+    assert parents_of([f"output_original_{copy}.jpg_{UUID}"]) == ["ISIC_1"]
+
+
+@pytest.mark.parametrize("copy", ["ISIC_1_rot90", "ISIC_1-flipped", "ISIC_1_aug_3", "ISIC_1_zoom_hflip"])
+def test_names_that_scripts_write_count_where_the_parent_is_there(copy: str) -> None:
+    assert parents_of([copy, "ISIC_1", "ISIC_2"]) == ["ISIC_1", "ISIC_1", None]
+    assert parents_of([copy, "ISIC_2"]) == [None, None]
+
+
+@pytest.mark.parametrize("name", ["ISIC_0000139", "ISIC_0000030_downsampled", "melanoma_original_3", "IMG_rotterdam"])
+def test_other_names_are_left_alone(name: str) -> None:
+    assert parents_of([name]) == [None]
