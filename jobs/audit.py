@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from dermaray.data.formats import read_reference, read_source
     from dermaray.data.gate import find_leaks
     from dermaray.data.manifest import Manifest, is_manifest
+    from dermaray.data.storage import absolute
     from dermaray.files import atomic_directory, check_output
     from jobs.console import say, tracked
     from jobs.session import ray_session
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
         label_set = manifest.label_set if manifest else choose_label_set(images, config)
         with tracked("Reading images", len(images)) as tracker:
-            audit = audit_source(images, label_set, reference, args.data, config, tracker.advance)
+            audit = audit_source(images, label_set, reference, absolute(args.data), config, tracker.advance)
         if manifest:
             # Its own columns may know of a bond that its images no longer show.
             audit = with_leaks(audit, find_leaks(manifest))

@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.runtime import check_lasting
     from dermaray.data.formats import read_reference, read_source
+    from dermaray.data.storage import absolute
     from dermaray.files import atomic_directory, check_output
     from jobs.console import say, tracked
     from jobs.session import ray_session
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
         label_set = choose_label_set(images, config)
         with tracked("Reading images", len(images)) as tracker:
-            summary = prepare(images, label_set, reference, args.source, config, out, tracker.advance)
+            summary = prepare(images, label_set, reference, absolute(args.source), config, out, tracker.advance)
     _report(summary, args.out, say)
     return 0
 

@@ -69,15 +69,17 @@ def detect(
         "patient": [image.patient_id for image in images],
         "duplicate cluster": clusters,
     }
+    groups = group_ids([image.image_id for image in images], bonds)
     findings: Findings = {
         **_single_findings(images, inspected, classes, matched),
         "label_conflict": _conflicts(clusters, classes),
         "augmented_copy": _copies(parents),
         "exact_duplicate": _exact(bonds["file"]),
         "near_duplicate": _near(clusters, inspected, pairs),
-        "split_leak": _split_leaks(bonds, images),
+        # A chain of bonds parts what no single one does: a lesion's other picture, copied to the other side.
+        "split_leak": _split_leaks({**bonds, "group": groups}, images),
     }
-    return Detection(findings, bonds, group_ids([image.image_id for image in images], bonds))
+    return Detection(findings, bonds, groups)
 
 
 def _single_findings(

@@ -114,6 +114,9 @@ def small_classes(classes: dict[str, dict[str, int]], checks: CheckConfig) -> li
     split = any(counts["test_groups"] for counts in classes.values())
     for name, counts in classes.items():
         learnt, measured = counts["train_groups"], counts["test_groups"]
+        if not counts["images"]:
+            cases.append(Case((), f"{name}: not one image"))
+            continue
         if learnt < checks.min_train_groups:
             cases.append(
                 Case((), f"{name}: {_groups(learnt)} in train; {checks.min_train_groups} are wanted to learn from")

@@ -66,6 +66,12 @@ def local_path(place: str | Path) -> Path | None:
     return Path(_locate(place)[1])
 
 
+def absolute(place: str) -> str:
+    """Return a place as it is found from any folder: a local path in full, a URI as it is."""
+    path = local_path(place)
+    return place if path is None else str(path.resolve())
+
+
 @dataclass(frozen=True)
 class Tree:
     """What lies below a folder or a prefix.

@@ -94,11 +94,7 @@ def prepared(dirty: Path, reference: Path, run_job: RunJob) -> Path:
 
 def test_every_kind_of_dirt_is_found(prepared: Path) -> None:
     found = findings(prepared)
-    assert found["exact_duplicate"] == [
-        ["Train_nevus_00", "twin"],
-        ["Train_nevus_01", "leaked"],
-        ["Train_melanoma_02", "doubted"],
-    ] or {tuple(case) for case in found["exact_duplicate"]} == {
+    assert {tuple(case) for case in found["exact_duplicate"]} == {
         ("Train_nevus_00", "twin"),
         ("Train_nevus_01", "leaked"),
         ("Train_melanoma_02", "doubted"),
@@ -113,7 +109,8 @@ def test_every_kind_of_dirt_is_found(prepared: Path) -> None:
         ("Train_nevus_01", "leaked"),
         ("Test_nevus_08", "Train_nevus_08"),
     }
-    assert len(found["small_class"]) == 6
+    # Three classes are too small on both sides; six of the label set are not there at all.
+    assert len(found["small_class"]) == 3 * 2 + 6
 
 
 def test_each_image_ends_in_the_manifest_or_the_quarantine(dirty: Path, prepared: Path) -> None:
@@ -230,7 +227,7 @@ def test_an_override_is_written_into_the_model_and_the_report(
     run_job("train", "--config", config, data, f"out={tmp_path / 'run'}", "--allow-leaks")
     leaks = open_artifact(tmp_path / "run").provenance["leaks"]
     assert leaks
-    assert leaks[0].startswith("parent SYNTH_")
+    assert "_original_SYNTH_" in leaks[0]
     words = ["evaluate", "--model", tmp_path / "run", "--data", case_study["data"], "--split", "val"]
     with pytest.raises(LeakError):
         run_job(*words, "--out", tmp_path / "report")
