@@ -60,7 +60,7 @@ def detect(
     """
     pairs = _near_pairs(inspected)
     clusters = _clusters(images, inspected, pairs)
-    parents = parents_of([stem_of(image) for image in images])
+    parents = _parents(images)
     bonds = {
         # Most telling first: what several of them hold together is told of under the first.
         "file": [seen.sha256 if seen.format else None for seen in inspected],
@@ -69,10 +69,11 @@ def detect(
         "patient": [image.patient_id for image in images],
         "duplicate cluster": clusters,
     }
-    groups = group_ids([image.image_id for image in images], bonds)
+    image_ids = [image.image_id for image in images]
+    groups = group_ids(image_ids, bonds)
     findings: Findings = {
         **_single_findings(images, inspected, classes, matched),
-        "label_conflict": _conflicts(clusters, classes),
+        "label_conflict": _conflicts(group_ids(image_ids, {"parent": parents, "cluster": clusters}), classes),
         "augmented_copy": _copies(parents),
         "exact_duplicate": _exact(bonds["file"]),
         "near_duplicate": _near(clusters, inspected, pairs),
@@ -140,9 +141,16 @@ def _clusters(images: Sequence[SourceImage], inspected: Sequence[Inspected], pai
     return [name[c] if size[c] > 1 else None for c in component]
 
 
-def _conflicts(clusters: Sequence[str | None], classes: Sequence[str | None]) -> list[Case]:
+def _parents(images: Sequence[SourceImage]) -> list[str | None]:
+    """Name the parent of every copy, and of the parent itself; the label before it tells like names apart."""
+    found = parents_of([image.label for image in images], [stem_of(image) for image in images])
+    return [parent and f"{image.label}/{parent}" for image, parent in zip(images, found, strict=True)]
+
+
+def _conflicts(pictures: Sequence[str], classes: Sequence[str | None]) -> list[Case]:
+    """Return the pictures, duplicates and augmented copies together, that have more than one class."""
     cases = []
-    for positions in members_of(clusters).values():
+    for positions in members_of(pictures).values():
         labels = {c for p in positions if (c := classes[p]) is not None}
         if len(labels) > 1:
             cases.append(Case(tuple(positions), " and ".join(sorted(labels))))

@@ -15,25 +15,32 @@ _BY_HAND = re.compile(rf"[_-](?:{'|'.join(_WORDS.split())})[a-z]*", re.IGNORECAS
 """What scripts append to a name: `ISIC_0000139_rot90.jpg`, `ISIC_0000139-aug-3.jpg`."""
 
 
-def parents_of(stems: Sequence[str]) -> list[str | None]:
-    """Return for each file name, without suffix, that of the image it belongs to as copy or as parent, or None.
+def parents_of(labels: Sequence[str | None], stems: Sequence[str]) -> list[str | None]:
+    """Return the name of the image that each belongs to as copy or as parent, or None.
 
     Augmentor's names are known by themselves; one that a script made counts only where the source has the parent too,
-    for other programs use such words in names of their own.
+    for other programs use such words in names of their own. Names mean something within one label: folders of
+    different classes may each have a `1.jpg`.
+
+    Args:
+        labels: One per image.
+        stems: Its file's name without folder and suffix.
     """
-    present = set(stems)
-    parents = [_parent(stem, present) for stem in stems]
-    known = {parent for parent in parents if parent is not None}
-    return [parent or (stem if stem in known else None) for stem, parent in zip(stems, parents, strict=True)]
+    files = list(zip(labels, stems, strict=True))
+    present = set(files)
+    parents = [_parent(label, stem, present) for label, stem in files]
+    known = {(label, parent) for label, parent in zip(labels, parents, strict=True) if parent is not None}
+    return [parent or (file[1] if file in known else None) for file, parent in zip(files, parents, strict=True)]
 
 
-def _parent(stem: str, present: set[str]) -> str | None:
+def _parent(label: str | None, stem: str, present: set[tuple[str | None, str]]) -> str | None:
     # Copies of copies lead to the first parent.
     if match := _AUGMENTOR.fullmatch(stem):
         parent = _without_suffix(match["parent"])
-        return _parent(parent, present) or parent
+        return _parent(label, parent, present) or parent
     for match in _BY_HAND.finditer(stem):
-        if (parent := stem[: match.start()]) in present:
+        parent = stem[: match.start()]
+        if (label, parent) in present:
             return parent
     return None
 

@@ -1,5 +1,7 @@
 """The gate: no training and no evaluation on splits that share a lesion, a patient, a picture or a parent image."""
 
+from collections.abc import Sequence
+
 from dermaray.data.groups import crossings
 from dermaray.data.manifest import Manifest
 from dermaray.errors import LeakError
@@ -41,9 +43,17 @@ def check_gate(manifest: Manifest, *, allow: bool = False) -> list[str]:
     """
     leaks = find_leaks(manifest)
     if leaks and not allow:
-        more = f"; and {len(leaks) - _NAMED:,} more" if len(leaks) > _NAMED else ""
+        named = _examples(leaks)
+        more = f"; and {len(leaks) - len(named):,} more" if len(leaks) > len(named) else ""
         raise LeakError(
             f"the splits of this manifest leak, so a figure measured on it would be an illusion. "
-            f"{'; '.join(leaks[:_NAMED])}{more}. Prepare the data again (dermaray prepare), or add --allow-leaks"
+            f"{'; '.join(named)}{more}. Prepare the data again (dermaray prepare), or add --allow-leaks"
         )
     return leaks
+
+
+def _examples(leaks: Sequence[str]) -> list[str]:
+    """Return a few leaks: one of each bond, then the first others."""
+    of_each = {next(bond for bond in _BONDS if leak.startswith(bond)): leak for leak in reversed(leaks)}
+    first = [leak for leak in leaks if leak in of_each.values()]
+    return [*first, *(leak for leak in leaks if leak not in first)][: max(_NAMED, len(first))]

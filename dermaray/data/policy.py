@@ -79,7 +79,9 @@ def _worth_keeping(finding: str, position: int, source: Examined) -> tuple[int, 
     """Return what orders images that show the same, the one to stay first: held out, then large, then as listed."""
     image, seen = source.images[position], source.inspected[position]
     # Of an original and its copies it is the original, wherever it lies.
-    copied = finding == "augmented_copy" and source.detection.bonds["parent"][position] != stem_of(image)
+    copied = (
+        finding == "augmented_copy" and source.detection.bonds["parent"][position] != f"{image.label}/{stem_of(image)}"
+    )
     return (copied, _HELD_OUT_FIRST[image.official_split], -seen.width * seen.height, position)
 
 

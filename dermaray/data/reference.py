@@ -20,7 +20,8 @@ def match_reference(images: Sequence[SourceImage], reference: Mapping[str, Sourc
     adds to some.
     """
     stems = [stem_of(image) for image in images]
-    return [_find(parent or stem, reference) for stem, parent in zip(stems, parents_of(stems), strict=True)]
+    parents = parents_of([image.label for image in images], stems)
+    return [_find(parent or stem, reference) for stem, parent in zip(stems, parents, strict=True)]
 
 
 def _find(name: str, reference: Mapping[str, SourceImage]) -> SourceImage | None:

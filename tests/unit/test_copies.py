@@ -7,6 +7,11 @@ from PIL import Image
 from dermaray.data.copies import parents_of
 from dermaray.data.synthetic import render_lesion
 
+
+def of_one_class(stems: list[str]) -> list[str | None]:
+    return parents_of(["nevus"] * len(stems), stems)
+
+
 UUID = "3f0c7c1e-58f8-4d53-8b0e-0d9f1f0a2b3c"
 
 
@@ -18,20 +23,25 @@ def test_names_that_augmentor_writes_lead_to_their_parent(tmp_path) -> None:
     pipeline.sample(3, multi_threaded=False)
     written = [path.stem for path in (tmp_path / "output").iterdir()]
     assert len(written) == 3
-    assert parents_of(written) == ["ISIC_0000139"] * 3
+    assert of_one_class(written) == ["ISIC_0000139"] * 3
 
 
 def test_a_copy_of_a_copy_leads_to_the_first_parent() -> None:
     copy = f"nevus_original_ISIC_1.jpg_{UUID}"
-    assert parents_of([f"output_original_{copy}.jpg_{UUID}"]) == ["ISIC_1"]
+    assert of_one_class([f"output_original_{copy}.jpg_{UUID}"]) == ["ISIC_1"]
 
 
 @pytest.mark.parametrize("copy", ["ISIC_1_rot90", "ISIC_1-flipped", "ISIC_1_aug_3", "ISIC_1_zoom_hflip"])
 def test_names_that_scripts_write_count_where_the_parent_is_there(copy: str) -> None:
-    assert parents_of([copy, "ISIC_1", "ISIC_2"]) == ["ISIC_1", "ISIC_1", None]
-    assert parents_of([copy, "ISIC_2"]) == [None, None]
+    assert of_one_class([copy, "ISIC_1", "ISIC_2"]) == ["ISIC_1", "ISIC_1", None]
+    assert of_one_class([copy, "ISIC_2"]) == [None, None]
 
 
 @pytest.mark.parametrize("name", ["ISIC_0000139", "ISIC_0000030_downsampled", "melanoma_original_3", "IMG_rotterdam"])
 def test_other_names_are_left_alone(name: str) -> None:
-    assert parents_of([name]) == [None]
+    assert of_one_class([name]) == [None]
+
+
+def test_one_name_in_two_classes_is_two_images() -> None:
+    stems = ["1", "1_rot90", "1", "2_rot90"]
+    assert parents_of(["nevus", "nevus", "melanoma", "melanoma"], stems) == ["1", "1", None, None]

@@ -53,13 +53,13 @@ def test_of_duplicates_the_one_held_out_stays_then_the_largest_then_the_first() 
 
 def test_of_copies_the_parent_stays_wherever_it_lies() -> None:
     found = {"augmented_copy": [Case((0, 1), "made from i1")]}
-    examined = source(found, [MEL] * 2, splits=["test", "train"], parents=["i1", "i1"])
+    examined = source(found, [MEL] * 2, splits=["test", "train"], parents=["melanoma/i1", "melanoma/i1"])
     assert fates(examined).usable() == [1]
 
 
 def test_one_copy_stays_where_there_is_no_parent() -> None:
     found = {"augmented_copy": [Case((0, 1), "made from gone")]}
-    assert fates(source(found, [MEL] * 2, parents=["gone", "gone"])).usable() == [0]
+    assert fates(source(found, [MEL] * 2, parents=["melanoma/gone", "melanoma/gone"])).usable() == [0]
 
 
 def test_the_training_side_of_a_leak_goes() -> None:
@@ -138,3 +138,13 @@ def test_what_default_policies_leave_passes_the_gate(
     bonds = {bond: [column[p] for p in kept] for bond, column in {**detection.bonds, "group": detection.groups}.items()}
     assert kept
     assert crossings(bonds, [splits[p] for p in kept]) == []
+
+
+def test_copies_of_a_contested_parent_go_with_it() -> None:
+    stems = ["a", "a_rot90", "b", "b_flip"]
+    labels, digests = [MEL, MEL, NV, NV], ["same", "1", "same", "2"]
+    images = [SourceImage(stem, f"/{stem}.jpg", label) for stem, label in zip(stems, labels, strict=True)]
+    inspected = [Inspected(digest, "JPEG", 9, 9, "", "", None, None) for digest in digests]
+    detection = detect(images, inspected, labels, [None] * 4)
+    examined = Examined(images, inspected, labels, [None] * 4, LABEL_SETS["kaggle9"], detection)
+    assert fates(examined).finding == ["label_conflict"] * 4
