@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format lock results clean
+.PHONY: help demo test lint types format lock results quality leakage clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,12 @@ lock: ## Pin every dependency anew (needs uv)
 
 results: $(READY) ## Make the figures of docs/results.md again (HAM10000 under DERMARAY_DATA; about half an hour on 2 cores)
 	benchmarks/ham10000.sh
+
+quality: $(READY) ## Make the tables of docs/data-quality.md again (about 2 minutes)
+	$(BIN)/python benchmarks/data_quality.py
+
+leakage: $(READY) ## Measure what a leak does to an accuracy, for docs/data-quality.md (about an hour on 2 cores)
+	$(BIN)/python benchmarks/leakage.py
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -6,10 +6,9 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-import jinja2
+from dermaray.pages import render_page
 
 CASES_SHOWN = 12
 IMAGES_SHOWN = 6
@@ -59,14 +58,12 @@ def render_audit(audit: dict[str, Any], thumbnails: dict[str, bytes]) -> str:
         thumbnails: JPEG bytes, about 160 pixels wide, by the uri of their image. `shown_uris` names those that the page
             has a place for; one that is not there becomes an empty box.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["number"] = _number
-    environment.filters["count"] = _count
-    source = files("dermaray.data").joinpath("audit.html").read_text(encoding="utf-8")
     applied = audit["usable"] is not None
     found = [finding for finding in audit["findings"] if finding["cases"]]
     unfound, unsought = _not_found(audit)
-    return environment.from_string(source).render(
+    return render_page(
+        "data/audit.html",
+        {"number": _number, "count": _count},
         audit=audit,
         applied=applied,
         verdict=_verdict(audit, found),

@@ -1,7 +1,5 @@
 """The gate: no training and no evaluation on splits that share a lesion, a patient, a picture or a parent image."""
 
-from collections.abc import Sequence
-
 from dermaray.data.groups import crossings
 from dermaray.data.manifest import Manifest
 from dermaray.errors import LeakError
@@ -16,7 +14,7 @@ _BONDS = {
 }
 """What binds images, most telling first, and the manifest's column for it."""
 
-_NAMED = 3
+_NAMED = 4
 
 
 def find_leaks(manifest: Manifest) -> list[str]:
@@ -43,17 +41,9 @@ def check_gate(manifest: Manifest, *, allow: bool = False) -> list[str]:
     """
     leaks = find_leaks(manifest)
     if leaks and not allow:
-        named = _examples(leaks)
-        more = f"; and {len(leaks) - len(named):,} more" if len(leaks) > len(named) else ""
+        more = f"; and {len(leaks) - _NAMED:,} more" if len(leaks) > _NAMED else ""
         raise LeakError(
             f"the splits of this manifest leak, so a figure measured on it would be an illusion. "
-            f"{'; '.join(named)}{more}. Prepare the data again (dermaray prepare), or add --allow-leaks"
+            f"{'; '.join(leaks[:_NAMED])}{more}. Prepare the data again (dermaray prepare), or add --allow-leaks"
         )
     return leaks
-
-
-def _examples(leaks: Sequence[str]) -> list[str]:
-    """Return a few leaks: one of each bond, then the first others."""
-    of_each = {next(bond for bond in _BONDS if leak.startswith(bond)): leak for leak in reversed(leaks)}
-    first = [leak for leak in leaks if leak in of_each.values()]
-    return [*first, *(leak for leak in leaks if leak not in first)][: max(_NAMED, len(first))]

@@ -54,7 +54,7 @@ def crossings(keys: Keys, splits: Sequence[str | None]) -> list[Crossing]:
     """Return what the splits part; an image without a split crosses nothing.
 
     Images that several bonds hold together (the copy of a file is also of its lesion) are told of once, under the bond
-    that comes first in `keys`.
+    that comes first in `keys`. The first of each bond comes first, so that the beginning shows all that is wrong.
     """
     found: dict[tuple[int, ...], Crossing] = {}
     for bond, column in keys.items():
@@ -62,7 +62,8 @@ def crossings(keys: Keys, splits: Sequence[str | None]) -> list[Crossing]:
             positions = tuple(members)
             if len({splits[p] for p in positions} - {None}) > 1:
                 found.setdefault(positions, Crossing(bond, key, positions))
-    return list(found.values())
+    first = {crossing.bond: crossing for crossing in reversed(found.values())}
+    return sorted(found.values(), key=lambda crossing: crossing is not first[crossing.bond])
 
 
 def _edges(column: Sequence[str | None]) -> Iterable[tuple[int, int]]:

@@ -3,17 +3,15 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from dermaray.errors import OutputError
 from dermaray.evaluation.metrics import FloatArray, IntArray, check_predictions
 from dermaray.evaluation.plots import plot_confusion_matrix, plot_recall, plot_roc_curves
 from dermaray.files import write_json
 from dermaray.labels import LabelSet
+from dermaray.pages import render_page
 
 # For each plot its title, what it shows, and what is added where the label set knows malignant classes.
 _CAPTIONS = {
@@ -102,11 +100,9 @@ def _render(
     warnings: Sequence[str],
     plots: dict[str, bytes],
 ) -> str:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["percent"] = _percent
-    environment.filters["auc"] = _decimal
-    source = files("dermaray.evaluation").joinpath("report.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
+    return render_page(
+        "evaluation/report.html",
+        {"percent": _percent, "auc": _decimal},
         metrics=metrics,
         facts=facts,
         warnings=warnings,

@@ -45,9 +45,9 @@ def test_folds_are_sides_as_well() -> None:
     assert find_leaks(folds) == ["lesion X: i0 in fold 0, i1 in fold 1"]
 
 
-def test_three_leaks_are_named_and_the_others_counted() -> None:
+def test_four_leaks_are_named_and_the_others_counted() -> None:
     rows = [{"lesion_id": f"L{n}", "split": s} for n in range(1_005) for s in ("train", "test")]
-    with pytest.raises(LeakError, match=r"L0: .*; lesion L1: .*; lesion L2: .*; and 1,002 more"):
+    with pytest.raises(LeakError, match=r"L0: .*; lesion L1: .*; lesion L2: .*; lesion L3: .*; and 1,001 more"):
         check_gate(manifest(*rows))
 
 

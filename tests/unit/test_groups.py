@@ -36,3 +36,8 @@ def test_what_several_bonds_hold_together_is_told_once() -> None:
 
 def test_an_image_without_a_split_crosses_nothing() -> None:
     assert crossings({"lesion": ["L1", "L1"]}, ["train", None]) == []
+
+
+def test_the_first_of_each_bond_comes_first() -> None:
+    bonds = {"lesion": ["A", "A", "B", "B", None, None], "patient": [None, None, None, None, "P", "P"]}
+    assert [c.key for c in crossings(bonds, ["train", "val"] * 3)] == ["A", "P", "B"]
