@@ -89,6 +89,9 @@ _POSSIBLY: dict[str, frozenset[str]] = {
 }
 """What a code may have been used for besides: enough to doubt a contradiction, not enough to deny it."""
 
+GRADES = frozenset({"BENIGN", "MALIGNANT", "INDETERMINATE"})
+"""Codes that say how bad a lesion is, and not what."""
+
 RESERVED_NAMES = frozenset(
     {"image_id", "uri", "status", "reason", "message", "width", "height"}
     | {"label", "melanoma_probability", "model", "model_digest"}
@@ -301,11 +304,13 @@ def find_label_set(labels: Iterable[str], name: str | None = None) -> LabelSet:
         return max(fitting, key=lambda s: (len(spelled & _words(s)), _words(s) <= spelled))
     if reserved := sorted(RESERVED_NAMES & set(found)):
         raise LabelError(f"a class cannot be called {reserved[0]!r}: scores have a column of that name. Rename it")
-    codes = {label: diagnosis_code(label) for label in found}
+    # `Nevus` and `nevus` are one class, named by the first.
+    classes = sorted({normalise(label): label for label in reversed(found)}.values())
+    codes = {label: diagnosis_code(label) for label in classes}
     melanomas = [label for label, code in codes.items() if code == "MEL"]
     return LabelSet(
         "custom",
-        tuple(found),
+        tuple(classes),
         frozenset(label for label, code in codes.items() if code in MALIGNANT_CODES),
         # Of `melanoma in situ` and `melanoma invasive`, neither is melanoma.
         melanomas[0] if len(melanomas) == 1 else None,

@@ -37,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `dermaray JOB ...` and return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    """Run `dermaray JOB ...`; return 0, 2 for a user's mistake, 3 for leaks that were found, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in JOBS:
         return run_job(words[0], words[1:])

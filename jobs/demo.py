@@ -163,7 +163,7 @@ class _Demo:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    from dermaray.data.formats import is_image_name
+    from dermaray.data.source import is_image_name
 
     return sorted(path for path in folder.rglob("*") if path.is_file() and is_image_name(path))
 

@@ -40,6 +40,7 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
 
 def add_preparing(parser: argparse.ArgumentParser) -> None:
     """Add what a `PrepareConfig` is made of; `preparing` makes it."""
+    add_comparing(parser)
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -47,8 +48,12 @@ def add_preparing(parser: argparse.ArgumentParser) -> None:
         help="change one key: policies.near_duplicate=drop splits.folds=5 (see configs/prepare.yaml)",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file, as configs/prepare.yaml")
-    parser.add_argument("--labels", choices=list(LABEL_SETS), help="the label set (default: the one that fits)")
     parser.add_argument("--seed", type=seed, help="decides which images go to which split (default: 0)")
+
+
+def add_comparing(parser: argparse.ArgumentParser) -> None:
+    """Add `--labels` and `--reference`: what labels mean, and what they are compared with."""
+    parser.add_argument("--labels", choices=list(LABEL_SETS), help="the label set (default: the one that fits)")
     parser.add_argument(
         "--reference",
         action="append",

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.runtime import check_lasting
+    from dermaray.data.classes import check_classes, choose_label_set
     from dermaray.data.formats import read_reference, read_source
     from dermaray.data.storage import absolute
     from dermaray.files import atomic_directory, check_output
@@ -34,12 +35,15 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.out, overwrite=args.overwrite)
     config = preparing(args)
     images, reference = read_source(args.source), read_reference(config.reference)
+    label_set = choose_label_set(images, config.labels)
+    check_classes(images, label_set, config)
     with ray_session(args), atomic_directory(args.out, overwrite=args.overwrite) as out:
-        from dermaray.data.prepare import choose_label_set, prepare
+        from dermaray.data.prepare import prepare
 
-        label_set = choose_label_set(images, config)
         with tracked("Reading images", len(images)) as tracker:
             summary = prepare(images, label_set, reference, absolute(args.source), config, out, tracker.advance)
+    if config.reference:
+        say(f"Compared with the reference: {summary['reference_images']:,} images")
     _report(summary, args.out, say)
     return 0
 

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(config.out)
     check_lasting(out)
     check_output(out, overwrite=args.overwrite)
-    manifest = Manifest.read(Path(config.data.manifest))
+    manifest = Manifest.read(Path(config.data.manifest)).for_fold(config.data.fold)
     leaks = check_gate(manifest, allow=args.allow_leaks)
     scaling = config.scaling
     with ray_session(args) as cluster:

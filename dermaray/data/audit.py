@@ -11,7 +11,7 @@ from dermaray.data.duplicates import Pairs, near_duplicates
 from dermaray.data.findings import Case, Findings
 from dermaray.data.groups import Keys, components, crossings, group_ids, members_of
 from dermaray.data.inspect import Inspected
-from dermaray.data.reference import contradiction, stem_of
+from dermaray.data.reference import contradicts, stem_of
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import name_of
 from dermaray.images.fingerprint import FINGERPRINT_SPEC, ORIENTATIONS
@@ -29,24 +29,59 @@ _FORMAT_OF_SUFFIX = {
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """Which images show one picture, whatever their files are called.
+
+    Attributes:
+        files: SHA-256 of every image that can be decoded, else None: a saved error page is no picture.
+        parents: For an augmented copy and its parent, label and name of the parent; the label tells like names apart.
+        copies: Whether each image is an augmented copy.
+        clusters: Name of the picture of every image that is there more than once, byte for byte or nearly; else None.
+        near: Pairs of near duplicates, one image standing for all with its bytes.
+        shown: Name of the picture of every image, copies and duplicates together.
+    """
+
+    files: list[str | None]
+    parents: list[str | None]
+    copies: list[bool]
+    clusters: list[str | None]
+    near: Pairs
+    shown: list[str]
+
+
+@dataclass(frozen=True)
 class Detection:
     """What was found, and what belongs together.
 
     Attributes:
         findings: All kinds but `small_class`, which depends on the splits that are made.
-        bonds: What binds images: `file`, `parent`, `lesion`, `patient`, `duplicate cluster`; see `Keys`.
-        groups: Per image the group that no split may part: all that the bonds connect, through images that cannot be
-            used as well.
+        pictures: Which images show one picture.
+        groups: Per image the group that no split may part: all that lesions, patients and pictures connect, images
+            that cannot be used among them.
     """
 
     findings: Findings
-    bonds: Keys
+    pictures: Pictures
     groups: list[str]
+
+
+def find_pictures(images: Sequence[SourceImage], inspected: Sequence[Inspected]) -> Pictures:
+    """Find which images show one picture."""
+    image_ids, stems = [image.image_id for image in images], [stem_of(image) for image in images]
+    files = [seen.sha256 if seen.format else None for seen in inspected]
+    near = _near_pairs(inspected)
+    clusters = _clusters(image_ids, files, near)
+    found = parents_of([image.label for image in images], stems)
+    parents = [parent and f"{image.label}/{parent}" for image, parent in zip(images, found, strict=True)]
+    copies = [parent not in (None, stem) for parent, stem in zip(found, stems, strict=True)]
+    shown = group_ids(image_ids, {"parent": parents, "cluster": clusters})
+    return Pictures(files, parents, copies, clusters, near, shown)
 
 
 def detect(
     images: Sequence[SourceImage],
     inspected: Sequence[Inspected],
+    pictures: Pictures,
     classes: Sequence[str | None],
     matched: Sequence[SourceImage | None],
 ) -> Detection:
@@ -55,32 +90,29 @@ def detect(
     Args:
         images: The source.
         inspected: What reading them told.
+        pictures: Which of them show one picture.
         classes: The class that the label set files each image's label under, or None where it knows none.
         matched: What a reference tells of each image, or None.
     """
-    pairs = _near_pairs(inspected)
-    clusters = _clusters(images, inspected, pairs)
-    parents = _parents(images)
     bonds = {
         # Most telling first: what several of them hold together is told of under the first.
-        "file": [seen.sha256 if seen.format else None for seen in inspected],
-        "parent": parents,
+        "file": pictures.files,
+        "parent": pictures.parents,
         "lesion": [image.lesion_id for image in images],
         "patient": [image.patient_id for image in images],
-        "duplicate cluster": clusters,
+        "duplicate cluster": pictures.clusters,
     }
-    image_ids = [image.image_id for image in images]
-    groups = group_ids(image_ids, bonds)
+    groups = group_ids([image.image_id for image in images], bonds)
     findings: Findings = {
         **_single_findings(images, inspected, classes, matched),
-        "label_conflict": _conflicts(group_ids(image_ids, {"parent": parents, "cluster": clusters}), classes),
-        "augmented_copy": _copies(parents),
-        "exact_duplicate": _exact(bonds["file"]),
-        "near_duplicate": _near(clusters, inspected, pairs),
+        "label_conflict": _conflicts(pictures.shown, classes),
+        "augmented_copy": _copies(pictures.parents),
+        "exact_duplicate": _exact(pictures.files),
+        "near_duplicate": _near(pictures),
         # A chain of bonds parts what no single one does: a lesion's other picture, copied to the other side.
         "split_leak": _split_leaks({**bonds, "group": groups}, images),
     }
-    return Detection(findings, bonds, groups)
+    return Detection(findings, pictures, groups)
 
 
 def _single_findings(
@@ -98,6 +130,10 @@ def _single_findings(
         label = images[i].label
         return f"label {label!r}" if label is not None and classes[i] is None else None
 
+    def contradiction(i: int) -> str | None:
+        label, known = images[i].label, matched[i]
+        return f"{label} here, {known.label} in the reference" if known and contradicts(label, known) else None
+
     return {
         "missing_image": each(lambda i: None if images[i].uri else "there is no such file"),
         "unlabelled": each(lambda i: None if images[i].label is not None else "the source gives no label"),
@@ -105,7 +141,7 @@ def _single_findings(
         "unreadable": each(lambda i: inspected[i].problem if images[i].uri else None),
         "wrong_type": each(lambda i: _wrong_type(images[i], inspected[i])),
         "unlike_dermoscopy": each(lambda i: inspected[i].unlike),
-        "reference_contradiction": each(lambda i: contradiction(images[i], matched[i])),
+        "reference_contradiction": each(contradiction),
     }
 
 
@@ -128,23 +164,16 @@ def _near_pairs(inspected: Sequence[Inspected]) -> Pairs:
     return near_duplicates(hashes, thumbnails).at(where)
 
 
-def _clusters(images: Sequence[SourceImage], inspected: Sequence[Inspected], pairs: Pairs) -> list[str | None]:
+def _clusters(image_ids: Sequence[str], files: Sequence[str | None], near: Pairs) -> list[str | None]:
     """Name the picture of every image that is there more than once, after the first image that shows it."""
-    same_bytes = members_of([seen.sha256 or None for seen in inspected]).values()
-    edges = [(positions[0], other) for positions in same_bytes for other in positions[1:]]
-    edges += zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
-    component = components(len(images), edges)
+    edges = [(positions[0], other) for positions in members_of(files).values() for other in positions[1:]]
+    edges += zip(near.first.tolist(), near.second.tolist(), strict=True)
+    component = components(len(image_ids), edges)
     size = Counter(component)
     name: dict[int, str] = {}
-    for image, c in zip(images, component, strict=True):
-        name[c] = min(name.get(c, image.image_id), image.image_id)
+    for image_id, c in zip(image_ids, component, strict=True):
+        name[c] = min(name.get(c, image_id), image_id)
     return [name[c] if size[c] > 1 else None for c in component]
-
-
-def _parents(images: Sequence[SourceImage]) -> list[str | None]:
-    """Name the parent of every copy, and of the parent itself; the label before it tells like names apart."""
-    found = parents_of([image.label for image in images], [stem_of(image) for image in images])
-    return [parent and f"{image.label}/{parent}" for image, parent in zip(images, found, strict=True)]
 
 
 def _conflicts(pictures: Sequence[str], classes: Sequence[str | None]) -> list[Case]:
@@ -167,14 +196,14 @@ def _exact(digests: Sequence[str | None]) -> list[Case]:
     return [Case(tuple(positions), f"SHA-256 {sha256[:16]}") for sha256, positions in found if len(positions) > 1]
 
 
-def _near(clusters: Sequence[str | None], inspected: Sequence[Inspected], pairs: Pairs) -> list[Case]:
+def _near(pictures: Pictures) -> list[Case]:
     similarity: dict[str | None, list[float]] = {}
-    for first, value in zip(pairs.first.tolist(), pairs.similarity.tolist(), strict=True):
-        similarity.setdefault(clusters[first], []).append(value)
+    for first, value in zip(pictures.near.first.tolist(), pictures.near.similarity.tolist(), strict=True):
+        similarity.setdefault(pictures.clusters[first], []).append(value)
     cases = []
-    for cluster, positions in members_of(clusters).items():
+    for cluster, positions in members_of(pictures.clusters).items():
         if cluster in similarity:
-            different = len({inspected[p].sha256 for p in positions})
+            different = len({pictures.files[p] for p in positions})
             detail = f"{different} versions of one picture, similarity {min(similarity[cluster]):.3f} or more"
             cases.append(Case(tuple(positions), detail))
     return cases

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dermaray.data.manifest import SPLITS, is_manifest
 from dermaray.pages import render_page
 
 CASES_SHOWN = 12
 IMAGES_SHOWN = 6
 _LEAKS_SHOWN = 5
 _SIZES_SHOWN = 8
-_SPLITS = ("train", "val", "test")
 
 # What stands in the place of an image that there is no thumbnail of.
 _PLACEHOLDERS = {"missing_image": "no file", "unreadable": "cannot be read"}
@@ -73,9 +73,9 @@ def render_audit(audit: dict[str, Any], thumbnails: dict[str, bytes]) -> str:
         unsought=unsought,
         placeholders=_PLACEHOLDERS,
         disputed=_DISPUTED,
-        split_names=_SPLITS if _has_splits(audit) else (),
+        split_names=SPLITS if _has_splits(audit) else (),
         largest=max((row["images"] for row in audit["classes"].values()), default=0),
-        totals={key: _total(audit, key) for key in ("images", *_SPLITS)},
+        totals={key: _total(audit, key) for key in ("images", *SPLITS)},
         sizes=_sizes(audit["sizes"]),
         command=f"dermaray prepare {_as_argument(audit['source'])} --out DIR policies.near_duplicate=drop",
     )
@@ -121,7 +121,7 @@ def _not_found(audit: dict[str, Any]) -> tuple[list[str], list[str]]:
     unsought: list[str] = []
     for finding in audit["findings"]:
         if not finding["cases"]:
-            blind = finding["finding"] == "reference_contradiction" and not audit["reference"]
+            blind = finding["finding"] == "reference_contradiction" and not audit["reference_images"]
             (unsought if blind else unfound).append(finding["title"])
     return unfound, unsought
 
@@ -208,7 +208,7 @@ def _whereabouts(uri: str, source: str, image_id: str) -> str:
 
 def _as_argument(source: str) -> str:
     # What was audited may be a manifest, and only the source that it was made of can be prepared again.
-    return "SOURCE" if source.endswith(".parquet") else shlex.quote(source)
+    return "SOURCE" if is_manifest(source) else shlex.quote(source)
 
 
 def _sizes(sizes: dict[str, int]) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _sizes(sizes: dict[str, int]) -> dict[str, Any]:
 
 
 def _has_splits(audit: dict[str, Any]) -> bool:
-    return any(_total(audit, split) for split in _SPLITS)
+    return any(_total(audit, split) for split in SPLITS)
 
 
 def _total(audit: dict[str, Any], key: str) -> int:

@@ -48,6 +48,7 @@ def describe_audit(
     return {
         "source": where,
         "reference": list(config.reference),
+        "reference_images": sum(known is not None and known.label is not None for known in source.matched),
         "label_set": source.label_set.name,
         "images": len(source.images),
         "usable": len(counted) if fates else None,
@@ -85,7 +86,7 @@ def audit_source(
 def with_leaks(audit: dict[str, Any], leaks: Sequence[str]) -> dict[str, Any]:
     """Return an audit with further leaks."""
     known = audit["gate"]["leaks"]
-    told = [*known, *(leak for leak in leaks if leak not in known)]
+    told = list(dict.fromkeys([*known, *leaks]))
     return {**audit, "gate": {"passes": not told, "leaks": told}}
 
 
@@ -170,7 +171,7 @@ def _finding(
 ) -> dict[str, Any]:
     positions = {p for case in cases for p in case.positions}
     aside = [p for p in positions if fates and fates.finding[p] == kind]
-    relabelled = [p for p in positions if fates and fates.relabelled.get(p) == kind]
+    relabelled = [p for p in positions if fates and fates.finding[p] is None and fates.relabelled.get(p) == kind]
     return {
         "finding": kind,
         "title": KINDS[kind].title,

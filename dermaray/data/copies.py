@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from dermaray.data.formats import IMAGE_SUFFIXES
+from dermaray.data.source import IMAGE_SUFFIXES
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dermaray.data.audit import Detection, detect
+from dermaray.data.audit import Detection, detect, find_pictures
+from dermaray.data.classes import class_of
 from dermaray.data.inspect import Inspected, Progress, inspect_images
-from dermaray.data.reference import match_reference
+from dermaray.data.reference import match_reference, spread_reference
 from dermaray.data.source import SourceImage
 from dermaray.data.tables import fill_in
-from dermaray.errors import LabelError
 from dermaray.labels import LabelSet
 
 
@@ -44,17 +44,27 @@ def examine(
         reference: What `read_reference` found; empty for none.
         progress: Called with the number of images read since the last call.
     """
-    matched = match_reference(images, reference)
+    inspected = inspect_images([image.uri for image in images], progress)
+    return assess(images, inspected, label_set, reference)
+
+
+def assess(
+    images: Sequence[SourceImage],
+    inspected: Sequence[Inspected],
+    label_set: LabelSet,
+    reference: Mapping[str, SourceImage],
+) -> Examined:
+    """Look for every finding in images that were read.
+
+    Args:
+        images: What `read_source` found.
+        inspected: What reading them told.
+        label_set: The classes.
+        reference: What `read_reference` found; empty for none.
+    """
+    pictures = find_pictures(images, inspected)
+    matched = spread_reference(match_reference(images, reference), pictures.shown)
     told = [fill_in(image, known) for image, known in zip(images, matched, strict=True)]
-    classes = [_class_of(image.label, label_set) for image in told]
-    inspected = inspect_images([image.uri for image in told], progress)
-    return Examined(told, inspected, classes, matched, label_set, detect(told, inspected, classes, matched))
-
-
-def _class_of(label: str | None, label_set: LabelSet) -> str | None:
-    if label is None:
-        return None
-    try:
-        return label_set.resolve(label)
-    except LabelError:
-        return None
+    classes = [class_of(image.label, label_set) for image in told]
+    detection = detect(told, inspected, pictures, classes, matched)
+    return Examined(told, inspected, classes, matched, label_set, detection)

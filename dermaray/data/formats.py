@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dermaray.data.readers import find_tables, read_images
-from dermaray.data.source import IMAGE_SUFFIXES, SourceImage, is_image_name
+from dermaray.data.source import SourceImage
 from dermaray.data.storage import list_tree, local_path
 from dermaray.data.tables import KNOWN_FORMS, merge, read_table
 from dermaray.errors import DataError
-
-__all__ = ["IMAGE_SUFFIXES", "SourceImage", "is_image_name", "read_reference", "read_source"]
 
 
 def read_source(source: str | Path) -> list[SourceImage]:
@@ -17,10 +15,11 @@ def read_source(source: str | Path) -> list[SourceImage]:
 
     Args:
         source: A local folder or the URI of a prefix in an object store (see `dermaray.data.storage`), of one of two
-            kinds. Class folders, one level deeper under `Train`, `Val` and `Test` where it has those; a CSV of metadata
-            beside them adds what it knows. Or images anywhere below it, with CSVs that give their labels, in the folder
-            itself or one level below: those of HAM10000, of the ISIC challenges of 2016 to 2020, or the `metadata.csv`
-            that the ISIC archive's own downloader writes (see `dermaray.data.tables`).
+            kinds. Class folders, one level deeper under `Train`, `Val` and `Test` where it has those; a CSV beside them
+            adds what else it knows. Or images anywhere below it, in `Train`, `Val` and `Test` where it has those, with
+            CSVs that give their labels, in the folder itself or one level below: those of HAM10000, of the ISIC
+            challenges of 2016 to 2020, or the `metadata.csv` that the ISIC archive's own downloader writes (see
+            `dermaray.data.tables`).
 
     Returns:
         One per image. A row of a CSV belongs to the file of that name, or of that name with `_downsampled` after it. A
@@ -65,7 +64,8 @@ def read_reference(paths: Sequence[str]) -> dict[str, SourceImage]:
             table = read_table(path)
             found = [table] if table else []
         elif folder is not None and not folder.is_dir():
-            raise DataError(f"{folder} is no folder and no .csv. A CSV with ground truth, or a folder of them, is")
+            what = "is neither" if folder.exists() else "does not exist"
+            raise DataError(f"{folder} {what}. A CSV with ground truth, or a folder of them, was expected")
         else:
             found = find_tables(list_tree(path))
         if not found:

@@ -92,8 +92,24 @@ class Manifest:
         if not rows.num_rows:
             sizes = Counter(self.table["split"].to_pylist())
             there = ", ".join(f"{name} ({sizes[name]})" for name in SPLITS if sizes[name])
-            raise DataError(f"split {split!r} of the manifest holds no image. It has: {there}")
+            folds = "; and folds, of which one becomes val: --fold I" if self.folds and "fold" not in self.facts else ""
+            raise DataError(f"split {split!r} of the manifest holds no image. It has: {there}{folds}")
         return rows
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds that the data set was split into; empty where there is a val split instead."""
+        return sorted(set(self.table["fold"].to_pylist()) - {None})
+
+    def for_fold(self, fold: int | None) -> "Manifest":
+        """Return `fold(fold)`, or the manifest itself where neither a fold is asked for nor there are any.
+
+        Raises:
+            DataError: See `fold`; or the data set has folds and none is named.
+        """
+        if fold is None and self.folds:
+            raise DataError(f"data.fold must name the fold to validate on, 0 to {self.folds[-1]}. Received: null")
+        return self if fold is None else self.fold(fold)
 
     def fold(self, fold: int) -> "Manifest":
         """Return the manifest with one fold as `val` and the others as `train`; `test` stays.
@@ -101,17 +117,17 @@ class Manifest:
         Raises:
             DataError: The data set was not split into folds, or has no such fold.
         """
-        folds = self.table["fold"].to_pylist()
-        known = sorted({f for f in folds if f is not None})
+        known = self.folds
         if not known:
             raise DataError("the manifest has no folds. Make some with: dermaray prepare SOURCE splits.folds=5")
         if fold not in known:
             raise DataError(f"the manifest has the folds {known[0]} to {known[-1]}. Received: {fold}")
+        folds = self.table["fold"].to_pylist()
         splits = self.table["split"].to_pylist()
         chosen = [s if f is None else "val" if f == fold else "train" for s, f in zip(splits, folds, strict=True)]
         position = self.table.schema.get_field_index("split")
         table = self.table.set_column(position, SCHEMA.field("split"), pa.array(chosen, pa.string()))
-        return Manifest(table, self.label_set, {**self.facts, "fold": fold})
+        return Manifest(table, self.label_set, {**self.facts, "fold": fold, "unfolded_digest": self.digest})
 
     def source_images(self) -> list[SourceImage]:
         """Return the rows as the images of a source that is split already, to be audited again."""
@@ -145,7 +161,8 @@ class Manifest:
         except (pa.ArrowException, OSError, KeyError, ValueError):
             raise DataError(f"{path} is no manifest. Make one with: dermaray prepare SOURCE --out DIR") from None
         if header.get("version") != _VERSION:
-            raise DataError(f"{path} has manifest version {header.get('version')}; this dermaray reads {_VERSION}")
+            version = header.get("version")
+            raise DataError(f"{path} has manifest version {version}; this dermaray reads {_VERSION}. Prepare it again")
         manifest = cls(table, LabelSet.from_dict(header["label_set"]), header["facts"])
         manifest._check(path)
         return manifest
@@ -154,6 +171,11 @@ class Manifest:
         missing = [name for name in SCHEMA.names if name not in self.table.schema.names]
         if missing:
             raise DataError(f"{path} lacks the column {missing[0]!r}. A manifest has: {', '.join(SCHEMA.names)}")
+        if empty := [field.name for field in SCHEMA if not field.nullable and self.table[field.name].null_count]:
+            raise DataError(f"{path}: {empty[0]} is missing for {self.table[empty[0]].null_count} images")
+        twice = [name for name, times in Counter(self.table["image_id"].to_pylist()).items() if times > 1]
+        if twice:
+            raise DataError(f"{path}: image_id {twice[0]!r} is there more than once")
         for column, allowed in (("label", self.label_set.classes), ("split", SPLITS)):
             strange = sorted(set(self.table[column].to_pylist()) - set(allowed))
             if strange:

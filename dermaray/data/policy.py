@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dermaray.data.examine import Examined
-from dermaray.data.findings import KINDS, Case, Policies
-from dermaray.data.reference import settled_class, stem_of
-from dermaray.data.source import SourceImage
+from dermaray.data.findings import KINDS, Policies
+from dermaray.data.reference import contradicts, settled_class
 from dermaray.errors import DataError
 
-_ONE_STAYS = ("exact_duplicate", "near_duplicate", "augmented_copy")
 _HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2, None: 3}
 _NAMED = 3
 
@@ -49,13 +47,13 @@ def apply_policies(source: Examined, policies: Policies) -> Fates:
     count = len(source.images)
     fates = Fates(list(source.classes), [None] * count, [""] * count)
     for finding in KINDS:
-        policy, cases = policies.of(finding), source.detection.findings.get(finding, ())
+        policy = policies.of(finding)
         if policy == "keep":
             continue
-        if policy == "fail" and cases:
-            raise DataError(_refusal(finding, cases, source.images))
-        for case in cases:
+        for case in source.detection.findings.get(finding, ()):
             concerned = _concerned(finding, [p for p in case.positions if fates.finding[p] is None], source, fates)
+            if concerned and policy == "fail":
+                raise DataError(_refusal(finding, source))
             if policy == "relabel":
                 _relabel(concerned, finding, case.detail, source, fates)
             else:
@@ -64,41 +62,54 @@ def apply_policies(source: Examined, policies: Policies) -> Fates:
 
 
 def _concerned(finding: str, left: list[int], source: Examined, fates: Fates) -> list[int]:
-    """Return which images a policy acts on, of those of a case that are left."""
-    if finding in _ONE_STAYS:
-        return sorted(left, key=lambda p: _worth_keeping(finding, p, source))[1:]
+    """Return which images a policy acts on, of those of a case that are left: what went before may have settled it."""
+    classes = fates.classes
     if finding == "label_conflict":
-        return left if len({fates.classes[p] for p in left}) > 1 else []
+        return left if len({classes[p] for p in left}) > 1 else []
+    if finding == "reference_contradiction":
+        return [p for p in left if contradicts(classes[p], source.matched[p])]
+    if finding == "augmented_copy":
+        # Of a parent that is not there the first copy stands for it.
+        copies = [p for p in left if source.detection.pictures.copies[p]]
+        return copies if len(copies) < len(left) else _all_but_one(copies, source)
+    if finding in ("exact_duplicate", "near_duplicate"):
+        # A conflict of labels was settled before, or is to be kept.
+        return [
+            p for c in {classes[p] for p in left} for p in _all_but_one([q for q in left if classes[q] == c], source)
+        ]
     if finding == "split_leak":
         sides = {p: _HELD_OUT_FIRST[source.images[p].official_split] for p in left}
         return [p for p in left if sides[p] > min(sides.values())]
     return left
 
 
-def _worth_keeping(finding: str, position: int, source: Examined) -> tuple[int, ...]:
-    """Return what orders images that show the same, the one to stay first: held out, then large, then as listed."""
-    image, seen = source.images[position], source.inspected[position]
-    # Of an original and its copies it is the original, wherever it lies.
-    copied = (
-        finding == "augmented_copy" and source.detection.bonds["parent"][position] != f"{image.label}/{stem_of(image)}"
-    )
-    return (copied, _HELD_OUT_FIRST[image.official_split], -seen.width * seen.height, position)
+def _all_but_one(positions: Sequence[int], source: Examined) -> list[int]:
+    """Return images that show the same without the one to stay: held out, then large, then as listed."""
+
+    def worth(p: int) -> tuple[int, ...]:
+        seen = source.inspected[p]
+        return (_HELD_OUT_FIRST[source.images[p].official_split], -seen.width * seen.height, p)
+
+    return sorted(positions, key=worth)[1:]
 
 
 def _relabel(positions: Sequence[int], finding: str, detail: str, source: Examined, fates: Fates) -> None:
-    """Give images the reference's label; put aside those for which it settles nothing."""
-    disputed = [c for p in positions if (c := fates.classes[p]) is not None]
+    """Give the images of a case, all of one picture, the reference's label; put them aside if it settles nothing."""
+    disputed = [c for p in positions if (c := fates.classes[p]) is not None] if finding == "label_conflict" else []
+    settled = {settled_class(source.matched[p], source.label_set, disputed) for p in positions}
+    label = settled.pop() if len(settled) == 1 else None
+    if label is None:
+        fates.put_aside(positions, finding, f"{detail}; the reference does not settle it")
+        return
     for p in positions:
-        settled = settled_class(source.matched[p], source.label_set, disputed)
-        if settled is None:
-            fates.put_aside([p], finding, f"{detail}; the reference does not settle it")
-        elif settled != fates.classes[p]:
-            fates.classes[p] = settled
+        if fates.classes[p] != label:
+            fates.classes[p] = label
             fates.relabelled[p] = finding
 
 
-def _refusal(finding: str, cases: Sequence[Case], images: Sequence[SourceImage]) -> str:
-    named = [images[case.positions[0]].image_id + f" ({case.detail})" for case in cases[:_NAMED]]
+def _refusal(finding: str, source: Examined) -> str:
+    cases = source.detection.findings[finding]
+    named = [source.images[case.positions[0]].image_id + f" ({case.detail})" for case in cases[:_NAMED]]
     more = f" and {len(cases) - _NAMED:,} more" if len(cases) > _NAMED else ""
     return (
         f"{KINDS[finding].title.lower()}: {', '.join(named)}{more}. That is refused by policies.{finding}=fail; "

@@ -6,6 +6,7 @@ The counts add up: every image of the source is in the manifest or in the quaran
 import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,7 @@ from dermaray.data.source import SourceImage
 from dermaray.data.split import Assignment, assign_splits, split_digest
 from dermaray.errors import DataError
 from dermaray.files import write_json
-from dermaray.labels import LabelSet, find_label_set
-
-
-def choose_label_set(images: Sequence[SourceImage], config: PrepareConfig) -> LabelSet:
-    """Return the label set that a configuration names, or the one that fits a source.
-
-    Raises:
-        DataError: No image has a label.
-        LabelError: The named set does not exist, or does not know a label and the policy on that is `fail`.
-    """
-    labels = [image.label for image in images if image.label is not None]
-    if not labels:
-        raise DataError(f"none of the {len(images)} images has a label, so there is nothing to learn")
-    drop = config.labels is not None and config.policies.unknown_label == "drop"
-    return find_label_set([] if drop else labels, config.labels)
+from dermaray.labels import LabelSet
 
 
 def prepare(
@@ -66,6 +53,11 @@ def prepare(
     Raises:
         DataError: No image can be used, there are too few to split, or something was found whose policy is `fail`.
     """
+    if config.splits.folds is not None:
+        # Folds take the place of a val split, so nothing can leak between it and train.
+        images = [
+            replace(image, official_split="train") if image.official_split == "val" else image for image in images
+        ]
     examined = examine(images, label_set, reference, progress)
     fates = apply_policies(examined, config.policies)
     kept = fates.usable()
@@ -78,7 +70,7 @@ def prepare(
     _refuse_small_classes(audit, config)
     manifest.write(out / "manifest.parquet")
     _write_quarantine(out / "quarantine.csv", examined, fates)
-    summary = _summary(manifest, fates)
+    summary = {**_summary(manifest, fates), "reference_images": audit["reference_images"]}
     write_json(out / "summary.json", summary)
     write_audit(out, audit)
     return summary
@@ -99,7 +91,7 @@ def _manifest(source: Examined, fates: Fates, kept: Sequence[int], where: str, c
 
 
 def _rows(source: Examined, kept: Sequence[int], labels: Sequence[str], assigned: Assignment) -> list[dict[str, Any]]:
-    bonds = source.detection.bonds
+    pictures = source.detection.pictures
     rows = []
     for p, label, split, fold in zip(kept, labels, assigned.splits, assigned.folds, strict=True):
         image, seen = source.images[p], source.inspected[p]
@@ -113,8 +105,8 @@ def _rows(source: Examined, kept: Sequence[int], labels: Sequence[str], assigned
                 "fold": fold,
                 "lesion_id": image.lesion_id,
                 "patient_id": image.patient_id,
-                "duplicate_cluster": bonds["duplicate cluster"][p],
-                "parent_id": bonds["parent"][p],
+                "duplicate_cluster": pictures.clusters[p],
+                "parent_id": pictures.parents[p],
                 "age": image.age,
                 "sex": image.sex,
                 "site": image.site,

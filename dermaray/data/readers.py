@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -34,7 +34,8 @@ def read_images(tree: Tree) -> list[SourceImage]:
         DataError: See `dermaray.data.formats.read_source`.
     """
     tables = find_tables(tree)
-    if any(table.labelled for table in tables):
+    # Who sorted images into Train/melanoma meant it; a table beside them adds what else it knows.
+    if any(table.labelled for table in tables) and not _has_classes_in_splits(tree):
         found = list(_read_listed(tree, tables))
     else:
         found = list(_read_class_folders(tree, tables))
@@ -90,17 +91,33 @@ def _split_folders(tree: Tree) -> dict[PurePosixPath, str | None]:
     return splits or {PurePosixPath(): None}
 
 
+def _has_classes_in_splits(tree: Tree) -> bool:
+    within = Counter(folder.parent for folder in tree.folders if len(folder.parts) == 2)
+    return any(count > 1 and parent.name.lower() in _SPLIT_OF_FOLDER for parent, count in within.items())
+
+
+def _listed_splits(files: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """Return the split of each file where all of them lie in folders of splits."""
+    splits = {file: _SPLIT_OF_FOLDER.get(file.parts[0].lower()) for file in files}
+    found = {file: split for file, split in splits.items() if split is not None and len(file.parts) > 1}
+    return found if len(found) == len(splits) and len(set(found.values())) > 1 else {}
+
+
 def _read_listed(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]:
     records = merge(tables)
     files, others = _match(tree, set(records))
     if not files:
         places = " and ".join(table.place for table in tables)
         raise DataError(f"not one of the {len(records)} images that {places} list is below {tree.root}")
+    splits = _listed_splits([*files.values(), *others])
     for image_id, record in records.items():
         file = files.get(image_id)
-        yield replace(record, uri=None if file is None else tree.uri(file)), file
+        if file is None:
+            yield record, None
+        else:
+            yield replace(record, uri=tree.uri(file), official_split=splits.get(file)), file
     for path in others:
-        yield SourceImage(path.stem, tree.uri(path), None), path
+        yield SourceImage(path.stem, tree.uri(path), None, official_split=splits.get(path)), path
 
 
 def _match(tree: Tree, ids: set[str]) -> tuple[dict[str, PurePosixPath], list[PurePosixPath]]:

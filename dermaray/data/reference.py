@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dermaray.data.copies import parents_of
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import name_of
+from dermaray.errors import LabelError
 from dermaray.labels import LabelSet, agree
 
 
@@ -24,27 +25,50 @@ def match_reference(images: Sequence[SourceImage], reference: Mapping[str, Sourc
     return [_find(parent or stem, reference) for stem, parent in zip(stems, parents, strict=True)]
 
 
+def spread_reference(matched: Sequence[SourceImage | None], pictures: Sequence[str]) -> list[SourceImage | None]:
+    """Let what a reference tells of an image hold for all images of its picture: a file may have been renamed.
+
+    Args:
+        matched: What the reference tells of each image by its name, or None.
+        pictures: Per image the picture that it shows.
+
+    Returns:
+        The same, and for an image without a name that the reference knows what it tells of the others of its picture,
+        unless it contradicts itself about them.
+    """
+    told: dict[str, list[SourceImage]] = {}
+    for known, picture in zip(matched, pictures, strict=True):
+        if known is not None:
+            told.setdefault(picture, []).append(known)
+    agreed = {picture: all_known[0] for picture, all_known in told.items() if len({k.label for k in all_known}) == 1}
+    return [known or agreed.get(picture) for known, picture in zip(matched, pictures, strict=True)]
+
+
 def _find(name: str, reference: Mapping[str, SourceImage]) -> SourceImage | None:
     names = (name, name.removesuffix("_downsampled"), f"{name}_downsampled")
     return next((reference[n] for n in names if n in reference), None)
 
 
-def contradiction(image: SourceImage, known: SourceImage | None) -> str | None:
-    """Say how an image's label contradicts the reference; None where it does not, or where that cannot be told."""
-    if image.label is None or known is None or known.label is None or agree(image.label, known.label) is not False:
-        return None
-    return f"{image.label} here, {known.label} in the reference"
+def contradicts(label: str | None, known: SourceImage | None) -> bool:
+    """Tell whether a reference says surely that a label, or the class that files it, is wrong."""
+    if label is None or known is None or known.label is None:
+        return False
+    return agree(label, known.label) is False
 
 
-def settled_class(known: SourceImage | None, label_set: LabelSet, candidates: Sequence[str]) -> str | None:
+def settled_class(known: SourceImage | None, label_set: LabelSet, disputed: Sequence[str]) -> str | None:
     """Return the class that a reference decides for, or None where it cannot.
 
-    Where it leaves several (a reference of eight classes knows one benign keratosis, the set two), the one that is
-    among `candidates`, the classes in dispute, is taken.
+    Args:
+        known: What the reference tells.
+        label_set: The classes.
+        disputed: Classes of which one is right. A reference that is coarser than the label set (ISIC 2019 knows one
+            benign keratosis, `kaggle9` two) decides for the only one of them that it does not rule out.
     """
     if known is None or known.label is None:
         return None
-    fitting = [c for c in label_set.classes if agree(c, known.label)]
-    if len(fitting) > 1:
-        fitting = [c for c in fitting if c in candidates]
-    return fitting[0] if len(fitting) == 1 else None
+    try:
+        return label_set.resolve(known.label)
+    except LabelError:
+        fitting = {c for c in disputed if agree(c, known.label)}
+        return fitting.pop() if len(fitting) == 1 else None

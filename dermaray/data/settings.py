@@ -1,6 +1,8 @@
 """The schema of what `dermaray prepare` may be told. Each default is stated here, or in what is imported."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dermaray.data.findings import Policies
 from dermaray.data.split import SplitConfig
@@ -35,7 +37,14 @@ class PrepareConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     labels: str | None = None
-    reference: tuple[str, ...] = ()
+    reference: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ()
     policies: Policies = Field(default_factory=Policies)
     checks: CheckConfig = Field(default_factory=CheckConfig)
     splits: SplitConfig = Field(default_factory=SplitConfig)
+
+    @model_validator(mode="after")
+    def _relabelling_has_its_reference(self) -> "PrepareConfig":
+        relabelled = [finding for finding in Policies.model_fields if self.policies.of(finding) == "relabel"]
+        if relabelled and not self.reference:
+            raise ValueError(f"policies.{relabelled[0]}=relabel takes the label of a reference. Add --reference CSV")
+        return self

@@ -86,6 +86,8 @@ def assign_splits(
         DataError: There are too few groups to cut from, or the classes are too small.
     """
     splits = np.array([split or "train" for split in official], dtype=object)
+    if len(splits) and "train" not in splits:
+        raise DataError(f"there are no training images, only {' and '.join(sorted(set(splits)))}")
     label_array, group_array = np.asarray(labels, dtype=object), np.asarray(groups, dtype=object)
     val, test = config.val_fraction, config.test_fraction
     _add_split("test", splits, label_array, group_array, test, test / (1 - val), config.seed)
@@ -96,7 +98,7 @@ def assign_splits(
         _add_split("val", splits, label_array, group_array, val, val / (1 - test), seed)
     else:
         (pool,) = np.nonzero(splits != "test")
-        for number, members in enumerate(_k_fold(label_array[pool], group_array[pool], config.folds, seed)):
+        for number, members in enumerate(_k_fold(label_array[pool], group_array[pool], config.folds, seed, "folds")):
             for position in pool[members]:
                 folds[position] = number
         splits[pool] = "train"
@@ -124,13 +126,13 @@ def _add_split(
         found = ", ".join(sorted(set(splits))) or "no images"
         raise DataError(f"there are no training images to cut a {name} split from. Received: {found}")
     fraction = min(of_all * len(splits) / len(pool), of_rest)
-    splits[pool[_cut(labels[pool], groups[pool], fraction, seed)]] = name
+    splits[pool[_cut(labels[pool], groups[pool], fraction, seed, name)]] = name
 
 
-def _cut(labels: ObjectArray, groups: ObjectArray, fraction: float, seed: int) -> IntArray:
+def _cut(labels: ObjectArray, groups: ObjectArray, fraction: float, seed: int, name: str) -> IntArray:
     """Return the positions of about `fraction` of the images, with about that share of every class."""
     taken, k = _as_folds(fraction)
-    folds = _k_fold(labels, groups, k, seed)
+    folds = _k_fold(labels, groups, k, seed, f"{name} split")
     classes, codes = np.unique(labels, return_inverse=True)
     counts = np.array([np.bincount(codes[fold], minlength=len(classes)) for fold in folds])
     total = counts.sum(axis=0)
@@ -155,10 +157,10 @@ def _as_folds(fraction: float) -> tuple[int, int]:
     return round(fraction * k), k
 
 
-def _k_fold(labels: ObjectArray, groups: ObjectArray, k: int, seed: int) -> list[Any]:
+def _k_fold(labels: ObjectArray, groups: ObjectArray, k: int, seed: int, purpose: str) -> list[Any]:
     """Return the positions of the images of every fold."""
     if (found := len(set(groups))) < k:
-        raise DataError(f"{found} groups of images are too few to split. At least {k} are needed")
+        raise DataError(f"{found} groups of images are too few to split. At least {k} are needed for the {purpose}")
     splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A class with fewer images than folds cannot be in every fold; that is for whoever counts the classes to say.

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import read_bytes
 from dermaray.errors import DataError
-from dermaray.labels import agree, diagnosis_code
+from dermaray.labels import GRADES, agree, diagnosis_code
 
 KNOWN_FORMS = "HAM10000's, the ISIC challenges' of 2016 to 2020, or the metadata.csv of the ISIC archive"
 
@@ -201,7 +201,9 @@ def _label_reader(columns: Sequence[str]) -> _LabelOf | None:
 
 def _label_of_archive(row: Row, _where: str) -> str | None:
     given = [row[name] for name in _DIAGNOSIS_COLUMNS if row.get(name, "").lower() not in _UNKNOWN]
-    return next((label for label in given if diagnosis_code(label)), given[0] if given else None)
+    # That a diagnosis which nobody knows here is malignant does not make it the one that "malignant" stands for.
+    named = [label for label in given if diagnosis_code(label) not in (None, *GRADES)]
+    return named[0] if named else given[0] if given else None
 
 
 def _label_2017(row: Row, where: str) -> str:

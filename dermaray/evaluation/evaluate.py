@@ -120,7 +120,9 @@ def _more(found: Sequence[str]) -> str:
 
 
 def _facts(artifact: Artifact, manifest: Manifest, split: str, scores: pa.Table) -> dict[str, str]:
-    trained_on = artifact.provenance.get("data", {}).get("digest")
+    trained_on = artifact.provenance.get("data", {})
+    # A model of one fold was trained on this data, whichever fold it is evaluated on.
+    same = {trained_on.get("digest"), trained_on.get("unfolded_digest")} - {None}
     missing = scores.num_rows - pc.sum(pc.equal(scores["status"], SCORED)).as_py()
     return {
         "Model": artifact.name,
@@ -129,5 +131,7 @@ def _facts(artifact: Artifact, manifest: Manifest, split: str, scores: pa.Table)
         "Data digest": manifest.digest[:16],
         "Split": split,
         "Images": f"{scores.num_rows:,}" + (f", of which {missing:,} could not be read" if missing else ""),
-        "Trained on": "the train split of this data" if trained_on == manifest.digest else "other data",
+        "Trained on": "the train split of this data"
+        if same & {manifest.digest, manifest.facts.get("unfolded_digest")}
+        else "other data",
     }

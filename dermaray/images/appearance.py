@@ -34,7 +34,7 @@ class Appearance:
 
 
 def appearance(pixels: UInt8Array) -> Appearance:
-    """Measure an image; uint8 [height, width, 3], 64 pixels or so a side will do."""
+    """Measure an image; uint8 [height, width, 3], 32 pixels a side will do."""
     grey = pixels.mean(axis=2)
     chroma = pixels.max(axis=2).astype(np.int16) - pixels.min(axis=2)
     cold = (pixels[..., 0] < pixels[..., 1]) & (pixels[..., 0] < pixels[..., 2])

@@ -18,7 +18,7 @@ from ray.train.tensorflow import TensorflowTrainer
 from dermaray.config import RunConfig, dump_config
 from dermaray.data.manifest import Manifest
 from dermaray.data.streams import ImageTable
-from dermaray.errors import ConfigError, TrainingError, find_user_error
+from dermaray.errors import TrainingError, find_user_error
 from dermaray.models.artifact import TRAINED_ON_SCHEMA
 from dermaray.training.plan import training_plan, validation_plan, weigh_classes
 from dermaray.training.task import Notify, WorkerTask
@@ -29,7 +29,7 @@ def plan_run(config: RunConfig, manifest: Manifest, reserved_cpus: float, leaks:
 
     Args:
         config: The run.
-        manifest: Its data; `data.fold` decides which part of it validates.
+        manifest: Its data; of data in folds what `for_fold` returns.
         reserved_cpus: CPUs that the training workers will hold, over all of them.
         leaks: What leaks between the splits, a sentence each, where the user trains in spite of it; kept with the
             model.
@@ -40,7 +40,6 @@ def plan_run(config: RunConfig, manifest: Manifest, reserved_cpus: float, leaks:
         DataError: A split that is needed is empty, or the manifest has no such fold.
     """
     settings = config.training
-    manifest = _with_fold(manifest, config.data.fold)
     train_rows, val_rows = manifest.rows("train"), manifest.rows("val")
     train_images, val_images = image_table(manifest, train_rows), image_table(manifest, val_rows)
     batch, labels = settings.global_batch_size, train_images.labels
@@ -112,14 +111,6 @@ def image_table(manifest: Manifest, rows: pa.Table) -> ImageTable:
     """Return rows of a manifest as what image streams draw from."""
     labels = np.asarray(manifest.label_indices(rows), np.int32)
     return ImageTable(rows["image_id"].to_pylist(), rows["uri"].to_pylist(), labels)
-
-
-def _with_fold(manifest: Manifest, fold: int | None) -> Manifest:
-    if fold is not None:
-        return manifest.fold(fold)
-    if known := manifest.table["fold"].drop_null().unique().to_pylist():
-        raise ConfigError(f"data.fold must name the fold to validate on, 0 to {max(known)}. Received: null")
-    return manifest
 
 
 def _provenance(config: RunConfig, manifest: Manifest, leaks: Sequence[str]) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def an_audit(cases=None, done=None, **facts):
     return {
         "source": "/data/set",
         "reference": ["/data/reference"],
+        "reference_images": 2014,
         "label_set": "kaggle9",
         "images": 2359,
         "usable": 1963,
@@ -156,10 +157,15 @@ def test_what_was_not_found_is_one_line_without_a_section():
 
 def test_without_a_reference_no_contradiction_was_looked_for():
     title = KINDS["reference_contradiction"].title
-    text = Page(render_audit(an_audit(reference=[]), {})).text
+    text = Page(render_audit(an_audit(reference=[], reference_images=0), {})).text
     assert f"Not looked for, because no reference was given: {title}." in text
     assert text.count(title) == 1
     assert "Compared with" not in text
+
+
+def test_a_reference_that_knows_none_of_the_images_is_no_comparison():
+    text = Page(render_audit(an_audit(reference_images=0), {})).text
+    assert "Not looked for, because no reference knows one of these images" in text
 
 
 def test_an_audit_alone_tells_of_nothing_done():

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dermaray.data.formats import SourceImage, is_image_name, read_source
+from dermaray.data.formats import read_source
+from dermaray.data.source import SourceImage, is_image_name
 from dermaray.errors import DataError
 
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
@@ -205,3 +206,27 @@ def test_an_id_that_is_listed_twice(tmp_path: Path) -> None:
     write_csv(tmp_path, row, "", row.replace("nv", "mel"))
     with pytest.raises(DataError, match=r"line 4: ISIC_1 is in the file twice, with different values"):
         read_source(tmp_path)
+
+
+def test_a_table_beside_sorted_folders_adds_to_them(tmp_path: Path) -> None:
+    for place in ("Train/melanoma", "Train/nevus", "Test/melanoma", "Test/nevus"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / f"{place[:2]}_{place[-3:]}.jpg").touch()
+    (tmp_path / "metadata.csv").write_text("isic_id,diagnosis_1,lesion_id\nTr_oma,Malignant,L1\n")
+    images = {image.image_id: image for image in read_source(tmp_path)}
+    assert {(i.label, i.official_split) for i in images.values()} == {
+        ("melanoma", "train"),
+        ("nevus", "train"),
+        ("melanoma", "test"),
+        ("nevus", "test"),
+    }
+    assert images["Tr_oma"].lesion_id == "L1"
+
+
+def test_images_that_a_table_lists_keep_the_split_of_their_folders(tmp_path: Path) -> None:
+    for split, name in (("train", "A"), ("train", "B"), ("test", "C")):
+        (tmp_path / split).mkdir(exist_ok=True)
+        (tmp_path / split / f"{name}.jpg").touch()
+    (tmp_path / "truth.csv").write_text("image_id,dx\nA,mel\nB,nv\nC,nv\nD,nv\n")
+    splits = {image.image_id: image.official_split for image in read_source(tmp_path)}
+    assert splits == {"A": "train", "B": "train", "C": "test", "D": None}

@@ -252,3 +252,9 @@ def test_the_classes_of_a_set_contradict_each_other_and_agree_with_all_that_they
         assert agree(ALIASES[code][0], cls) is True
     for one in label_set.classes:
         assert [other for other in label_set.classes if agree(one, other) is not False] == [one]
+
+
+def test_spellings_of_a_custom_class_are_one_class() -> None:
+    custom = find_label_set(["Melanoma", "melanoma", "foo"])
+    assert (custom.classes, custom.melanoma) == (("Melanoma", "foo"), "Melanoma")
+    assert custom.resolve("melanoma") == "Melanoma"

@@ -289,21 +289,20 @@ FOLDED = manifest_of(["train"] * 9 + ["test"] * 3, [0, 1, 2] * 3 + [None] * 3)
 def test_a_run_validates_on_the_fold_that_it_names() -> None:
     from dermaray.training.run import plan_run
 
-    task = plan_run(run_config(fold=1), FOLDED, 1.0)
+    task = plan_run(run_config(fold=1), FOLDED.for_fold(1), 1.0)
     assert list(task.val.image_ids) == ["i1", "i4", "i7"]
     assert list(task.train.image_ids) == ["i0", "i2", "i3", "i5", "i6", "i8"]
     assert task.provenance["data"]["digest"] == FOLDED.fold(1).digest
 
 
 def test_a_fold_that_is_not_there() -> None:
-    from dermaray.training.run import plan_run
-
-    with pytest.raises(ConfigError, match=r"data.fold must name the fold to validate on, 0 to 2. Received: null"):
-        plan_run(run_config(), FOLDED, 1.0)
+    with pytest.raises(DataError, match=r"data.fold must name the fold to validate on, 0 to 2. Received: null"):
+        FOLDED.for_fold(None)
     with pytest.raises(DataError, match="Received: 3"):
-        plan_run(run_config(fold=3), FOLDED, 1.0)
+        FOLDED.for_fold(3)
     with pytest.raises(DataError, match="no folds"):
-        plan_run(run_config(fold=0), HOLDOUT, 1.0)
+        HOLDOUT.for_fold(0)
+    assert HOLDOUT.for_fold(None) is HOLDOUT
 
 
 def test_a_run_weighs_the_training_rows_and_no_others() -> None:

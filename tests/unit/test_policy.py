@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dermaray.data.audit import Detection, detect
-from dermaray.data.examine import Examined
+from dermaray.data.audit import Detection, Pictures
+from dermaray.data.duplicates import Pairs
+from dermaray.data.examine import Examined, assess
 from dermaray.data.findings import KINDS, Case, Findings, Policies
 from dermaray.data.groups import crossings
 from dermaray.data.inspect import Inspected
@@ -30,8 +31,9 @@ def source(
     ]
     inspected = [Inspected("", "JPEG", (widths or [100] * count)[p], 100, "", "", None, None) for p in range(count)]
     matched = [None if label is None else SourceImage("r", None, label) for label in reference or [None] * count]
-    bonds = {"parent": parents or [None] * count}
-    detection = Detection(findings, bonds, [image.image_id for image in images])
+    copies = [parent not in (None, f"i{p}") for p, parent in enumerate(parents or [None] * count)]
+    pictures = Pictures([None] * count, [], copies, [], Pairs.empty(), [])
+    detection = Detection(findings, pictures, [image.image_id for image in images])
     return Examined(images, inspected, labels, matched, LABEL_SETS["kaggle9"], detection)
 
 
@@ -53,13 +55,13 @@ def test_of_duplicates_the_one_held_out_stays_then_the_largest_then_the_first() 
 
 def test_of_copies_the_parent_stays_wherever_it_lies() -> None:
     found = {"augmented_copy": [Case((0, 1), "made from i1")]}
-    examined = source(found, [MEL] * 2, splits=["test", "train"], parents=["melanoma/i1", "melanoma/i1"])
+    examined = source(found, [MEL] * 2, splits=["test", "train"], parents=["i1", "i1"])
     assert fates(examined).usable() == [1]
 
 
 def test_one_copy_stays_where_there_is_no_parent() -> None:
     found = {"augmented_copy": [Case((0, 1), "made from gone")]}
-    assert fates(source(found, [MEL] * 2, parents=["melanoma/gone", "melanoma/gone"])).usable() == [0]
+    assert fates(source(found, [MEL] * 2, parents=["gone", "gone"])).usable() == [0]
 
 
 def test_the_training_side_of_a_leak_goes() -> None:
@@ -91,12 +93,22 @@ def test_relabelling_drops_what_the_reference_does_not_settle() -> None:
     assert "does not settle" in decided.message[0]
 
 
+SEVERAL = ("label_conflict", "split_leak", "augmented_copy", "exact_duplicate", "near_duplicate")
+
+
 # Too small a class is found after splitting.
 @pytest.mark.parametrize("finding", [k for k in KINDS if k != "small_class"])
 def test_fail_stops_and_names_the_images(finding: str) -> None:
-    cases = [Case((p,), "seen") for p in range(5)]
+    cases = [Case((p, (p + 1) % 5) if finding in SEVERAL else (p,), "seen") for p in range(5)]
+    examined = source(
+        {finding: cases},
+        [MEL, NV] * 2 + [MEL] if finding == "label_conflict" else [MEL] * 5,
+        reference=["BCC"] * 5,
+        splits=["train", "test"] * 2 + ["val"],
+        parents=["gone"] * 5,
+    )
     with pytest.raises(DataError, match=rf"i0 \(seen\), i1 .*and 2 more.*policies.{finding}=fail"):
-        fates(source({finding: cases}, [MEL] * 5), **{finding: "fail"})
+        fates(examined, **{finding: "fail"})
 
 
 @pytest.mark.parametrize("finding", [k for k in KINDS if "keep" in str(Policies.model_fields[k].annotation)])
@@ -123,6 +135,17 @@ digests = st.lists(st.sampled_from("0123456789"), min_size=9, max_size=9)
 official = st.lists(st.sampled_from(["train", "val", "test"]), min_size=9, max_size=9)
 
 
+def read(images: list[SourceImage], digests: list[str], reference: dict[str, str] | None = None) -> Examined:
+    """Return images as if their files had been read: each a digest, `broken` for one that cannot be decoded."""
+    inspected = [Inspected(d, "" if d == "broken" else "JPEG", 9, 9, "", "", None, None) for d in digests]
+    known = {name: SourceImage(name, None, label) for name, label in (reference or {}).items()}
+    return assess(images, inspected, LABEL_SETS["kaggle9"], known)
+
+
+def image(name: str, label: str, split: str | None = None, lesion: str | None = None, folder: str = "") -> SourceImage:
+    return SourceImage(f"{folder}{name}", f"/{folder}{name}.jpg", label, lesion, official_split=split)
+
+
 @given(lesions=ids, patients=ids, sha256=digests, splits=official)
 def test_what_default_policies_leave_passes_the_gate(
     lesions: list[str | None], patients: list[str | None], sha256: list[str], splits: list[str]
@@ -131,20 +154,61 @@ def test_what_default_policies_leave_passes_the_gate(
         SourceImage(f"i{p}", f"/i{p}.jpg", MEL, lesion_id=lesions[p], patient_id=patients[p], official_split=splits[p])
         for p in range(9)
     ]
-    inspected = [Inspected(digest, "JPEG", 9, 9, "", "", None, None) for digest in sha256]
-    detection = detect(images, inspected, [MEL] * 9, [None] * 9)
-    examined = Examined(images, inspected, [MEL] * 9, [None] * 9, LABEL_SETS["kaggle9"], detection)
+    examined = read(images, sha256)
     kept = fates(examined).usable()
-    bonds = {bond: [column[p] for p in kept] for bond, column in {**detection.bonds, "group": detection.groups}.items()}
+    bonds = {"lesion": lesions, "patient": patients, "file": sha256, "group": examined.detection.groups}
     assert kept
-    assert crossings(bonds, [splits[p] for p in kept]) == []
+    assert crossings({b: [column[p] for p in kept] for b, column in bonds.items()}, [splits[p] for p in kept]) == []
 
 
 def test_copies_of_a_contested_parent_go_with_it() -> None:
-    stems = ["a", "a_rot90", "b", "b_flip"]
-    labels, digests = [MEL, MEL, NV, NV], ["same", "1", "same", "2"]
-    images = [SourceImage(stem, f"/{stem}.jpg", label) for stem, label in zip(stems, labels, strict=True)]
-    inspected = [Inspected(digest, "JPEG", 9, 9, "", "", None, None) for digest in digests]
-    detection = detect(images, inspected, labels, [None] * 4)
-    examined = Examined(images, inspected, labels, [None] * 4, LABEL_SETS["kaggle9"], detection)
-    assert fates(examined).finding == ["label_conflict"] * 4
+    images = [image("a", MEL), image("a_rot90", MEL), image("b", NV), image("b_flip", NV)]
+    assert fates(read(images, ["same", "1", "same", "2"])).finding == ["label_conflict"] * 4
+
+
+def test_what_was_relabelled_contradicts_the_reference_no_more() -> None:
+    examined = read([image("a", MEL), image("b", NV)], ["same", "same"], {"a": "BCC", "b": "BCC"})
+    decided = fates(examined, label_conflict="relabel")
+    assert (decided.classes, decided.finding) == (["basal cell carcinoma"] * 2, [None, "exact_duplicate"])
+
+
+def test_a_reference_holds_for_a_copy_under_another_name() -> None:
+    examined = read([image("known", NV), image("renamed", NV)], ["same", "same"], {"known": "MEL"})
+    assert fates(examined).finding == ["reference_contradiction"] * 2
+    assert fates(examined, reference_contradiction="relabel").classes == [MEL, MEL]
+
+
+def test_a_reference_that_contradicts_itself_settles_nothing() -> None:
+    examined = read([image("a", MEL), image("b", NV)], ["same", "same"], {"a": "MEL", "b": "NV"})
+    assert fates(examined, label_conflict="relabel").finding == ["label_conflict"] * 2
+
+
+def test_a_reference_does_not_settle_what_it_merely_allows() -> None:
+    # Two classes of this set are benign keratoses; which one it is, the reference does not know.
+    examined = read([image("a", NV)], ["1"], {"a": "BKL"})
+    assert fates(examined, reference_contradiction="relabel").finding == ["reference_contradiction"]
+
+
+def test_files_that_are_no_pictures_bind_nothing() -> None:
+    images = [image("a", MEL, "train", "L1"), image("b", NV, "test", "L2"), image("good", MEL, "train", "L1")]
+    images.append(image("kept", NV, "test", "L2"))
+    examined = read(images, ["broken", "broken", "1", "2"])
+    assert not examined.detection.findings["label_conflict"]
+    assert fates(examined).usable() == [0, 1, 2, 3]
+
+
+def test_a_conflict_that_is_kept_keeps_one_image_of_each_label() -> None:
+    examined = read([image("a", MEL), image("b", NV), image("c", NV)], ["same"] * 3)
+    assert fates(examined, label_conflict="keep").usable() == [0, 1]
+
+
+def test_an_image_that_only_shares_the_parents_name_is_no_copy() -> None:
+    images = [image("1", NV, "train", folder="Train/"), image("1", NV, "test", folder="Test/")]
+    images.append(image("1_rot90", NV, "train", folder="Train/"))
+    decided = fates(read(images, ["1", "2", "3"]), split_leak="keep")
+    assert decided.finding == [None, None, "augmented_copy"]
+
+
+def test_fail_does_not_stop_for_what_another_policy_has_mended() -> None:
+    images = [image("a", NV, "train"), image("b", NV, "test")]
+    assert fates(read(images, ["same", "same"]), split_leak="fail").usable() == [1]

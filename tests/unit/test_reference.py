@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dermaray.data.formats import SourceImage, read_reference, read_source
+from dermaray.data.formats import read_reference, read_source
+from dermaray.data.source import SourceImage
 from dermaray.errors import DataError
 
 TRUTH_2019 = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\n"
@@ -65,7 +66,9 @@ def test_every_ground_truth_gives_labels(text: str, labels: list[str | None], tm
             "Benign,Benign soft tissue proliferations - Vascular,,,",
             "Benign soft tissue proliferations - Vascular",
         ),
-        ("Benign,Benign soft tissue proliferations - Fibro-histiocytic,Scar,,", "Benign"),
+        ("Benign,Benign soft tissue proliferations - Fibro-histiocytic,Scar,,", "Scar"),
+        ("Malignant,Malignant neural proliferations,Merkel cell carcinoma,,", "Merkel cell carcinoma"),
+        ("Benign,,,,", "Benign"),
         (",Something else,Not heard of,,", "Not heard of"),
         (",,,,", None),
     ],
@@ -188,7 +191,7 @@ def test_references_that_contradict_each_other_are_refused(first: str, second: s
 def test_a_reference_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.csv cannot be read: No such file"):
         read_reference([str(tmp_path / "none.csv")])
-    with pytest.raises(DataError, match=r"none is no folder and no \.csv"):
+    with pytest.raises(DataError, match=r"none does not exist\. A CSV"):
         read_reference([str(tmp_path / "none")])
     with pytest.raises(DataError, match=r"holds no CSV of a known kind"):
         read_reference([str(tmp_path)])

@@ -14,7 +14,8 @@ from PIL import Image
 
 from dermaray.data import archive
 from dermaray.data.archive import Member, files_listing, read_members
-from dermaray.data.formats import SourceImage, read_reference, read_source
+from dermaray.data.formats import read_reference, read_source
+from dermaray.data.source import SourceImage
 from dermaray.data.storage import is_uri, list_tree, local_path, name_of, read_bytes
 from dermaray.errors import DataError
 
