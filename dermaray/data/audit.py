@@ -1,20 +1,15 @@
 """What is wrong with a data set: every finding looked for in every image, before anything is done about it."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from dermaray.data.copies import parents_of
-from dermaray.data.duplicates import Pairs, near_duplicates
 from dermaray.data.findings import Case, Findings
-from dermaray.data.groups import Keys, components, crossings, group_ids, members_of
+from dermaray.data.groups import Keys, crossings, group_ids, members_of
 from dermaray.data.inspect import Inspected
-from dermaray.data.reference import contradicts, stem_of
+from dermaray.data.pictures import Pictures
+from dermaray.data.reference import contradicts
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import name_of
-from dermaray.images.fingerprint import FINGERPRINT_SPEC, ORIENTATIONS
 
 _FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",
@@ -26,27 +21,6 @@ _FORMAT_OF_SUFFIX = {
     ".webp": "WEBP",
     ".gif": "GIF",
 }
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Which images show one picture, whatever their files are called.
-
-    Attributes:
-        files: SHA-256 of every image that can be decoded, else None: a saved error page is no picture.
-        parents: For an augmented copy and its parent, label and name of the parent; the label tells like names apart.
-        copies: Whether each image is an augmented copy.
-        clusters: Name of the picture of every image that is there more than once, byte for byte or nearly; else None.
-        near: Pairs of near duplicates, one image standing for all with its bytes.
-        shown: Name of the picture of every image, copies and duplicates together.
-    """
-
-    files: list[str | None]
-    parents: list[str | None]
-    copies: list[bool]
-    clusters: list[str | None]
-    near: Pairs
-    shown: list[str]
 
 
 @dataclass(frozen=True)
@@ -63,19 +37,6 @@ class Detection:
     findings: Findings
     pictures: Pictures
     groups: list[str]
-
-
-def find_pictures(images: Sequence[SourceImage], inspected: Sequence[Inspected]) -> Pictures:
-    """Find which images show one picture."""
-    image_ids, stems = [image.image_id for image in images], [stem_of(image) for image in images]
-    files = [seen.sha256 if seen.format else None for seen in inspected]
-    near = _near_pairs(inspected)
-    clusters = _clusters(image_ids, files, near)
-    found = parents_of([image.label for image in images], stems)
-    parents = [parent and f"{image.label}/{parent}" for image, parent in zip(images, found, strict=True)]
-    copies = [parent not in (None, stem) for parent, stem in zip(found, stems, strict=True)]
-    shown = group_ids(image_ids, {"parent": parents, "cluster": clusters})
-    return Pictures(files, parents, copies, clusters, near, shown)
 
 
 def detect(
@@ -150,30 +111,6 @@ def _wrong_type(image: SourceImage, seen: Inspected) -> str | None:
         return None
     suffix = name_of(image.uri).suffix.lower()
     return f"{seen.format} in a {suffix} file" if _FORMAT_OF_SUFFIX.get(suffix) != seen.format else None
-
-
-def _near_pairs(inspected: Sequence[Inspected]) -> Pairs:
-    """Return the pairs of near duplicates, one image standing for all with its bytes, as positions in the source."""
-    first: dict[str, int] = {}
-    for position, seen in enumerate(inspected):
-        if seen.hashes is not None:
-            first.setdefault(seen.sha256, position)
-    where = np.array(list(first.values()), np.int64)
-    hashes = np.array([inspected[p].hashes for p in where], np.uint64).reshape(-1, ORIENTATIONS)
-    thumbnails = np.array([inspected[p].thumbnail for p in where], np.uint8).reshape(-1, *FINGERPRINT_SPEC.shape[:2])
-    return near_duplicates(hashes, thumbnails).at(where)
-
-
-def _clusters(image_ids: Sequence[str], files: Sequence[str | None], near: Pairs) -> list[str | None]:
-    """Name the picture of every image that is there more than once, after the first image that shows it."""
-    edges = [(positions[0], other) for positions in members_of(files).values() for other in positions[1:]]
-    edges += zip(near.first.tolist(), near.second.tolist(), strict=True)
-    component = components(len(image_ids), edges)
-    size = Counter(component)
-    name: dict[int, str] = {}
-    for image_id, c in zip(image_ids, component, strict=True):
-        name[c] = min(name.get(c, image_id), image_id)
-    return [name[c] if size[c] > 1 else None for c in component]
 
 
 def _conflicts(pictures: Sequence[str], classes: Sequence[str | None]) -> list[Case]:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dermaray.data.audit import Detection, detect, find_pictures
+from dermaray.data.audit import Detection, detect
 from dermaray.data.classes import class_of
 from dermaray.data.inspect import Inspected, Progress, inspect_images
+from dermaray.data.pictures import find_pictures
 from dermaray.data.reference import match_reference, spread_reference
 from dermaray.data.source import SourceImage
 from dermaray.data.tables import fill_in

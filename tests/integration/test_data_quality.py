@@ -248,7 +248,7 @@ def test_an_audit_alone_changes_nothing_and_tells_of_leaks_by_its_exit_code(
     case_study: dict[str, Any], run_job: RunJob, tmp_path: Path
 ) -> None:
     for name in ("source", "data"):
-        assert run_job("audit", case_study[name], "--out", tmp_path / name) == 1
+        assert run_job("audit", case_study[name], "--out", tmp_path / name) == 3
         audit = json.loads((tmp_path / name / "audit.json").read_text())
         assert audit["usable"] is None
         assert not audit["gate"]["passes"]

@@ -2,12 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dermaray.data.audit import Detection, Pictures
+from dermaray.data.audit import Detection
 from dermaray.data.duplicates import Pairs
 from dermaray.data.examine import Examined, assess
 from dermaray.data.findings import KINDS, Case, Findings, Policies
 from dermaray.data.groups import crossings
 from dermaray.data.inspect import Inspected
+from dermaray.data.pictures import Pictures
 from dermaray.data.policy import Fates, apply_policies
 from dermaray.data.source import SourceImage
 from dermaray.errors import DataError
