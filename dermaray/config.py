@@ -1,23 +1,17 @@
-"""The schema of the YAML file that `dermaray train` takes, and the reader of this and of any other such file.
+"""The schema of the YAML file that `dermaray train` takes. Every default of training is stated here alone."""
 
-Every default of training is stated here alone.
-"""
-
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from dermaray.errors import ConfigError
 from dermaray.images.augment import check_recipe
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import check_backbone
 from dermaray.models.spec import ModelConfig
+from dermaray.yaml_config import load_yaml_config
 
 
 class _Section(BaseModel):
@@ -140,29 +134,6 @@ class RunConfig(_Section):
         return self
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def load_yaml_config(schema: type[Model], path: Path | None, overrides: Sequence[str] = ()) -> Model:
-    """Read a YAML file, apply `key.path=value` overrides and validate the result.
-
-    Args:
-        schema: What the file must fit.
-        path: The YAML file, or None: the overrides alone, over the schema's defaults.
-        overrides: Each sets one key; the value is read as YAML (`training.epochs=3`, `augment=[]`).
-
-    Raises:
-        ConfigError: The file is missing or no YAML, an override is malformed, or a key or value does not fit.
-    """
-    values = {} if path is None else _read_yaml(path)
-    for override in overrides:
-        _apply_override(values, override)
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{path or 'the command line'}: {_first_problem(schema, error)}") from None
-
-
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read the configuration of a training run; see `load_yaml_config`.
 
@@ -178,120 +149,3 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def dump_config(config: RunConfig) -> str:
     """Return a configuration as YAML that `load_config` reads back to the same value."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist. Ready-made configurations are in configs/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    # PyYAML lets a ValueError through for a date that cannot be.
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys. Received: {type(values).__name__}")
-    return values
-
-
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"an override has the form key.path=value. Received: {override!r}")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"the value of {override!r} is not YAML") from error
-    *parents, last = key.split(".")
-    section = values
-    for parent in parents:
-        section = section.setdefault(parent, {})
-        if not isinstance(section, dict):
-            raise ConfigError(f"{override!r}: {parent!r} is a value, not a section")
-    section[last] = value
-
-
-class _Place(NamedTuple):
-    """Where in a schema pydantic found a problem: the user's keys, what the schema has there, where a union is."""
-
-    keys: list[str]
-    annotation: Any
-    union: int | None
-
-
-def _first_problem(schema: type[BaseModel], error: ValidationError) -> str:
-    """Say in one line which key is wrong, what was received, and the nearest key where the key is unknown."""
-    problems: list[Mapping[str, Any]] = [*error.errors()]
-    union = _place_of(schema, problems[0]["loc"]).union
-    if union is not None:
-        tries = [problem for problem in problems if problem["loc"][:union] == problems[0]["loc"][:union]]
-        # Some choice took the value for its own and found fault within; else none did, and all are named.
-        problems = [problem for problem in tries if len(problem["loc"]) > union + 1]
-        if not problems:
-            wanted = dict.fromkeys(_message(schema, attempt).removeprefix("Input should be ") for attempt in tries)
-            return _sentence(schema, tries[0], f"Input should be {', or '.join(wanted)}")
-    section = problems[0]["loc"][:-1]
-    # A key that is missing and one that is unknown are one misspelt key.
-    unknown = [p for p in problems if p["type"] == "extra_forbidden" and p["loc"][:-1] == section]
-    problem = (unknown or problems)[0]
-    return _sentence(schema, problem, _message(schema, problem))
-
-
-def _sentence(schema: type[BaseModel], problem: Mapping[str, Any], message: str) -> str:
-    where = ".".join(_place_of(schema, problem["loc"]).keys)
-    if problem["type"] == "extra_forbidden":
-        known = list(_fields_of(_place_of(schema, problem["loc"][:-1]).annotation))
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}"
-        return f"unknown key {where!r}. {hint}"
-    if problem["type"] == "missing":
-        return f"key {where!r} is missing"
-    return f"{where}: {message}. Received: {problem['input']!r}" if where else message
-
-
-def _message(schema: type[BaseModel], problem: Mapping[str, Any]) -> str:
-    """Return pydantic's words, or plainer ones where they name a class of Python."""
-    if problem["type"] == "model_type":
-        return f"Input should be a mapping of {', '.join(_fields_of(_place_of(schema, problem['loc']).annotation))}"
-    if problem["type"] == "dict_type":
-        return "Input should be a mapping"
-    return str(problem["msg"]).removeprefix("Value error, ")
-
-
-def _place_of(schema: type[BaseModel], location: tuple[int | str, ...]) -> _Place:
-    """Follow a location of pydantic's, in which the choice of a union that was tried is a part beside the keys."""
-    keys: list[str] = []
-    annotation: Any = schema
-    union = None
-    for depth, part in enumerate(location):
-        choices = _choices(annotation)
-        if len(choices) > 1:
-            union = depth if union is None else union
-            annotation = next((choice for choice in choices if getattr(choice, "__name__", None) == part), None)
-        elif part != "[key]":
-            keys.append(str(part))
-            annotation = _member(choices[0], part)
-    return _Place(keys, annotation, union)
-
-
-def _choices(annotation: Any) -> list[Any]:
-    """Return what a value may be: one annotation, or those of a union; null is not counted."""
-    if get_origin(annotation) is Annotated:
-        return _choices(get_args(annotation)[0])
-    if get_origin(annotation) not in (Union, UnionType):
-        return [annotation]
-    return [choice for part in get_args(annotation) if part is not NoneType for choice in _choices(part)]
-
-
-def _member(annotation: Any, key: int | str) -> Any:
-    """Return what a section has under a key, or what a list or mapping holds."""
-    if fields := _fields_of(annotation):
-        return fields[str(key)].annotation if key in fields else None
-    return next((part for part in reversed(get_args(annotation)) if part is not Ellipsis), None)
-
-
-def _fields_of(annotation: Any) -> dict[str, FieldInfo]:
-    """Return the keys of a section, which may be an optional one; none for anything else."""
-    section = _choices(annotation)[0]
-    return section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else {}

@@ -68,8 +68,8 @@ def preparing(args: argparse.Namespace) -> "PrepareConfig":
     Raises:
         ConfigError: A key or a value does not fit.
     """
-    from dermaray.config import load_yaml_config
     from dermaray.data.settings import PrepareConfig
+    from dermaray.yaml_config import load_yaml_config
 
     options = {"labels": args.labels, "splits.seed": args.seed, "reference": args.reference}
     overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]

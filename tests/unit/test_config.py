@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from dermaray.config import PerClass, RunConfig, dump_config, load_config, load_yaml_config
+from dermaray.config import PerClass, RunConfig, dump_config, load_config
 from dermaray.data.settings import PrepareConfig
 from dermaray.errors import ConfigError
+from dermaray.yaml_config import load_yaml_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PREPARE = CONFIGS / "prepare.yaml"
