@@ -52,6 +52,7 @@ def check_classes(images: Sequence[SourceImage], label_set: LabelSet, config: Pr
         named = ", ".join(f"{label!r} ({labels[label]:,} images)" for label in unknown[:_NAMED])
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         raise LabelError(
-            f"{label_set.name} does not know the labels {named}{more}. It knows: {', '.join(label_set.classes)}. "
+            f"{label_set.name} does not know the label{'s' if len(unknown) > 1 else ''} {named}{more}. "
+            f"It knows: {', '.join(label_set.classes)}. "
             "policies.unknown_label=drop puts such images aside"
         )
