@@ -1,4 +1,4 @@
-"""DERMARAY_DATA=../shared/data python benchmarks/leakage.py [--out runs/leakage]   (about 40 min on 2 CPU cores)
+"""DERMARAY_DATA=../shared/data python benchmarks/leakage.py [--out runs/leakage]   (about 50 min on 2 CPU cores)
 
 What "augment, then split" does to a validation accuracy. The same images and the same network, by two protocols:
 

@@ -159,9 +159,11 @@ def test_relabelling_keeps_one_of_a_settled_conflict(
 
 
 @pytest.mark.parametrize("finding", ["exact_duplicate", "near_duplicate", "split_leak", "small_class"])
-def test_a_policy_of_fail_writes_nothing(finding: str, dirty: Path, run_job: RunJob, tmp_path: Path) -> None:
+def test_a_policy_of_fail_writes_nothing(
+    finding: str, dirty: Path, reference: Path, run_job: RunJob, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=f"policies.{finding}=fail"):
-        run_job("prepare", dirty, f"policies.{finding}=fail", "--out", tmp_path / "data")
+        run_job("prepare", dirty, f"policies.{finding}=fail", "--reference", reference, "--out", tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
@@ -215,7 +217,7 @@ def test_the_gate_refuses_the_case_studys_folder_and_names_the_copies(
     case_study: dict[str, Any], config: Path, run_job: RunJob, tmp_path: Path
 ) -> None:
     data = f"data.manifest={case_study['data']}"
-    with pytest.raises(LeakError, match=r"parent SYNTH_\d+: .*_original_.* in (train|val)"):
+    with pytest.raises(LeakError, match=r"parent \w+/SYNTH_\d+: .*_original_SYNTH_.* in (train|val)"):
         run_job("train", "--config", config, data, f"out={tmp_path / 'run'}")
     assert not (tmp_path / "run").exists()
 

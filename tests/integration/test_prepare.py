@@ -37,8 +37,9 @@ def test_counts_add_up_and_reasons_are_given(images: Path, run_job: RunJob, tmp_
 
 
 def test_a_source_without_one_usable_image_is_refused(run_job: RunJob, tmp_path: Path) -> None:
-    (tmp_path / "source" / "melanoma").mkdir(parents=True)
-    (tmp_path / "source" / "melanoma" / "a.jpg").write_bytes(b"no image")
-    with pytest.raises(DataError, match="none of the 1 images"):
+    for label in ("melanoma", "nevus"):
+        (tmp_path / "source" / label).mkdir(parents=True)
+        (tmp_path / "source" / label / f"{label}.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"none of the 2 images .*'unreadable': 2"):
         run_job("prepare", tmp_path / "source", "--out", tmp_path / "data")
     assert not (tmp_path / "data").exists()
