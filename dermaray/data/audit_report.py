@@ -15,6 +15,7 @@ from dermaray.data.manifest import SPLITS
 from dermaray.data.policy import Fates
 from dermaray.data.settings import CheckConfig, PrepareConfig
 from dermaray.data.source import SourceImage
+from dermaray.data.storage import absolute
 from dermaray.errors import OutputError
 from dermaray.files import write_json
 from dermaray.labels import LabelSet
@@ -47,7 +48,7 @@ def describe_audit(
     aside = len(source.images) - len(counted)
     return {
         "source": where,
-        "reference": list(config.reference),
+        "reference": [absolute(place) for place in config.reference],
         "reference_images": sum(known is not None and known.label is not None for known in source.matched),
         "label_set": source.label_set.name,
         "images": len(source.images),
