@@ -170,16 +170,20 @@ class LabelSet:
         """The position of the melanoma class, or None where the set has none."""
         return None if self.melanoma is None else self.classes.index(self.melanoma)
 
+    def find(self, label: str) -> str | None:
+        """Return the class that files a label found in a source, under any of its spellings, or None."""
+        for name in self.classes:
+            if normalise(name) == normalise(label):
+                return name
+        return self.class_of_code.get(diagnosis_code(label) or "")
+
     def resolve(self, label: str) -> str:
-        """Return the class that files a label found in a source, under any of its spellings.
+        """Return what `find` finds.
 
         Raises:
             LabelError: No class of this set files the label.
         """
-        for name in self.classes:
-            if normalise(name) == normalise(label):
-                return name
-        resolved = self.class_of_code.get(diagnosis_code(label) or "")
+        resolved = self.find(label)
         if resolved is None:
             raise LabelError(f"label {label!r} is unknown to {self.name}. It knows: {', '.join(self.classes)}")
         return resolved
@@ -324,9 +328,4 @@ def _words(label_set: LabelSet) -> set[str]:
 def _fits(label_set: LabelSet, labels: list[str]) -> bool:
     if "benign" in label_set.classes:
         return bool(labels) and {normalise(label) for label in labels} <= _words(label_set)
-    try:
-        for label in labels:
-            label_set.resolve(label)
-    except LabelError:
-        return False
-    return True
+    return all(label_set.find(label) is not None for label in labels)

@@ -8,19 +8,8 @@ from dermaray.data.groups import Keys, crossings, group_ids, members_of
 from dermaray.data.inspect import Inspected
 from dermaray.data.pictures import Pictures
 from dermaray.data.reference import contradicts
-from dermaray.data.source import SourceImage
+from dermaray.data.source import FORMAT_OF_SUFFIX, SourceImage
 from dermaray.data.storage import name_of
-
-_FORMAT_OF_SUFFIX = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".gif": "GIF",
-}
 
 
 @dataclass(frozen=True)
@@ -110,7 +99,7 @@ def _wrong_type(image: SourceImage, seen: Inspected) -> str | None:
     if not image.uri or not seen.format:
         return None
     suffix = name_of(image.uri).suffix.lower()
-    return f"{seen.format} in a {suffix} file" if _FORMAT_OF_SUFFIX.get(suffix) != seen.format else None
+    return f"{seen.format} in a {suffix} file" if FORMAT_OF_SUFFIX.get(suffix) != seen.format else None
 
 
 def _conflicts(pictures: Sequence[str], classes: Sequence[str | None]) -> list[Case]:

@@ -24,16 +24,6 @@ def choose_label_set(images: Sequence[SourceImage], name: str | None) -> LabelSe
     return find_label_set([] if name else labels, name)
 
 
-def class_of(label: str | None, label_set: LabelSet) -> str | None:
-    """Return the class that files a label, or None where there is no label or no class knows it."""
-    if label is None:
-        return None
-    try:
-        return label_set.resolve(label)
-    except LabelError:
-        return None
-
-
 def check_classes(images: Sequence[SourceImage], label_set: LabelSet, config: PrepareConfig) -> None:
     """Refuse a source that cannot be prepared, before its images are read.
 
@@ -47,7 +37,7 @@ def check_classes(images: Sequence[SourceImage], label_set: LabelSet, config: Pr
             f"all {sum(labels.values()):,} images have the label {next(iter(labels))!r}, so there is nothing to tell "
             "apart. The folder that holds the class folders, or the CSV, was expected"
         )
-    unknown = [label for label in labels if class_of(label, label_set) is None]
+    unknown = [label for label in labels if label_set.find(label) is None]
     if unknown and config.policies.unknown_label == "fail":
         named = ", ".join(f"{label!r} ({labels[label]:,} images)" for label in unknown[:_NAMED])
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""

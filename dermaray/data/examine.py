@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dermaray.data.audit import Detection, detect
-from dermaray.data.classes import class_of
 from dermaray.data.inspect import Inspected, Progress, inspect_images
 from dermaray.data.pictures import find_pictures
 from dermaray.data.reference import match_reference, spread_reference
@@ -64,8 +63,8 @@ def assess(
         reference: What `read_reference` found; empty for none.
     """
     pictures = find_pictures(images, inspected)
-    matched = spread_reference(match_reference(images, reference), pictures.shown)
+    matched = spread_reference(match_reference(pictures.names, reference), pictures.shown)
     told = [fill_in(image, known) for image, known in zip(images, matched, strict=True)]
-    classes = [class_of(image.label, label_set) for image in told]
+    classes = [None if image.label is None else label_set.find(image.label) for image in told]
     detection = detect(told, inspected, pictures, classes, matched)
     return Examined(told, inspected, classes, matched, label_set, detection)

@@ -40,14 +40,18 @@ def components(size: int, edges: Iterable[tuple[int, int]]) -> list[int]:
     return [int(c) for c in connected_components(graph, directed=False)[1]]
 
 
-def group_ids(image_ids: Sequence[str], keys: Keys) -> list[str]:
-    """Name the group of each image: all that any chain of bonds connects, named after its first image's id."""
-    edges = (edge for column in keys.values() for edge in _edges(column))
+def named_components(image_ids: Sequence[str], edges: Iterable[tuple[int, int]]) -> list[str]:
+    """Name the connected component of each image after the first of its images' ids."""
     component = components(len(image_ids), edges)
     first: dict[int, str] = {}
     for image_id, c in zip(image_ids, component, strict=True):
         first[c] = min(first.get(c, image_id), image_id)
     return [first[c] for c in component]
+
+
+def group_ids(image_ids: Sequence[str], keys: Keys) -> list[str]:
+    """Name the group of each image: all that any chain of bonds connects, named after its first image's id."""
+    return named_components(image_ids, (edge for column in keys.values() for edge in edges_of(column)))
 
 
 def crossings(keys: Keys, splits: Sequence[str | None]) -> list[Crossing]:
@@ -66,7 +70,8 @@ def crossings(keys: Keys, splits: Sequence[str | None]) -> list[Crossing]:
     return sorted(found.values(), key=lambda crossing: crossing is not first[crossing.bond])
 
 
-def _edges(column: Sequence[str | None]) -> Iterable[tuple[int, int]]:
+def edges_of(column: Sequence[str | None]) -> Iterable[tuple[int, int]]:
+    """Yield pairs of images that connect all those of one key."""
     for positions in members_of(column).values():
         yield from ((positions[0], other) for other in positions[1:])
 

@@ -1,5 +1,6 @@
 """Which images of a source show one picture: byte for byte, nearly, or as augmented copies."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +9,10 @@ import numpy as np
 
 from dermaray.data.copies import parents_of
 from dermaray.data.duplicates import Pairs, near_duplicates
-from dermaray.data.groups import components, group_ids, members_of
+from dermaray.data.groups import edges_of, group_ids, named_components
 from dermaray.data.inspect import Inspected
-from dermaray.data.reference import stem_of
 from dermaray.data.source import SourceImage
+from dermaray.data.storage import name_of
 from dermaray.images.fingerprint import FINGERPRINT_SPEC, ORIENTATIONS
 
 
@@ -20,6 +21,7 @@ class Pictures:
     """Which images show one picture, whatever their files are called.
 
     Attributes:
+        names: What each image goes by outside its source: its file's name without folder and suffix; a copy's parent's.
         files: SHA-256 of every image that can be decoded, else None: a saved error page is no picture.
         parents: For an augmented copy and its parent, label and name of the parent; the label tells like names apart.
         copies: Whether each image is an augmented copy.
@@ -28,6 +30,7 @@ class Pictures:
         shown: Name of the picture of every image, copies and duplicates together.
     """
 
+    names: list[str]
     files: list[str | None]
     parents: list[str | None]
     copies: list[bool]
@@ -38,7 +41,8 @@ class Pictures:
 
 def find_pictures(images: Sequence[SourceImage], inspected: Sequence[Inspected]) -> Pictures:
     """Find which images show one picture."""
-    image_ids, stems = [image.image_id for image in images], [stem_of(image) for image in images]
+    image_ids = [image.image_id for image in images]
+    stems = [name_of(image.uri).stem if image.uri else image.image_id for image in images]
     files = [seen.sha256 if seen.format else None for seen in inspected]
     near = _near_pairs(inspected)
     clusters = _clusters(image_ids, files, near)
@@ -46,7 +50,8 @@ def find_pictures(images: Sequence[SourceImage], inspected: Sequence[Inspected])
     parents = [parent and f"{image.label}/{parent}" for image, parent in zip(images, found, strict=True)]
     copies = [parent not in (None, stem) for parent, stem in zip(found, stems, strict=True)]
     shown = group_ids(image_ids, {"parent": parents, "cluster": clusters})
-    return Pictures(files, parents, copies, clusters, near, shown)
+    names = [parent or stem for parent, stem in zip(found, stems, strict=True)]
+    return Pictures(names, files, parents, copies, clusters, near, shown)
 
 
 def _near_pairs(inspected: Sequence[Inspected]) -> Pairs:
@@ -63,11 +68,7 @@ def _near_pairs(inspected: Sequence[Inspected]) -> Pairs:
 
 def _clusters(image_ids: Sequence[str], files: Sequence[str | None], near: Pairs) -> list[str | None]:
     """Name the picture of every image that is there more than once, after the first image that shows it."""
-    edges = [(positions[0], other) for positions in members_of(files).values() for other in positions[1:]]
-    edges += zip(near.first.tolist(), near.second.tolist(), strict=True)
-    component = components(len(image_ids), edges)
-    size = Counter(component)
-    name: dict[int, str] = {}
-    for image_id, c in zip(image_ids, component, strict=True):
-        name[c] = min(name.get(c, image_id), image_id)
-    return [name[c] if size[c] > 1 else None for c in component]
+    pairs = zip(near.first.tolist(), near.second.tolist(), strict=True)
+    names = named_components(image_ids, itertools.chain(edges_of(files), pairs))
+    size = Counter(names)
+    return [name if size[name] > 1 else None for name in names]

@@ -2,27 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 
-from dermaray.data.copies import parents_of
 from dermaray.data.source import SourceImage
-from dermaray.data.storage import name_of
-from dermaray.errors import LabelError
 from dermaray.labels import LabelSet, agree
 
 
-def stem_of(image: SourceImage) -> str:
-    """Return the name that an image goes by outside its source: its file's, without folder and suffix."""
-    return name_of(image.uri).stem if image.uri else image.image_id
-
-
-def match_reference(images: Sequence[SourceImage], reference: Mapping[str, SourceImage]) -> list[SourceImage | None]:
+def match_reference(names: Sequence[str], reference: Mapping[str, SourceImage]) -> list[SourceImage | None]:
     """Return for each image what a reference tells of it, or None.
 
-    An augmented copy is looked up by its parent's name, and a name with and without the `_downsampled` that ISIC 2019
-    adds to some.
+    Args:
+        names: What each image goes by; see `Pictures.names`. It is looked up with and without the `_downsampled` that
+            ISIC 2019 adds to some.
+        reference: What `read_reference` found.
     """
-    stems = [stem_of(image) for image in images]
-    parents = parents_of([image.label for image in images], stems)
-    return [_find(parent or stem, reference) for stem, parent in zip(stems, parents, strict=True)]
+    return [_find(name, reference) for name in names]
 
 
 def spread_reference(matched: Sequence[SourceImage | None], pictures: Sequence[str]) -> list[SourceImage | None]:
@@ -67,8 +59,7 @@ def settled_class(known: SourceImage | None, label_set: LabelSet, disputed: Sequ
     """
     if known is None or known.label is None:
         return None
-    try:
-        return label_set.resolve(known.label)
-    except LabelError:
-        fitting = {c for c in disputed if agree(c, known.label)}
-        return fitting.pop() if len(fitting) == 1 else None
+    if (filed := label_set.find(known.label)) is not None:
+        return filed
+    fitting = {c for c in disputed if agree(c, known.label)}
+    return fitting.pop() if len(fitting) == 1 else None

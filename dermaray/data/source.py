@@ -3,7 +3,19 @@
 from dataclasses import dataclass
 from pathlib import PurePath
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+FORMAT_OF_SUFFIX = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+}
+"""What an image's suffix promises: one of `dermaray.images.decode.FORMATS`."""
+
+IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 
 
 @dataclass(frozen=True)

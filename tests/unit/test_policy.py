@@ -33,7 +33,7 @@ def source(
     inspected = [Inspected("", "JPEG", (widths or [100] * count)[p], 100, "", "", None, None) for p in range(count)]
     matched = [None if label is None else SourceImage("r", None, label) for label in reference or [None] * count]
     copies = [parent not in (None, f"i{p}") for p, parent in enumerate(parents or [None] * count)]
-    pictures = Pictures([None] * count, [], copies, [], Pairs.empty(), [])
+    pictures = Pictures([], [None] * count, [], copies, [], Pairs.empty(), [])
     detection = Detection(findings, pictures, [image.image_id for image in images])
     return Examined(images, inspected, labels, matched, LABEL_SETS["kaggle9"], detection)
 
