@@ -10,7 +10,7 @@ def render_page(template: str, filters: dict[str, Callable[..., str]], **values:
     """Return a page as HTML.
 
     Args:
-        template: Path of a template within this package; it takes the common style in by `{% include "page.css" %}`.
+        template: Path of a template within this package; it extends `page.html`, which has head and style.
         filters: What the template calls by name.
         values: What the template shows; all text is escaped.
     """
