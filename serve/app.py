@@ -16,7 +16,8 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from dermaray.errors import ImageError
-from dermaray.images.decode import UInt8Array, decode_image
+from dermaray.images.decode import decode_image
+from dermaray.images.resize import UInt8Array
 from dermaray.models.artifact import open_artifact
 from dermaray.models.engine import Float32Array
 from dermaray.models.predictor import Predictor, to_prediction

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from dermaray.images.decode import UInt8Array
 from dermaray.images.fingerprint import FINGERPRINT_SPEC, INVERSE, ORIENTATIONS, orient
+from dermaray.images.resize import UInt8Array
 
 # Bits of 64. Of 1,000 dermoscopic images of 150x200 to 224x224 pixels, 30 copies each were made: JPEG of quality 30 to
 # 90, 25 % to 200 % of the size, turned, mirrored, blurred, brighter, darker, re-coloured. All were within 8 bits, all

@@ -16,8 +16,8 @@ from dermaray.data.archive import Member, files_listing, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.appearance import appearance, why_unlike_dermoscopy
-from dermaray.images.decode import UInt8Array
 from dermaray.images.fingerprint import FINGERPRINT_SPEC, ORIENTATIONS, fingerprint
+from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
 
 Progress = Callable[[int], None]

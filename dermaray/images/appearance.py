@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dermaray.images.decode import UInt8Array
+from dermaray.images.resize import UInt8Array
 
 # Among the 12,372 images of HAM10000 and of the published nine-class set nothing is beyond these limits (their extremes
 # stand beside), except for a colour cast so strong that it deserves a look.

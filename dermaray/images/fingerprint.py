@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dermaray.images.decode import UInt8Array
+from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
 
 ORIENTATIONS = 8

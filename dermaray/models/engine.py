@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dermaray.images.decode import UInt8Array
+from dermaray.images.resize import UInt8Array
 from dermaray.models.artifact import Artifact
 
 Float32Array = npt.NDArray[np.float32]

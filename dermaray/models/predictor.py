@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dermaray.errors import ArtifactError
-from dermaray.images.decode import DecodedImage, UInt8Array, decode_image
+from dermaray.images.decode import DecodedImage, decode_image
+from dermaray.images.resize import UInt8Array
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
 from dermaray.models.engine import Engine, Float32Array, KerasEngine

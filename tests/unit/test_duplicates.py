@@ -12,8 +12,9 @@ from scipy.sparse.csgraph import connected_components
 
 from dermaray.data.duplicates import LARGE_SET, RADIUS, THRESHOLD, Pairs, near_duplicates
 from dermaray.data.synthetic import render_lesion
-from dermaray.images.decode import UInt8Array, decode_image
+from dermaray.images.decode import decode_image
 from dermaray.images.fingerprint import FINGERPRINT_SPEC, INVERSE, ORIENTATIONS, Fingerprint, fingerprint, orient
+from dermaray.images.resize import UInt8Array
 
 CLASSES = ("actinic keratosis", "basal cell carcinoma", "dermatofibroma", "melanoma", "nevus", "vascular lesion")
 Hashes = npt.NDArray[np.uint64]

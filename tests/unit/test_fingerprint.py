@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from dermaray.data.synthetic import render_lesion
-from dermaray.images.decode import UInt8Array, decode_image
+from dermaray.images.decode import decode_image
 from dermaray.images.fingerprint import FINGERPRINT_SPEC, INVERSE, ORIENTATIONS, Fingerprint, fingerprint, orient
+from dermaray.images.resize import UInt8Array
 
 TRANSPOSE = Image.Transpose
 # What Pillow calls each orientation; turning left and then mirroring is one reflection.

@@ -9,7 +9,8 @@ from PIL import Image
 from dermaray.data import synthetic
 from dermaray.data.synthetic import COMMENT, MIN_PER_CLASS, generate_dataset, render_lesion
 from dermaray.errors import DataError, OutputError
-from dermaray.images.decode import UInt8Array, decode_image
+from dermaray.images.decode import decode_image
+from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LABEL_SETS
 

@@ -1,0 +1,83 @@
+"""From a picture of any size to the pixels that a model takes, in two steps.
+
+The frame is the whole picture at the model's scale. What a model takes is the frame itself, its middle, or the frame
+on black, as `InputSpec.resize` says. Training keeps frames, so that augmentation may still reach what `fit` cuts off.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dermaray.images.spec import InputSpec
+
+UInt8Array = npt.NDArray[np.uint8]
+
+MAX_FRAME_ASPECT = 4
+"""Of a picture that is to be cropped a frame keeps so many times what the crop keeps: a strip has no end otherwise."""
+
+
+def frame_shape(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
+    """Return the (rows, columns) of the frame of a picture of `height` x `width` pixels."""
+    if spec.resize == "stretch":
+        return spec.height, spec.width
+    rows, columns = spec.height / height, spec.width / width
+    scale = min(rows, columns) if spec.resize == "pad" else max(rows, columns)
+    if spec.resize == "pad":
+        return min(max(round(height * scale), 1), spec.height), min(max(round(width * scale), 1), spec.width)
+    return (
+        min(max(round(height * scale), spec.height), MAX_FRAME_ASPECT * spec.height),
+        min(max(round(width * scale), spec.width), MAX_FRAME_ASPECT * spec.width),
+    )
+
+
+def to_frame(pixels: UInt8Array, shape: tuple[int, int], spec: InputSpec) -> UInt8Array:
+    """Scale a whole picture to its frame.
+
+    Args:
+        pixels: uint8 [h, w, 3], upright: the picture at any scale.
+        shape: What `frame_shape` gave for the picture.
+        spec: What the model wants.
+
+    Returns:
+        uint8 [*shape, 3].
+    """
+    if spec.resize == "crop":
+        pixels = _without_ends(pixels, spec)
+    return resize(pixels, shape)
+
+
+def fit(frame: UInt8Array, spec: InputSpec) -> UInt8Array:
+    """Cut or pad a frame to what the model takes: uint8 [*frame_shape, 3] to uint8 [*spec.shape]."""
+    if frame.shape == spec.shape:
+        return frame
+    top, left = (spec.height - frame.shape[0]) // 2, (spec.width - frame.shape[1]) // 2
+    if spec.resize == "crop":
+        return np.ascontiguousarray(frame[-top : -top + spec.height, -left : -left + spec.width])
+    padded = np.zeros(spec.shape, np.uint8)
+    padded[top : top + frame.shape[0], left : left + frame.shape[1]] = frame
+    return padded
+
+
+def resize(pixels: UInt8Array, shape: tuple[int, int]) -> UInt8Array:
+    """Scale to (rows, columns): by the mean of the area where that shrinks, so that hair does not alias into noise."""
+    rows, columns = shape
+    if pixels.shape[:2] == shape:
+        return pixels
+    # OpenCV averages areas only where both sides shrink.
+    shrunk = min(rows, pixels.shape[0]), min(columns, pixels.shape[1])
+    if shrunk != pixels.shape[:2]:
+        pixels = _scaled(pixels, shrunk, cv2.INTER_AREA)
+    return pixels if shrunk == shape else _scaled(pixels, shape, cv2.INTER_LINEAR)
+
+
+def _scaled(pixels: UInt8Array, shape: tuple[int, int], interpolation: int) -> UInt8Array:
+    return np.asarray(cv2.resize(pixels, shape[::-1], interpolation=interpolation), np.uint8)
+
+
+def _without_ends(pixels: UInt8Array, spec: InputSpec) -> UInt8Array:
+    """Cut a strip's ends off, as `frame_shape` has it."""
+    height, width = pixels.shape[:2]
+    rows = min(height, -(-MAX_FRAME_ASPECT * spec.height * width // spec.width))
+    columns = min(width, -(-MAX_FRAME_ASPECT * spec.width * height // spec.height))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return pixels[top : top + rows, left : left + columns]
