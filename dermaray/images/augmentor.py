@@ -1,0 +1,162 @@
+"""The Augmentor package: its pipelines from and to recipes, and the package as an engine, bugs included."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import Augmentor
+import numpy as np
+from Augmentor import Operations as package
+from PIL import Image
+
+from dermaray.errors import ConfigError
+from dermaray.images.augment import seed_of
+from dermaray.images.operation import Operation
+from dermaray.images.recipe import OPERATIONS, parse_recipe
+from dermaray.images.resize import UInt8Array, fit, frame_shape, to_frame
+from dermaray.images.spec import InputSpec
+
+
+class AugmentorEngine:
+    """Runs operations as the package does, on one image after the other.
+
+    Reproduced are its bugs: a probability below 1 becomes floor(10 p) / 10 + 0.05, since it rounds its draw to tenths;
+    a rotation has whole degrees; an erased rectangle has its sides swapped. Not reproduced is that what an
+    image becomes depends on the images before it: the global generators, which the package draws from, are set anew
+    for every image.
+
+    Args:
+        operations: See `parse_recipe`.
+        spec: The model's input.
+        seed: The run's seed.
+
+    Raises:
+        ConfigError: The package refuses a value, or cannot use it.
+    """
+
+    def __init__(self, operations: Sequence[Operation], spec: InputSpec, seed: int) -> None:
+        self._pipeline, self._spec, self._seed = pipeline_of(operations), spec, seed
+
+    def __call__(
+        self, frame: UInt8Array, size: tuple[int, int], image_id: str, epoch: int, draw: int = 0
+    ) -> UInt8Array:
+        """See `dermaray.images.augment.Augmenter`; a frame that is smaller than its image is enlarged before."""
+        state = seed_of(self._seed, epoch, image_id, draw)
+        random.seed(state)
+        np.random.seed(state % 2**32)
+        image = Image.fromarray(frame)
+        if image.size != size[::-1]:
+            image = image.resize(size[::-1], Image.Resampling.BICUBIC)
+        for operation in self._pipeline.operations:
+            if round(random.uniform(0, 1), 1) <= operation.probability:
+                image = _perform(operation, image)
+        pixels = np.asarray(image)
+        return fit(to_frame(pixels, frame_shape(pixels.shape[0], pixels.shape[1], self._spec), self._spec), self._spec)
+
+
+def _perform(operation: Any, image: Image.Image) -> Image.Image:
+    try:
+        # Grey images, which some operations leave, would make others fail.
+        return operation.perform_operation([image])[0].convert("RGB")  # type: ignore[no-any-return]
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        size = f"{image.width}x{image.height}"
+        raise ConfigError(
+            f"augment: Augmentor's {type(operation).__name__} fails on an image of {size}: {error}"
+        ) from error
+
+
+def pipeline_of(operations: Sequence[Operation]) -> Augmentor.Pipeline:
+    """Return a pipeline of the package, without images, that has a recipe's operations.
+
+    Raises:
+        ConfigError: The package refuses a value, or cannot use it.
+    """
+    pipeline = Augmentor.Pipeline()
+    for operation in operations:
+        arguments = operation.model_dump()
+        try:
+            if operation.name == "hsv_shifting":
+                pipeline.add_operation(package.HSVShifting(**arguments))
+            else:
+                getattr(pipeline, operation.name)(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"augment: {operation.name}: Augmentor says: {error} Received: {arguments}") from error
+        if not hasattr(Image, arguments.get("resample_filter", "BICUBIC")):
+            raise ConfigError(
+                "augment: resize: Augmentor's filter ANTIALIAS is gone from Pillow. Use BICUBIC or BILINEAR"
+            )
+    return pipeline
+
+
+def recipe_of(pipeline: Augmentor.Pipeline) -> list[dict[str, Any]]:
+    """Return the recipe that has a pipeline's operations, in a form that YAML can hold.
+
+    Args:
+        pipeline: An `Augmentor.Pipeline`; its images are of no concern.
+
+    Raises:
+        ConfigError: An operation is none of the package's, is one that fails on every image (`Custom`, `Mixup`), or
+            has a value out of its range.
+    """
+    recipe = [_step_of(operation) for operation in pipeline.operations]
+    parse_recipe(recipe)
+    return recipe
+
+
+_QUARTERS = {90: "rotate90", 180: "rotate180", 270: "rotate270", -1: "rotate_random_90"}
+_FLIPS = {"LEFT_RIGHT": "flip_left_right", "TOP_BOTTOM": "flip_top_bottom", "RANDOM": "flip_random"}
+_SKEWS = {
+    "RANDOM": "skew",
+    "TILT": "skew_tilt",
+    "TILT_LEFT_RIGHT": "skew_left_right",
+    "TILT_TOP_BOTTOM": "skew_top_bottom",
+    "CORNER": "skew_corner",
+}
+
+# Which operation of a recipe each of the package's classes is; None where it has none for these values.
+_NAMES: dict[type, Callable[[Any], str | None]] = {
+    package.BlackAndWhite: lambda _: "black_and_white",
+    package.Crop: lambda _: "crop_by_size",
+    package.CropPercentage: lambda operation: "crop_centre" if operation.centre else "crop_random",
+    package.CropRandom: lambda _: "crop_random",
+    package.Distort: lambda _: "random_distortion",
+    package.Flip: lambda operation: _FLIPS.get(operation.top_bottom_left_right),
+    package.GaussianDistortion: lambda _: "gaussian_distortion",
+    package.Greyscale: lambda _: "greyscale",
+    package.HistogramEqualisation: lambda _: "histogram_equalisation",
+    package.HSVShifting: lambda _: "hsv_shifting",
+    package.Invert: lambda _: "invert",
+    package.RandomBrightness: lambda _: "random_brightness",
+    package.RandomColor: lambda _: "random_color",
+    package.RandomContrast: lambda _: "random_contrast",
+    package.RandomErasing: lambda _: "random_erasing",
+    package.Resize: lambda _: "resize",
+    package.Rotate: lambda operation: _QUARTERS.get(operation.rotation),
+    package.RotateRange: lambda _: "rotate",
+    package.RotateStandard: lambda _: "rotate_without_crop",
+    package.Scale: lambda _: "scale",
+    package.Shear: lambda _: "shear",
+    package.Skew: lambda operation: _SKEWS.get(operation.skew_type),
+    package.Zoom: lambda _: "zoom",
+    package.ZoomGroundTruth: lambda _: "zoom",
+    package.ZoomRandom: lambda _: "zoom_random",
+}
+
+
+def _step_of(operation: Any) -> dict[str, Any]:
+    name = _NAMES.get(type(operation), lambda _: None)(operation)
+    if name is None:
+        received = ", ".join(f"{key}={value!r}" for key, value in vars(operation).items())
+        known = ", ".join(sorted({kind.__name__ for kind in _NAMES}))
+        raise ConfigError(
+            f"no operation of a recipe is Augmentor's {type(operation).__name__}({received}). It converts: {known}"
+        )
+    values = dict(vars(operation))
+    if "randomise" in values:
+        values["randomise_percentage_area"] = values["randomise"]
+    for side in ("max_left_rotation", "max_right_rotation"):
+        if side in values:
+            values[side] = abs(values[side])  # The package keeps what is to the left as a negative number.
+    if isinstance(values.get("fillcolor"), tuple):
+        values["fillcolor"] = list(values["fillcolor"])
+    return {"operation": name, **{key: values[key] for key in OPERATIONS[name].model_fields if key in values}}

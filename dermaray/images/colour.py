@@ -1,0 +1,210 @@
+"""Augmentor's operations on colours. Tables are computed as Pillow computes them: equal pixels give equal results."""
+
+from collections.abc import Callable
+from typing import Self
+
+import cv2
+import numpy as np
+from PIL import Image
+from pydantic import Field, model_validator
+
+from dermaray.images.mapping import Mapping, scaling, shift
+from dermaray.images.operation import Draws, Operation
+from dermaray.images.resize import UInt8Array, resize
+from dermaray.images.scene import Scene
+
+_LEVELS = np.arange(256, dtype=np.float32)
+
+
+class _Factors(Operation):
+    """An operation that blends with a factor from a range: 0 gives the other image, 1 this, above 1 the opposite."""
+
+    min_factor: float = Field(ge=0.0, le=255.0)
+    max_factor: float = Field(ge=0.0, le=255.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_factor > self.max_factor:
+            raise ValueError(f"min_factor must be at most max_factor, which is {self.max_factor:g}")
+        return self
+
+
+class RandomBrightness(_Factors):
+    """Blend with black."""
+
+    name = "random_brightness"
+
+    def _apply(self, scene: Scene, draws: Draws) -> None:
+        table = _blend(0.0, _LEVELS, draws.uniform(self.min_factor, self.max_factor))
+        scene.recolour(lambda _: table)
+
+
+class RandomContrast(_Factors):
+    """Blend with the image's mean grey."""
+
+    name = "random_contrast"
+
+    def _apply(self, scene: Scene, draws: Draws) -> None:
+        factor = draws.uniform(self.min_factor, self.max_factor)
+
+        def table(pixels: UInt8Array) -> UInt8Array:
+            mean = int(cv2.mean(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[0] + 0.5)
+            return _blend(float(mean), _LEVELS, factor)
+
+        scene.recolour(table, measures=True)
+
+
+class RandomColor(_Factors):
+    """Blend with the grey image: saturation."""
+
+    name = "random_color"
+
+    def _apply(self, scene: Scene, draws: Draws) -> None:
+        factor = draws.uniform(self.min_factor, self.max_factor)
+        scene.paint(_each(lambda pixels: _blend(_grey(pixels), pixels.astype(np.float32), factor)))
+
+
+class Greyscale(Operation):
+    """Turn grey."""
+
+    name = "greyscale"
+
+    def _apply(self, scene: Scene, draws: Draws) -> None:
+        scene.paint(_each(_grey))
+
+
+class BlackAndWhite(Operation):
+    """Turn every pixel black whose grey is below the threshold, and every other white."""
+
+    name = "black_and_white"
+    threshold: int = Field(128, ge=0, le=255)
+
+    def _apply(self, scene: Scene, draws: Draws) -> None:
+        scene.paint(_each(_grey))
+        table = np.where(self.threshold > _LEVELS, 0, 255).astype(np.uint8)
+        scene.recolour(lambda _: table)
+
+
+class Invert(Operation):
+    """Make the negative."""
+
+    name = "invert"
+
+    def _apply(self, scene: Scene, draws: Draws) -> None:
+        table = np.arange(255, -1, -1, dtype=np.uint8)
+        scene.recolour(lambda _: table)
+
+
+class HistogramEqualisation(Operation):
+    """Spread the levels of every channel evenly, as `PIL.ImageOps.equalize` does."""
+
+    name = "histogram_equalisation"
+    probability: float = Field(1.0, gt=0.0, le=1.0)
+
+    def _apply(self, scene: Scene, draws: Draws) -> None:
+        scene.recolour(
+            lambda pixels: np.stack([_equalising(pixels[..., channel]) for channel in range(3)], axis=1), measures=True
+        )
+
+
+class HSVShifting(Operation):
+    """Shift hue, and scale and shift saturation and value, each by an amount drawn from its range.
+
+    Augmentor's class `Augmentor.Operations.HSVShifting`, which no method of its pipeline adds.
+    """
+
+    name = "hsv_shifting"
+    hue_shift: float = Field(ge=0.0, le=255.0)
+    saturation_scale: float = Field(ge=0.0, le=255.0)
+    saturation_shift: float = Field(ge=0.0, le=255.0)
+    value_scale: float = Field(ge=0.0, le=255.0)
+    value_shift: float = Field(ge=0.0, le=255.0)
+
+    def _apply(self, scene: Scene, draws: Draws) -> None:
+        level = np.arange(256) / 255.0
+
+        def spread(scale: float, shift: float) -> np.ndarray:
+            scaled = level * draws.uniform(1 / (1 + scale), 1 + scale)
+            return scaled + draws.uniform(-shift, shift)
+
+        channels = (
+            level + draws.uniform(-self.hue_shift, self.hue_shift),
+            spread(self.saturation_scale, self.saturation_shift),
+            spread(self.value_scale, self.value_shift),
+        )
+        table = np.concatenate([np.round(channel.clip(0, 1) * 255) for channel in channels]).astype(int).tolist()
+
+        def shifted(pixels: UInt8Array) -> UInt8Array:
+            return np.asarray(Image.fromarray(pixels).convert("HSV").point(table).convert("RGB"))
+
+        scene.paint(_each(shifted))
+
+
+class RandomErasing(Operation):
+    """Cover a rectangle with noise, whose sides are at most `rectangle_area` times the image's."""
+
+    name = "random_erasing"
+    rectangle_area: float = Field(ge=0.01, le=1.0)
+
+    def _apply(self, scene: Scene, draws: Draws) -> None:
+        width, height = (_side(side, self.rectangle_area, draws) for side in (scene.width, scene.height))
+        left, top = draws.randint(0, scene.width - width), draws.randint(0, scene.height - height)
+        noise = np.frombuffer(draws.randbytes(height * width * 3), np.uint8).reshape(height, width, 3)
+
+        def erase(pixels: UInt8Array, mapping: Mapping) -> UInt8Array:
+            inside = ~mapping.outside(left, top, left + width, top + height)
+            if not inside.any():
+                return pixels
+            rows, columns = mapping.shape
+            # The noise is as fine as the original image; what the model sees of it is coarser.
+            seen = resize(noise, (min(height, rows), min(width, columns)))
+            on_noise = scaling(seen.shape[1] / width, seen.shape[0] / height) @ shift(-left, -top)
+            erased = pixels.copy()
+            erased[inside] = mapping.then(on_noise).sample(seen)[inside]
+            return erased
+
+        scene.paint(erase)
+
+
+OPERATIONS: tuple[type[Operation], ...] = (
+    BlackAndWhite,
+    Greyscale,
+    HistogramEqualisation,
+    HSVShifting,
+    Invert,
+    RandomBrightness,
+    RandomColor,
+    RandomContrast,
+    RandomErasing,
+)
+
+
+def _each(change: Callable[[UInt8Array], UInt8Array]) -> Callable[[UInt8Array, Mapping], UInt8Array]:
+    return lambda pixels, _: change(pixels)
+
+
+def _blend(other: float | UInt8Array, pixels: np.ndarray, factor: float) -> UInt8Array:
+    """Go from one image towards another, or beyond it, as `PIL.Image.blend` does: single precision, cut off."""
+    other = np.asarray(other, np.float32)
+    blended: UInt8Array = (other + np.float32(factor) * (pixels - other)).clip(0, 255).astype(np.uint8)
+    return blended
+
+
+def _grey(pixels: UInt8Array) -> UInt8Array:
+    """Return the luma (ITU-R BT.601) in all three channels."""
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
+
+
+def _equalising(channel: UInt8Array) -> UInt8Array:
+    counts = np.bincount(channel.ravel(), minlength=256)
+    present = counts[counts > 0]
+    step = int(present.sum() - present[-1]) // 255
+    if len(present) <= 1 or not step:
+        return np.arange(256, dtype=np.uint8)
+    below = np.cumsum(counts) - counts
+    return ((step // 2 + below) // step).clip(0, 255).astype(np.uint8)
+
+
+def _side(side: int, area: float, draws: Draws) -> int:
+    largest = int(side * area)
+    return max(draws.randint(min(int(side * 0.1), largest), largest), 1)
