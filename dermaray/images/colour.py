@@ -1,6 +1,7 @@
 """Augmentor's operations on colours. Tables are computed as Pillow computes them: equal pixels give equal results."""
 
 from collections.abc import Callable
+from random import Random
 from typing import Self
 
 import cv2
@@ -9,7 +10,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from dermaray.images.mapping import Mapping, scaling, shift
-from dermaray.images.operation import Draws, Operation
+from dermaray.images.operation import Operation
 from dermaray.images.resize import UInt8Array, resize
 from dermaray.images.scene import Scene
 
@@ -34,7 +35,7 @@ class RandomBrightness(_Factors):
 
     name = "random_brightness"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         table = _blend(0.0, _LEVELS, draws.uniform(self.min_factor, self.max_factor))
         scene.recolour(lambda _: table)
 
@@ -44,7 +45,7 @@ class RandomContrast(_Factors):
 
     name = "random_contrast"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         factor = draws.uniform(self.min_factor, self.max_factor)
 
         def table(pixels: UInt8Array) -> UInt8Array:
@@ -59,7 +60,7 @@ class RandomColor(_Factors):
 
     name = "random_color"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         factor = draws.uniform(self.min_factor, self.max_factor)
         scene.paint(_each(lambda pixels: _blend(_grey(pixels), pixels.astype(np.float32), factor)))
 
@@ -69,7 +70,7 @@ class Greyscale(Operation):
 
     name = "greyscale"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         scene.paint(_each(_grey))
 
 
@@ -79,7 +80,7 @@ class BlackAndWhite(Operation):
     name = "black_and_white"
     threshold: int = Field(128, ge=0, le=255)
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         scene.paint(_each(_grey))
         table = np.where(self.threshold > _LEVELS, 0, 255).astype(np.uint8)
         scene.recolour(lambda _: table)
@@ -90,7 +91,7 @@ class Invert(Operation):
 
     name = "invert"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         table = np.arange(255, -1, -1, dtype=np.uint8)
         scene.recolour(lambda _: table)
 
@@ -101,7 +102,7 @@ class HistogramEqualisation(Operation):
     name = "histogram_equalisation"
     probability: float = Field(1.0, gt=0.0, le=1.0)
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         scene.recolour(
             lambda pixels: np.stack([_equalising(pixels[..., channel]) for channel in range(3)], axis=1), measures=True
         )
@@ -120,7 +121,7 @@ class HSVShifting(Operation):
     value_scale: float = Field(ge=0.0, le=255.0)
     value_shift: float = Field(ge=0.0, le=255.0)
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         level = np.arange(256) / 255.0
 
         def spread(scale: float, shift: float) -> np.ndarray:
@@ -146,7 +147,7 @@ class RandomErasing(Operation):
     name = "random_erasing"
     rectangle_area: float = Field(ge=0.01, le=1.0)
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         width, height = (_side(side, self.rectangle_area, draws) for side in (scene.width, scene.height))
         left, top = draws.randint(0, scene.width - width), draws.randint(0, scene.height - height)
         noise = np.frombuffer(draws.randbytes(height * width * 3), np.uint8).reshape(height, width, 3)
@@ -155,9 +156,9 @@ class RandomErasing(Operation):
             inside = ~mapping.outside(left, top, left + width, top + height)
             if not inside.any():
                 return pixels
-            rows, columns = mapping.shape
             # The noise is as fine as the original image; what the model sees of it is coarser.
-            seen = resize(noise, (min(height, rows), min(width, columns)))
+            across, down = (max(step, 1.0) for step in mapping.steps())
+            seen = resize(noise, (max(round(height / down), 1), max(round(width / across), 1)))
             on_noise = scaling(seen.shape[1] / width, seen.shape[0] / height) @ shift(-left, -top)
             erased = pixels.copy()
             erased[inside] = mapping.then(on_noise).sample(seen)[inside]
@@ -205,6 +206,6 @@ def _equalising(channel: UInt8Array) -> UInt8Array:
     return ((step // 2 + below) // step).clip(0, 255).astype(np.uint8)
 
 
-def _side(side: int, area: float, draws: Draws) -> int:
+def _side(side: int, area: float, draws: Random) -> int:
     largest = int(side * area)
     return max(draws.randint(min(int(side * 0.1), largest), largest), 1)

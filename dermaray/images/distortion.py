@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from random import Random
 from typing import ClassVar, Literal
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from dermaray.images.mapping import Float32Array, Points
-from dermaray.images.operation import Draws, Operation
+from dermaray.images.operation import Operation
 from dermaray.images.scene import Scene
 
 # What each direction moves, in units of the skew: x and y of the corners, from the top left clockwise.
@@ -40,7 +41,7 @@ class _Skew(Operation):
     kind: ClassVar[str]
     magnitude: float = Field(1.0, gt=0.0, le=1.0)
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         width, height = scene.width, scene.height
         amount = draws.randint(1, math.ceil(max(width, height) * self.magnitude))
         kind = draws.choice(_KINDS) if self.kind == "RANDOM" else self.kind
@@ -90,7 +91,7 @@ class _Distortion(Operation):
     grid_width: int = Field(ge=1, le=100)
     grid_height: int = Field(ge=1, le=100)
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         x, y = _nodes(scene.width, self.grid_width), _nodes(scene.height, self.grid_height)
         moves = np.zeros((len(y), len(x), 2), np.float32)
         for row in range(1, len(y) - 1):
@@ -100,7 +101,7 @@ class _Distortion(Operation):
         may_leave = bool(np.abs(moves).max() > min(x[1], y[1]))
         scene.bend(lambda points: _moved(points, width, height, moves), may_leave=may_leave)
 
-    def _move(self, x: float, y: float, draws: Draws) -> tuple[float, float]:
+    def _move(self, x: float, y: float, draws: Random) -> tuple[float, float]:
         raise NotImplementedError
 
 
@@ -110,7 +111,7 @@ class RandomDistortion(_Distortion):
     name = "random_distortion"
     magnitude: int = Field(ge=-1000, le=1000)
 
-    def _move(self, x: float, y: float, draws: Draws) -> tuple[float, float]:
+    def _move(self, x: float, y: float, draws: Random) -> tuple[float, float]:
         largest = abs(self.magnitude)
         return draws.randint(-largest, largest), draws.randint(-largest, largest)
 
@@ -131,7 +132,7 @@ class GaussianDistortion(_Distortion):
     sdx: float = Field(0.05, ge=1e-3, le=1e3)
     sdy: float = Field(0.05, ge=1e-3, le=1e3)
 
-    def _move(self, x: float, y: float, draws: Draws) -> tuple[float, float]:
+    def _move(self, x: float, y: float, draws: Random) -> tuple[float, float]:
         deviation = self._bell(x, y)
         return draws.gauss(0, deviation), draws.gauss(0, deviation)
 
@@ -156,7 +157,7 @@ OPERATIONS: tuple[type[Operation], ...] = (
 )
 
 
-def _moves(kind: str, draws: Draws) -> Sequence[tuple[int, int]]:
+def _moves(kind: str, draws: Random) -> Sequence[tuple[int, int]]:
     if kind == "CORNER":
         return _CORNERS[draws.randint(0, 7)]
     first, last = {"TILT": (0, 3), "TILT_LEFT_RIGHT": (0, 1), "TILT_TOP_BOTTOM": (2, 3)}[kind]

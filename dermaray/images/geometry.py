@@ -4,6 +4,7 @@ Where Augmentor rounds to whole pixels, so do these: sizes and crops are the sam
 """
 
 import math
+from random import Random
 from typing import Literal, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import ImageColor
 from pydantic import Field, field_validator, model_validator
 
 from dermaray.images.mapping import Matrix, scaling, shift
-from dermaray.images.operation import Draws, Operation
+from dermaray.images.operation import Operation
 from dermaray.images.scene import BLACK, Colour, Scene
 
 
@@ -20,7 +21,7 @@ class Rotate90(Operation):
 
     name = "rotate90"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         _quarter_turns(scene, 1)
 
 
@@ -29,7 +30,7 @@ class Rotate180(Operation):
 
     name = "rotate180"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         _quarter_turns(scene, 2)
 
 
@@ -38,7 +39,7 @@ class Rotate270(Operation):
 
     name = "rotate270"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         _quarter_turns(scene, 3)
 
 
@@ -47,7 +48,7 @@ class RotateRandom90(Operation):
 
     name = "rotate_random_90"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         _quarter_turns(scene, draws.randint(1, 3))
 
 
@@ -56,7 +57,7 @@ class FlipLeftRight(Operation):
 
     name = "flip_left_right"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         _flip_left_right(scene)
 
 
@@ -65,7 +66,7 @@ class FlipTopBottom(Operation):
 
     name = "flip_top_bottom"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         _flip_top_bottom(scene)
 
 
@@ -74,7 +75,7 @@ class FlipRandom(Operation):
 
     name = "flip_random"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         (_flip_left_right, _flip_top_bottom)[draws.randint(0, 1)](scene)
 
 
@@ -85,7 +86,7 @@ class Rotate(Operation):
     max_left_rotation: float = Field(ge=0.0, le=25.0)
     max_right_rotation: float = Field(ge=0.0, le=25.0)
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         degrees = _draw_rotation(self.max_left_rotation, self.max_right_rotation, draws)
         width, height = scene.width, scene.height
         rotation, full_width, full_height = _expanded(_rotation(degrees, width, height), width, height)
@@ -117,7 +118,7 @@ class RotateWithoutCrop(Operation):
             return tuple(colour)
         return colour
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         degrees = _draw_rotation(self.max_left_rotation, self.max_right_rotation, draws)
         width, height = scene.width, scene.height
         rotation = _rotation(degrees, width, height)
@@ -145,7 +146,7 @@ class Zoom(Operation):
             raise ValueError(f"min_factor must be at most max_factor, which is {self.max_factor:g}")
         return self
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         factor = draws.uniform(self.min_factor, self.max_factor)
         width, height = max(round(scene.width * factor), 1), max(round(scene.height * factor), 1)
         left, top = math.floor(width / 2 - scene.width / 2), math.floor(height / 2 - scene.height / 2)
@@ -159,7 +160,7 @@ class ZoomRandom(Operation):
     percentage_area: float = Field(ge=0.1, lt=1.0)
     randomise_percentage_area: bool = False
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         box = _random_box(scene, _draw_share(self.percentage_area, self.randomise_percentage_area, draws), draws)
         scene.warp(_crop(box, scene.width, scene.height))
 
@@ -172,7 +173,7 @@ class CropBySize(Operation):
     height: int = Field(ge=2)
     centre: bool = True
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         if self.width > scene.width or self.height > scene.height:
             return
         left, top = draws.randint(0, scene.width - self.width), draws.randint(0, scene.height - self.height)
@@ -190,7 +191,7 @@ class CropCentre(_CropShare):
 
     name = "crop_centre"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         share = _draw_share(self.percentage_area, self.randomise_percentage_area, draws)
         left, top, right, bottom = _random_box(scene, share, draws)
         _cut(scene, _centred_box(scene, right - left, bottom - top))
@@ -201,7 +202,7 @@ class CropRandom(_CropShare):
 
     name = "crop_random"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         share = _draw_share(self.percentage_area, self.randomise_percentage_area, draws)
         _cut(scene, _random_box(scene, share, draws))
 
@@ -214,7 +215,7 @@ class Resize(Operation):
     height: int = Field(ge=2, le=65_500)
     resample_filter: Literal["NEAREST", "BICUBIC", "ANTIALIAS", "BILINEAR"] = "BICUBIC"
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         _scale(scene, self.width, self.height)
 
 
@@ -224,7 +225,7 @@ class Scale(Operation):
     name = "scale"
     scale_factor: float = Field(gt=1.0, le=100.0)
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         _scale(scene, int(scene.width * self.scale_factor), int(scene.height * self.scale_factor))
 
 
@@ -235,7 +236,7 @@ class Shear(Operation):
     max_shear_left: float = Field(gt=0.0, le=25.0)
     max_shear_right: float = Field(gt=0.0, le=25.0)
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         slope = math.tan(math.radians(draws.uniform(-self.max_shear_left, self.max_shear_right)))
         width, height = scene.width, scene.height
         # An image that is sheared by more than its side would have nothing left.
@@ -291,7 +292,7 @@ def _flip_top_bottom(scene: Scene) -> None:
     scene.warp(shift(0, scene.height) @ scaling(1, -1))
 
 
-def _draw_rotation(left: float, right: float, draws: Draws) -> float:
+def _draw_rotation(left: float, right: float, draws: Random) -> float:
     """Draw degrees, positive to the left."""
     angles = draws.uniform(-left, 0), draws.uniform(0, right)
     return angles[draws.randint(0, 1)]
@@ -328,7 +329,7 @@ def _box(left: int, top: int, width: int, height: int) -> _Box:
     return left, top, left + width, top + height
 
 
-def _random_box(scene: Scene, share: float, draws: Draws) -> _Box:
+def _random_box(scene: Scene, share: float, draws: Random) -> _Box:
     width, height = max(math.floor(scene.width * share), 1), max(math.floor(scene.height * share), 1)
     left, top = draws.randint(0, scene.width - width), draws.randint(0, scene.height - height)
     return _box(left, top, width, height)
@@ -339,7 +340,7 @@ def _centred_box(scene: Scene, width: int, height: int) -> _Box:
     return round(x - width / 2), round(y - height / 2), round(x + width / 2), round(y + height / 2)
 
 
-def _draw_share(share: float, randomise: bool, draws: Draws) -> float:
+def _draw_share(share: float, randomise: bool, draws: Random) -> float:
     return draws.uniform(0.1, share) if randomise else share
 
 

@@ -63,6 +63,17 @@ class Mapping:
             )
         return np.asarray(sampled, np.uint8)
 
+    def steps(self) -> tuple[float, float]:
+        """Return how far on the canvas, across and down, neighbouring pixels lie apart, in the middle of the result."""
+        rows, columns = self.shape
+        if self.bent is None:
+            return pixel_steps(self.matrix, columns / 2, rows / 2)
+        row, column = rows // 2, columns // 2
+        across, down = (
+            math.hypot(p[row, column] - p[row, column - 1], p[row, column] - p[row - 1, column]) for p in self.points()
+        )
+        return across, down
+
     def outside(self, left: float, top: float, right: float, bottom: float) -> npt.NDArray[np.bool_]:
         """Tell which pixels lie outside a rectangle of the canvas."""
         x, y = self.points()

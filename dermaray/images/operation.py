@@ -1,20 +1,11 @@
 """What all operations of a recipe have in common."""
 
-from typing import Any, ClassVar, Protocol
+from random import Random
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dermaray.images.scene import Scene
-
-
-class Draws(Protocol):
-    """Where an operation gets its random numbers: the methods of `random.Random` that operations use."""
-
-    def uniform(self, a: float, b: float, /) -> float: ...  # noqa: D102
-    def randint(self, a: int, b: int, /) -> int: ...  # noqa: D102
-    def choice(self, items: Any, /) -> Any: ...  # noqa: D102
-    def gauss(self, mu: float, sigma: float, /) -> float: ...  # noqa: D102
-    def randbytes(self, n: int, /) -> bytes: ...  # noqa: D102
 
 
 class Operation(BaseModel):
@@ -30,9 +21,9 @@ class Operation(BaseModel):
     name: ClassVar[str]
     probability: float = Field(gt=0.0, le=1.0)
 
-    def apply(self, scene: Scene, draws: Draws) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         """Draw what is random, and do it."""
         self._apply(scene, draws)
 
-    def _apply(self, scene: Scene, draws: Draws) -> None:
+    def _apply(self, scene: Scene, draws: Random) -> None:
         raise NotImplementedError

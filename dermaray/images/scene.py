@@ -185,8 +185,7 @@ class _Rendering:
             elif isinstance(step, _Coarsen):
                 seen = pixel_steps(to_original, step.width / 2, step.height / 2)
                 across, down = max(across, seen[0]), max(down, seen[1])
-        rows, columns = self._spec.shape[:2]
-        seen = pixel_steps(to_original @ fitting, columns / 2, rows / 2)
+        seen = Mapping(self._spec.shape[:2], to_original @ fitting).steps()
         return max(across, seen[0]), max(down, seen[1])
 
 
