@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ImageColor
 from pydantic import Field, field_validator, model_validator
 
-from dermaray.images.mapping import Matrix, scaling, shift
+from dermaray.images.mapping import Matrix, leaves, scaling, shift
 from dermaray.images.operation import Operation
 from dermaray.images.scene import BLACK, Colour, Scene
 
@@ -95,6 +95,9 @@ class Rotate(Operation):
         left = ratio * (full_height - full_width * ratio) - ratio**2
         top = ratio * (full_width - left)
         box = round(left), round(top), round(full_width - left), round(full_height - top)
+        # Rounded to whole pixels, below one degree, it would reach over the edge: the package knows no such angles.
+        while leaves(rotation @ _crop(box, width, height), (width, height), (width, height)) and box[0] < width // 4:
+            box = box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1
         scene.warp(rotation @ _crop(box, width, height))
 
 

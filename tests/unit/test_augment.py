@@ -223,3 +223,12 @@ def test_a_package_that_fails_on_an_image_is_a_users_error() -> None:
     assert (
         build_augmenter([step("crop_by_size", width=500, height=20)], SPEC, 0)(FRAME, SIZE, "a", 0).shape == SPEC.shape
     )
+
+
+@pytest.mark.parametrize("size", [(150, 200), (224, 224), (40, 31)])
+@pytest.mark.parametrize("limit", [0.5, 3, 25])
+def test_a_rotation_cuts_all_corners_off(size: tuple[int, int], limit: float) -> None:
+    white = np.full((*size, 3), 200, np.uint8)
+    frame = to_frame(white, frame_shape(*size, SPEC), SPEC)
+    augment = build_augmenter([step("rotate", max_left_rotation=limit, max_right_rotation=limit)], SPEC, 0)
+    assert all(augment(frame, size, str(i), 0).min() == 200 for i in range(100))
