@@ -242,13 +242,16 @@ class Shear(Operation):
     def _apply(self, scene: Scene, draws: Random) -> None:
         slope = math.tan(math.radians(draws.uniform(-self.max_shear_left, self.max_shear_right)))
         width, height = scene.width, scene.height
-        # An image that is sheared by more than its side would have nothing left.
-        if draws.choice(["x", "y"]) == "x":
-            cut = min(math.ceil(abs(slope) * height), width // 2)
+        along_x = draws.choice(["x", "y"]) == "x"
+        # A strip that is sheared by more than its short side would have nothing left.
+        limit = 0.9 * (width / height if along_x else height / width)
+        slope = min(max(slope, -limit), limit)
+        if along_x:
+            cut = math.ceil(abs(slope) * height)
             sheared = np.array([[1.0, slope, -cut if slope > 0 else 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
             box = cut, 0, width, height
         else:
-            cut = min(round(abs(slope) * width), height // 2)
+            cut = round(abs(slope) * width)
             sheared = np.array([[1.0, 0.0, 0.0], [slope, 1.0, -max(slope, 0.0) * width], [0.0, 0.0, 1.0]])
             box = 0, cut, width, height
         scene.warp(sheared @ _crop(box, width, height))
