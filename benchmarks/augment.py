@@ -1,4 +1,4 @@
-"""python benchmarks/augment.py [--images DIR] [--rounds 7] [--per-operation]
+"""python -m benchmarks.augment [--images DIR] [--rounds 7] [--per-operation]
 
 From the bytes of a 512x384 JPEG to an augmented 180x180 uint8 image, on one core: the Augmentor package (Pillow opens
 the file, the pipeline runs, Pillow scales the result) against dermaray's fused engine, which gets the same recipe. Both

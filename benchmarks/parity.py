@@ -1,4 +1,4 @@
-"""python benchmarks/parity.py [--images DIR]
+"""python -m benchmarks.parity [--images DIR]
 
 How far dermaray's own engine is from the Augmentor package, operation by operation, at the same drawn parameters: what
 the package draws is recorded and given to the operation of the same name. Prints the table of docs/augmentation.md.

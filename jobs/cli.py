@@ -17,6 +17,7 @@ JOBS = {
     "demo": "everything in turn, on images that it draws or on your own",
     "prepare": "images and their labels to a manifest with splits",
     "audit": "what is wrong with a source or a manifest, changing nothing",
+    "preview": "what a configuration's augmentation does to images",
     "train": "a manifest and a configuration to a model",
     "evaluate": "a model and a manifest to figures and a report",
     "score": "one row per image of a folder, a zip or a tar",

@@ -45,7 +45,14 @@ def test_commands_and_code_run(
     workplace: Path, run_job: RunJob, fresh_serve: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     programs = [words[:2] for words in commands()]
-    assert [p[1] for p in programs if p[0] == "dermaray"] == ["prepare", "train", "evaluate", "score", "serve"]
+    assert [p[1] for p in programs if p[0] == "dermaray"] == [
+        "prepare",
+        "preview",
+        "train",
+        "evaluate",
+        "score",
+        "serve",
+    ]
     for words in commands():
         match words:
             case ["dermaray", "serve", "--model", model]:
