@@ -6,6 +6,7 @@ from typing import Self
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from pydantic import Field, model_validator
 
@@ -156,12 +157,13 @@ class RandomErasing(Operation):
             inside = ~mapping.outside(left, top, left + width, top + height)
             if not inside.any():
                 return pixels
+            part = _extent(inside, axis=0), _extent(inside, axis=1)
             # The noise is as fine as the original image; what the model sees of it is coarser.
             across, down = (max(step, 1.0) for step in mapping.steps())
             seen = resize(noise, (max(round(height / down), 1), max(round(width / across), 1)))
             on_noise = scaling(seen.shape[1] / width, seen.shape[0] / height) @ shift(-left, -top)
             erased = pixels.copy()
-            erased[inside] = mapping.then(on_noise).sample(seen)[inside]
+            erased[part][inside[part]] = mapping.part(*part).then(on_noise).sample(seen)[inside[part]]
             return erased
 
         scene.paint(erase)
@@ -209,3 +211,8 @@ def _equalising(channel: UInt8Array) -> UInt8Array:
 def _side(side: int, area: float, draws: Random) -> int:
     largest = int(side * area)
     return max(draws.randint(min(int(side * 0.1), largest), largest), 1)
+
+
+def _extent(inside: npt.NDArray[np.bool_], axis: int) -> slice:
+    positions = inside.nonzero()[axis]
+    return slice(int(positions.min()), int(positions.max()) + 1)

@@ -49,6 +49,13 @@ class Mapping:
         x, y = np.arange(columns, dtype=np.float32) + 0.5, np.arange(rows, dtype=np.float32)[:, None] + 0.5
         return _project(self.matrix, x, y)
 
+    def part(self, rows: slice, columns: slice) -> "Mapping":
+        """Return the same of a part of the result; slices with both ends."""
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        if self.bent is not None:
+            return Mapping(shape, self.matrix, (self.bent[0][rows, columns], self.bent[1][rows, columns]))
+        return Mapping(shape, self.matrix @ shift(columns.start, rows.start))
+
     def sample(self, pixels: UInt8Array) -> UInt8Array:
         """Interpolate, bicubically, in an image that fills the canvas; beyond its edge the edge goes on."""
         if self.bent is not None:
