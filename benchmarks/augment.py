@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.parity import ARGUMENTS
+from dermaray.augmentation.augmentor import pipeline_of
+from dermaray.augmentation.engines import build_augmenter
+from dermaray.augmentation.recipe import parse_recipe
 from dermaray.data.synthetic import render_lesion
-from dermaray.images.augment import build_augmenter
-from dermaray.images.augmentor import pipeline_of
 from dermaray.images.decode import decode_frame
-from dermaray.images.recipe import parse_recipe
 from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
 

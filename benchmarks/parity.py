@@ -15,11 +15,12 @@ import numpy as np
 from Augmentor import Operations as package
 from PIL import Image
 
+from dermaray.augmentation.augmentor import pipeline_of
+from dermaray.augmentation.recipe import parse_recipe
+from dermaray.augmentation.rendering import render
+from dermaray.augmentation.scene import Scene
 from dermaray.data.synthetic import render_lesion
-from dermaray.images.augmentor import pipeline_of
-from dermaray.images.recipe import parse_recipe
 from dermaray.images.resize import UInt8Array, frame_shape, resize, to_frame
-from dermaray.images.scene import Scene
 from dermaray.images.spec import InputSpec
 
 SIZE = (384, 512)
@@ -157,7 +158,7 @@ def theirs_and_ours(steps: Sequence[tuple[str, dict[str, Any]]], pixels: UInt8Ar
     """Run operations in the package, and record them in a scene at the same drawn parameters.
 
     Returns:
-        The package's image, uint8 [rows, columns, 3], and the scene, to be rendered at any size.
+        The package's image, uint8 [rows, columns, 3], and the scene, which `render` renders at any size.
     """
     operations = parse_recipe([{"operation": name, "probability": 1.0, **arguments} for name, arguments in steps])
     image, scene = Image.fromarray(pixels), Scene(*pixels.shape[:2])
@@ -177,14 +178,14 @@ def difference_as_it_is(name: str, pixels: UInt8Array, seed: int) -> float:
     """Return the mean absolute difference, in levels, at the size that the operation leaves."""
     theirs, scene = theirs_and_ours([(name, ARGUMENTS[name])], pixels, seed)
     spec = InputSpec.model_construct(height=theirs.shape[0], width=theirs.shape[1], resize="stretch")
-    return _difference(scene.render(pixels, spec), theirs)
+    return _difference(render(scene, pixels, spec), theirs)
 
 
 def difference_for_a_model(steps: Sequence[tuple[str, dict[str, Any]]], pixels: UInt8Array, seed: int) -> float:
     """Return the same at a model's size: reduced after the package ran, and for dermaray before."""
     theirs, scene = theirs_and_ours(steps, pixels, seed)
     frame = to_frame(pixels, frame_shape(pixels.shape[0], pixels.shape[1], MODEL), MODEL)
-    return _difference(scene.render(frame, MODEL), resize(theirs, MODEL.shape[:2]))
+    return _difference(render(scene, frame, MODEL), resize(theirs, MODEL.shape[:2]))
 
 
 def _difference(ours: UInt8Array, theirs: UInt8Array) -> float:

@@ -1,1 +1,1 @@
-"""One image: its decoding to pixels and its augmentation."""
+"""One image: its decoding to the pixels that a model takes, and what can be told from them."""

@@ -73,8 +73,12 @@ def decode_image(data: bytes, spec: InputSpec) -> DecodedImage:
     return replace(frame, pixels=fit(frame.pixels, spec))
 
 
-def decode_frame(data: bytes, spec: InputSpec) -> DecodedImage:
+def decode_frame(data: bytes, spec: InputSpec | None) -> DecodedImage:
     """Decode one image as `decode_image` does, but leave out the last step: what `fit` cuts off or adds.
+
+    Args:
+        data: See `decode_image`.
+        spec: What the model wants; None for the picture as it is.
 
     Raises:
         ImageError: See `decode_image`.
@@ -87,8 +91,8 @@ def decode_frame(data: bytes, spec: InputSpec) -> DecodedImage:
         swapped, mirrored = _turn_upright(image)
         if swapped:
             width, height = height, width
-        shape = frame_shape(height, width, spec)
-        if spec.scaled_decoding:
+        shape = frame_shape(height, width, spec) if spec else (height, width)
+        if spec and spec.scaled_decoding:
             image.draft(None, shape if swapped else shape[::-1])
         pixels = turbo_pixels(image, data)
         if pixels is None:
@@ -97,7 +101,8 @@ def decode_frame(data: bytes, spec: InputSpec) -> DecodedImage:
             pixels = cv2.transpose(pixels)
         if mirrored is not None:
             pixels = cv2.flip(pixels, mirrored)
-        pixels = to_frame(pixels, shape, spec)
+        if spec:
+            pixels = to_frame(pixels, shape, spec)
         # A camera's JPEG that has more pictures after the first.
         found = "JPEG" if image.format == "MPO" else str(image.format)
     return DecodedImage(pixels, height, width, found)

@@ -30,6 +30,15 @@ def frame_shape(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
     )
 
 
+def frame_region(height: int, width: int, spec: InputSpec) -> tuple[int, int, int, int]:
+    """Return (top, left, height, width) of what a frame shows of its picture: all, but for the ends of a strip."""
+    if spec.resize != "crop":
+        return 0, 0, height, width
+    rows = min(height, -(-MAX_FRAME_ASPECT * spec.height * width // spec.width))
+    columns = min(width, -(-MAX_FRAME_ASPECT * spec.width * height // spec.height))
+    return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+
 def to_frame(pixels: UInt8Array, shape: tuple[int, int], spec: InputSpec) -> UInt8Array:
     """Scale a whole picture to its frame.
 
@@ -41,21 +50,25 @@ def to_frame(pixels: UInt8Array, shape: tuple[int, int], spec: InputSpec) -> UIn
     Returns:
         uint8 [*shape, 3].
     """
-    if spec.resize == "crop":
-        pixels = _without_ends(pixels, spec)
-    return resize(pixels, shape)
+    top, left, height, width = frame_region(pixels.shape[0], pixels.shape[1], spec)
+    return resize(pixels[top : top + height, left : left + width], shape)
 
 
 def fit(frame: UInt8Array, spec: InputSpec) -> UInt8Array:
     """Cut or pad a frame to what the model takes: uint8 [*frame_shape, 3] to uint8 [*spec.shape]."""
     if frame.shape == spec.shape:
         return frame
-    top, left = (spec.height - frame.shape[0]) // 2, (spec.width - frame.shape[1]) // 2
+    top, left = fit_offset(frame.shape[:2], spec)
     if spec.resize == "crop":
         return np.ascontiguousarray(frame[-top : -top + spec.height, -left : -left + spec.width])
     padded = np.zeros(spec.shape, np.uint8)
     padded[top : top + frame.shape[0], left : left + frame.shape[1]] = frame
     return padded
+
+
+def fit_offset(shape: tuple[int, ...], spec: InputSpec) -> tuple[int, int]:
+    """Return (top, left) of a frame of that shape in what the model takes; negative where it is cut."""
+    return (spec.height - shape[0]) // 2, (spec.width - shape[1]) // 2
 
 
 def resize(pixels: UInt8Array, shape: tuple[int, int]) -> UInt8Array:
@@ -72,12 +85,3 @@ def resize(pixels: UInt8Array, shape: tuple[int, int]) -> UInt8Array:
 
 def _scaled(pixels: UInt8Array, shape: tuple[int, int], interpolation: int) -> UInt8Array:
     return np.asarray(cv2.resize(pixels, shape[::-1], interpolation=interpolation), np.uint8)
-
-
-def _without_ends(pixels: UInt8Array, spec: InputSpec) -> UInt8Array:
-    """Cut a strip's ends off, as `frame_shape` has it."""
-    height, width = pixels.shape[:2]
-    rows = min(height, -(-MAX_FRAME_ASPECT * spec.height * width // spec.width))
-    columns = min(width, -(-MAX_FRAME_ASPECT * spec.width * height // spec.height))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return pixels[top : top + rows, left : left + columns]

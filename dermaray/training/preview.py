@@ -18,7 +18,7 @@ from dermaray.config import RunConfig
 from dermaray.data.archive import Member, files_listing, list_members, read_members
 from dermaray.data.manifest import Manifest
 from dermaray.errors import DataError, ImageError, OutputError
-from dermaray.images.augment import build_augmenter
+from dermaray.augmentation.engines import build_augmenter, takes_whole_pictures
 from dermaray.images.decode import DecodedImage, decode_frame
 from dermaray.images.resize import UInt8Array, fit
 from dermaray.pages import render_page
@@ -90,7 +90,8 @@ def candidates_of_paths(paths: Sequence[Path], seed: int) -> Candidates:
         for name in listing["name"].to_pylist()
     ]
     members = pa.concat_tables(listings).take(_in_turn(groups, seed))
-    source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} paths given"
+    first = str(paths[0]).encode("utf-8", "backslashreplace").decode()
+    source = first if len(paths) == 1 else f"{len(paths)} paths given"
     return Candidates(members, None, None, source)
 
 
@@ -208,13 +209,8 @@ def _operation_row(config: RunConfig, step: dict[str, Any], original: Original, 
 
 
 def _frame(config: RunConfig, original: Original) -> UInt8Array:
-    """Return what the engine takes: `fused` the frame at the model's scale, `augmentor` the picture as it is."""
-    if config.augment_engine == "fused":
-        return original.decoded.pixels
-    full = {"height": original.decoded.height, "width": original.decoded.width}
-    # A copy is not checked again: a camera has more pixels than a model may take.
-    spec = config.input.model_copy(update={**full, "resize": "stretch", "scaled_decoding": False})
-    return decode_frame(original.data, spec).pixels
+    whole = takes_whole_pictures(config.augment, config.augment_engine)
+    return decode_frame(original.data, None).pixels if whole else original.decoded.pixels
 
 
 def _as_yaml(key: str, value: Any) -> str:

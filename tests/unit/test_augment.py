@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dermaray.augmentation.engines import Augmenter, Engine, build_augmenter, seed_of
 from dermaray.data.synthetic import render_lesion
 from dermaray.errors import ConfigError
-from dermaray.images.augment import Augmenter, Engine, build_augmenter
-from dermaray.images.resize import UInt8Array, fit, frame_shape, to_frame
+from dermaray.images.resize import UInt8Array, fit, frame_shape, resize, to_frame
 from dermaray.images.spec import InputSpec
 
 # Augmentor computes its skews with numpy.matrix.
@@ -19,6 +19,17 @@ SIZE = (90, 120)
 FRAME = to_frame(PICTURE, frame_shape(*SIZE, SPEC), SPEC)
 FULL = InputSpec(height=90, width=120)
 ENGINES: tuple[Engine, ...] = ("fused", "augmentor")
+
+
+HUE = {
+    "operation": "hsv_shifting",
+    "probability": 1,
+    "hue_shift": 0.1,
+    "saturation_scale": 0,
+    "saturation_shift": 0,
+    "value_scale": 0,
+    "value_shift": 0,
+}
 
 
 def step(operation: str, probability: float = 1.0, **arguments: Any) -> dict[str, Any]:
@@ -199,7 +210,7 @@ def test_bars_of_a_padded_image_stay_black_and_do_not_count(resize: Any) -> None
     spec = InputSpec(height=64, width=64, resize=resize)
     grey = np.full((30, 60, 3), 100, np.uint8)
     frame = to_frame(grey, frame_shape(30, 60, spec), spec)
-    recipe = [step("flip_left_right"), step("random_contrast", min_factor=0, max_factor=0), step("invert")]
+    recipe = [step("random_contrast", min_factor=0, max_factor=0), step("invert"), step("flip_left_right")]
     pixels = build_augmenter(recipe, spec, 0)(frame, (30, 60), "a", 0)
     assert pixels[32, 32].tolist() == [155, 155, 155]
     assert pixels[2, 32].tolist() == ([0, 0, 0] if resize == "pad" else [155, 155, 155])
@@ -232,3 +243,93 @@ def test_a_rotation_cuts_all_corners_off(size: tuple[int, int], limit: float) ->
     frame = to_frame(white, frame_shape(*size, SPEC), SPEC)
     augment = build_augmenter([step("rotate", max_left_rotation=limit, max_right_rotation=limit)], SPEC, 0)
     assert all(augment(frame, size, str(i), 0).min() == 200 for i in range(100))
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("size", [(90, 121), (91, 120), (1, 90), (200, 11)])
+def test_flipping_twice_is_what_scoring_sees(resize: Any, size: tuple[int, int]) -> None:
+    spec = InputSpec(height=40, width=44, resize=resize)
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    frame = to_frame(picture, frame_shape(*size, spec), spec)
+    twice = build_augmenter([step("flip_left_right"), step("flip_left_right")], spec, 0)(frame, size, "a", 0)
+    np.testing.assert_array_equal(twice, fit(frame, spec))
+
+
+def test_bars_and_picture_of_a_padded_image_meet_where_scoring_has_them() -> None:
+    spec = InputSpec(height=180, width=180, resize="pad")
+    white = np.full((450, 601, 3), 255, np.uint8)
+    frame = to_frame(white, frame_shape(450, 601, spec), spec)
+    same = build_augmenter([step("random_brightness", min_factor=1, max_factor=1)], spec, 0)
+    np.testing.assert_array_equal(same(frame, (450, 601), "a", 0), fit(frame, spec))
+
+
+def test_many_operations_that_measure_take_no_longer_than_they_are_many() -> None:
+    recipe = [step("random_contrast", min_factor=0.9, max_factor=1.1) for _ in range(40)]
+    # Where every one measured all before it anew, this would not end.
+    assert build_augmenter([*recipe, step("flip_left_right")], SPEC, 0)(FRAME, SIZE, "a", 0).shape == SPEC.shape
+
+
+def test_what_comes_out_belongs_to_the_caller() -> None:
+    for recipe in ([step("invert", 0.001)], [step("invert")], [step("flip_left_right")], [HUE]):
+        pixels = build_augmenter(recipe, SPEC, 0)(FRAME, SIZE, "a", 0)
+        assert not np.shares_memory(pixels, FRAME)
+        pixels[0, 0] = 7
+
+
+def test_the_package_leaves_the_global_generators_as_they_were() -> None:
+    random.seed(1)
+    np.random.seed(1)
+    wanted = random.random(), np.random.random()
+    random.seed(1)
+    np.random.seed(1)
+    build_augmenter(RECIPE, SPEC, 4, "augmentor")(FRAME, SIZE, "a", 0)
+    assert (random.random(), np.random.random()) == wanted
+
+
+def test_what_a_distortion_drags_in_from_beyond_the_edge_is_black() -> None:
+    white = np.full((64, 64, 3), 200, np.uint8)
+    recipe = [step("random_distortion", grid_width=8, grid_height=8, magnitude=60)]
+    augment = build_augmenter(recipe, InputSpec(height=64, width=64), 0)
+    assert all(augment(white, (64, 64), str(i), 0).min() == 0 for i in range(10))
+
+
+@pytest.mark.parametrize("bend", [[], [step("random_distortion", grid_width=2, grid_height=2, magnitude=1)]])
+def test_noise_is_as_coarse_as_a_model_sees_it(bend: list[dict[str, Any]]) -> None:
+    grey = np.full((400, 400, 3), 127, np.uint8)
+    spec = InputSpec(height=40, width=40)
+    augment = build_augmenter([step("random_erasing", rectangle_area=1.0), *bend], spec, 0)
+    deviation = np.mean([augment(grey[:40, :40], (400, 400), str(i), 0).std() for i in range(20)])
+    # Of a hundred grains the mean is left.
+    assert 1 < deviation < 20
+
+
+@pytest.mark.parametrize("size", [(20, 300), (300, 20), (100, 400), (300, 900)])
+@pytest.mark.parametrize("operation", ["shear", "rotate"])
+def test_of_a_strip_something_is_left_and_stays_the_right_way_round(operation: str, size: tuple[int, int]) -> None:
+    limits = {"shear": ("max_shear_left", "max_shear_right"), "rotate": ("max_left_rotation", "max_right_rotation")}
+    recipe = [step(operation, **dict.fromkeys(limits[operation], 25))]
+    rising = np.zeros((*size, 3), np.uint8) + np.linspace(60, 200, size[1]).astype(np.uint8)[None, :, None]
+    rising += np.linspace(0, 50, size[0]).astype(np.uint8)[:, None, None]
+    augment = build_augmenter(recipe, InputSpec(height=48, width=48), 0)
+    for i in range(60):
+        pixels = augment(resize(rising, (48, 48)), size, str(i), 0).astype(int)
+        assert pixels.min() >= 55
+        assert pixels[:, -8:].mean() > pixels[:, :8].mean() - 60
+
+
+def test_a_fill_of_three_levels_is_that_colour() -> None:
+    turned = once(step("rotate_without_crop", max_left_rotation=40, max_right_rotation=40, fillcolor=[9, 8, 7]))
+    assert turned[0, 0].tolist() == [9, 8, 7]
+
+
+def test_tables_by_channel_are_chained_channel_by_channel() -> None:
+    equalise = step("histogram_equalisation")
+    both = once(equalise, step("invert"), equalise)
+    by_hand = once(equalise, picture=once(step("invert"), picture=once(equalise)))
+    np.testing.assert_array_equal(both, by_hand)
+
+
+def test_ids_and_numbers_are_told_apart() -> None:
+    assert seed_of(1, 11, "a", 0) != seed_of(11, 1, "a", 0)
+    assert seed_of(1, 1, "1a", 0) != seed_of(1, 11, "a", 0)
+    assert seed_of(1, 1, "a1", 0) != seed_of(1, 1, "a", 10)

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from dermaray.augmentation.engines import build_augmenter
 from dermaray.config import RunConfig
 from dermaray.data.manifest import SCHEMA, Manifest
 from dermaray.data.synthetic import render_lesion
 from dermaray.errors import DataError
-from dermaray.images.augment import build_augmenter
 from dermaray.images.decode import decode_frame
 from dermaray.images.resize import UInt8Array, fit, frame_shape, to_frame
 from dermaray.labels import LabelSet

@@ -5,16 +5,18 @@ from typing import Any
 import Augmentor
 import numpy as np
 import pytest
+import yaml
 from Augmentor import Operations as package
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.parity import ARGUMENTS, difference_as_it_is, theirs_and_ours
+from dermaray.augmentation.augmentor import pipeline_of, recipe_of
+from dermaray.augmentation.engines import build_augmenter
+from dermaray.augmentation.recipe import OPERATIONS, parse_recipe
+from dermaray.augmentation.rendering import render
 from dermaray.data.synthetic import render_lesion
 from dermaray.errors import ConfigError
-from dermaray.images.augment import build_augmenter
-from dermaray.images.augmentor import pipeline_of, recipe_of
-from dermaray.images.recipe import OPERATIONS, parse_recipe
 from dermaray.images.resize import frame_shape, to_frame
 from dermaray.images.spec import InputSpec
 
@@ -139,6 +141,35 @@ def test_no_method_of_augmentor_that_takes_a_probability_is_left_out() -> None:
     assert methods == set(OPERATIONS) - {"hsv_shifting"}
 
 
+HOSTILE = [
+    [step("scale", scale_factor=100), step("scale", scale_factor=100), step("rotate", **TURN)],
+    [step("resize", width=65500, height=65500), step("random_erasing", rectangle_area=1)],
+    [
+        step("resize", width=65500, height=200),
+        step("random_erasing", rectangle_area=1),
+        step("crop_by_size", width=100, height=100),
+        step("random_distortion", grid_width=4, grid_height=4, magnitude=3),
+    ],
+    [step("zoom", min_factor=100, max_factor=100), step("zoom", min_factor=0.01, max_factor=0.01)],
+    [step("random_distortion", grid_width=100, grid_height=100, magnitude=1000)],
+    [step("rotate_without_crop", max_left_rotation=360, max_right_rotation=360, expand=True)] * 5,
+    [step("histogram_equalisation"), step("random_contrast", min_factor=0, max_factor=255)] * 10 + [step("rotate90")],
+    [step("crop_centre", percentage_area=0.1), step("shear", max_shear_left=25, max_shear_right=25)] * 3,
+]
+
+
+@pytest.mark.parametrize("recipe", HOSTILE)
+@pytest.mark.parametrize("size", [(1, 500), (100, 500), (4, 40), (10_000, 10_000)])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_a_recipe_that_goes_to_the_limits_still_gives_an_image(
+    recipe: list[dict[str, Any]], size: tuple[int, int], resize: Any
+) -> None:
+    spec = InputSpec(height=40, width=32, resize=resize)
+    frame = np.random.default_rng(0).integers(0, 256, (*frame_shape(*size, spec), 3), dtype=np.uint8)
+    augment = build_augmenter(recipe, spec, 0)
+    assert all(augment(frame, size, str(i), 0).shape == spec.shape for i in range(3))
+
+
 @given(recipe=st.lists(STEPS, max_size=5), spec=SPECS, size=st.tuples(st.integers(1, 200), st.integers(1, 200)))
 @settings(max_examples=300, deadline=None)
 def test_any_valid_recipe_gives_uint8_of_the_models_shape(
@@ -186,6 +217,7 @@ def test_any_invalid_recipe_is_an_error_of_one_line(data: st.DataObject, good: d
         ({"operation": "rotate_90", "probability": 1}, "operation 'rotate_90' is unknown. Did you mean 'rotate90'?"),
         ({"operation": "add_operation", "probability": 1}, "operation 'add_operation' is unknown"),
         ({"probability": 1}, "operation None is unknown"),
+        ("rotate90", "a step is a mapping with the key 'operation'. Received: 'rotate90'"),
         (step("rotate90", angle=3), "rotate90 has no argument 'angle'. It takes: probability"),
         (step("zoom_random"), "zoom_random needs 'percentage_area'. It takes: probability, percentage_area"),
         ({"operation": "zoom_random", "percentage_area": 0.7}, "zoom_random needs 'probability'"),
@@ -220,13 +252,19 @@ def test_an_operation_is_augmentors_at_the_same_draws(name: str) -> None:
     assert max(differences) <= (0.05 if name in COLOURS else 1.5), differences
 
 
+@pytest.mark.parametrize("name", set(COLOURS) - {"random_erasing"})
+def test_colours_are_augmentors_to_the_last_bit(name: str) -> None:
+    every = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    assert [difference_as_it_is(name, every, seed) for seed in range(4)] == [0, 0, 0, 0]
+
+
 def test_a_whole_recipe_is_augmentors_at_the_same_draws() -> None:
     names = ("skew", "rotate", "random_distortion", "zoom", "rotate_without_crop", "random_brightness", "rotate90")
     names += ("invert", "random_contrast", "hsv_shifting")
     for seed in range(6):
         theirs, scene = theirs_and_ours([(name, ARGUMENTS[name]) for name in names], PICTURE, seed)
         spec = InputSpec.model_construct(height=theirs.shape[0], width=theirs.shape[1], resize="stretch")
-        difference = np.abs(scene.render(PICTURE, spec).astype(int) - theirs)
+        difference = np.abs(render(scene, PICTURE, spec).astype(int) - theirs)
         assert difference.mean() < 4
         # At edges of what is black a pixel more or less is black.
         assert np.median(difference) <= 2
@@ -259,6 +297,17 @@ def test_a_pipeline_as_users_write_it_becomes_a_recipe() -> None:
             "value_shift": 0.5,
         },
     ]
+
+
+def test_numbers_of_numpy_become_numbers_that_yaml_can_hold() -> None:
+    pipeline = Augmentor.Pipeline()
+    pipeline.zoom(np.float64(0.5), np.float64(1.1), np.float32(1.5))
+    pipeline.crop_by_size(1.0, np.int64(40), 30.0)
+    pipeline.rotate_without_crop(1, 5, 5, expand=1, fillcolor=(np.uint8(1), 2, 3))
+    recipe = recipe_of(pipeline)
+    assert yaml.safe_load(yaml.safe_dump(recipe)) == recipe
+    assert recipe[1] == {"operation": "crop_by_size", "probability": 1, "width": 40, "height": 30, "centre": True}
+    assert recipe[2]["fillcolor"] == [1, 2, 3]
 
 
 class _Own(package.Operation):

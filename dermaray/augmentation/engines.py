@@ -9,10 +9,11 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from dermaray.images.operation import Operation
-from dermaray.images.recipe import parse_recipe
+from dermaray.augmentation.operation import Operation
+from dermaray.augmentation.recipe import parse_recipe
+from dermaray.augmentation.rendering import render
+from dermaray.augmentation.scene import Scene
 from dermaray.images.resize import UInt8Array, fit
-from dermaray.images.scene import Scene
 from dermaray.images.spec import InputSpec
 
 Engine = Literal["fused", "augmentor"]
@@ -28,14 +29,15 @@ class Augmenter(Protocol):
         """Augment one image.
 
         Args:
-            frame: The whole picture, uint8 [rows, columns, 3]; see `dermaray.images.resize`.
+            frame: The picture as `decode_frame` gives it, uint8 [rows, columns, 3]: the engine `fused` takes frames
+                for the model's input, `augmentor` pictures as they are (`takes_whole_pictures`).
             size: (height, width) of the original image, in whose pixels operations count.
             image_id: Together with `epoch`, `draw` and the seed, all that the outcome depends on.
             epoch: The epoch, from 0.
             draw: Tells repetitions of an image within one epoch apart.
 
         Returns:
-            What the model takes, uint8 [*spec.shape].
+            What the model takes, uint8 [*spec.shape]; without operations it may be the frame itself.
         """
         ...
 
@@ -46,7 +48,7 @@ def build_augmenter(
     """Return a recipe that is ready to run; without operations it is `fit`.
 
     Args:
-        recipe: See `dermaray.images.recipe.parse_recipe`.
+        recipe: See `dermaray.augmentation.recipe.parse_recipe`.
         spec: The model's input.
         seed: The run's seed.
         engine: `fused` composes all geometry to one interpolation and colours to tables, at the model's size.
@@ -59,10 +61,15 @@ def build_augmenter(
     if not operations:
         return lambda frame, size, image_id, epoch, draw=0: fit(frame, spec)
     if engine == "augmentor":
-        from dermaray.images.augmentor import AugmentorEngine
+        from dermaray.augmentation.augmentor import AugmentorEngine
 
         return AugmentorEngine(operations, spec, seed)
     return _FusedEngine(operations, spec, seed)
+
+
+def takes_whole_pictures(recipe: Sequence[Mapping[str, Any]], engine: Engine) -> bool:
+    """Tell whether an engine wants pictures at their own size rather than frames for the model's input."""
+    return engine == "augmentor" and bool(recipe)
 
 
 class _FusedEngine:
@@ -79,7 +86,7 @@ class _FusedEngine:
         for operation in self._operations:
             if draws.random() < operation.probability:
                 operation.apply(scene, draws)
-        return scene.render(frame, self._spec)
+        return render(scene, frame, self._spec)
 
 
 def seed_of(seed: int, epoch: int, image_id: str, draw: int) -> int:

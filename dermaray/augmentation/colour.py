@@ -10,11 +10,12 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import Field, model_validator
 
-from dermaray.images.mapping import Mapping, scaling, shift
-from dermaray.images.operation import Operation
+from dermaray.augmentation.operation import Operation
+from dermaray.augmentation.pixel_map import PixelMap, scaling, shift
+from dermaray.augmentation.scene import Scene
 from dermaray.images.resize import UInt8Array, resize
-from dermaray.images.scene import Scene
 
+_FINEST_NOISE = 512
 _LEVELS = np.arange(256, dtype=np.float32)
 
 
@@ -36,9 +37,8 @@ class RandomBrightness(_Factors):
 
     name = "random_brightness"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
-        table = _blend(0.0, _LEVELS, draws.uniform(self.min_factor, self.max_factor))
-        scene.recolour(lambda _: table)
+    def apply(self, scene: Scene, draws: Random) -> None:
+        scene.recolour(_blend(0.0, _LEVELS, draws.uniform(self.min_factor, self.max_factor)))
 
 
 class RandomContrast(_Factors):
@@ -46,14 +46,13 @@ class RandomContrast(_Factors):
 
     name = "random_contrast"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         factor = draws.uniform(self.min_factor, self.max_factor)
 
         def table(pixels: UInt8Array) -> UInt8Array:
-            mean = int(cv2.mean(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[0] + 0.5)
-            return _blend(float(mean), _LEVELS, factor)
+            return _blend(float(int(_luma(pixels).mean() + 0.5)), _LEVELS, factor)
 
-        scene.recolour(table, measures=True)
+        scene.adjust(table)
 
 
 class RandomColor(_Factors):
@@ -61,9 +60,9 @@ class RandomColor(_Factors):
 
     name = "random_color"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         factor = draws.uniform(self.min_factor, self.max_factor)
-        scene.paint(_each(lambda pixels: _blend(_grey(pixels), pixels.astype(np.float32), factor)))
+        scene.repaint(_each(lambda pixels: _blend(_grey(pixels), pixels.astype(np.float32), factor)))
 
 
 class Greyscale(Operation):
@@ -71,8 +70,8 @@ class Greyscale(Operation):
 
     name = "greyscale"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
-        scene.paint(_each(_grey))
+    def apply(self, scene: Scene, draws: Random) -> None:
+        scene.repaint(_each(_grey))
 
 
 class BlackAndWhite(Operation):
@@ -81,10 +80,9 @@ class BlackAndWhite(Operation):
     name = "black_and_white"
     threshold: int = Field(128, ge=0, le=255)
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
-        scene.paint(_each(_grey))
-        table = np.where(self.threshold > _LEVELS, 0, 255).astype(np.uint8)
-        scene.recolour(lambda _: table)
+    def apply(self, scene: Scene, draws: Random) -> None:
+        scene.repaint(_each(_grey))
+        scene.recolour(np.where(self.threshold > _LEVELS, 0, 255).astype(np.uint8))
 
 
 class Invert(Operation):
@@ -92,9 +90,8 @@ class Invert(Operation):
 
     name = "invert"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
-        table = np.arange(255, -1, -1, dtype=np.uint8)
-        scene.recolour(lambda _: table)
+    def apply(self, scene: Scene, draws: Random) -> None:
+        scene.recolour(np.arange(255, -1, -1, dtype=np.uint8))
 
 
 class HistogramEqualisation(Operation):
@@ -103,10 +100,8 @@ class HistogramEqualisation(Operation):
     name = "histogram_equalisation"
     probability: float = Field(1.0, gt=0.0, le=1.0)
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
-        scene.recolour(
-            lambda pixels: np.stack([_equalising(pixels[..., channel]) for channel in range(3)], axis=1), measures=True
-        )
+    def apply(self, scene: Scene, draws: Random) -> None:
+        scene.adjust(lambda pixels: np.stack([_equalising(pixels[..., c]) for c in range(3)], axis=1))
 
 
 class HSVShifting(Operation):
@@ -122,7 +117,7 @@ class HSVShifting(Operation):
     value_scale: float = Field(ge=0.0, le=255.0)
     value_shift: float = Field(ge=0.0, le=255.0)
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         level = np.arange(256) / 255.0
 
         def spread(scale: float, shift: float) -> np.ndarray:
@@ -139,7 +134,7 @@ class HSVShifting(Operation):
         def shifted(pixels: UInt8Array) -> UInt8Array:
             return np.asarray(Image.fromarray(pixels).convert("HSV").point(table).convert("RGB"))
 
-        scene.paint(_each(shifted))
+        scene.repaint(_each(shifted))
 
 
 class RandomErasing(Operation):
@@ -148,25 +143,27 @@ class RandomErasing(Operation):
     name = "random_erasing"
     rectangle_area: float = Field(ge=0.01, le=1.0)
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         width, height = (_side(side, self.rectangle_area, draws) for side in (scene.width, scene.height))
         left, top = draws.randint(0, scene.width - width), draws.randint(0, scene.height - height)
-        noise = np.frombuffer(draws.randbytes(height * width * 3), np.uint8).reshape(height, width, 3)
+        # As fine as the original's pixels are, up to a size at which no model sees grains any more.
+        rows, columns = min(height, _FINEST_NOISE), min(width, _FINEST_NOISE)
+        noise = np.frombuffer(draws.randbytes(rows * columns * 3), np.uint8).reshape(rows, columns, 3)
 
-        def erase(pixels: UInt8Array, mapping: Mapping) -> UInt8Array:
-            inside = ~mapping.outside(left, top, left + width, top + height)
+        def erase(pixels: UInt8Array, pixel_map: PixelMap) -> UInt8Array:
+            inside = ~pixel_map.outside(left, top, left + width, top + height)
             if not inside.any():
                 return pixels
             part = _extent(inside, axis=0), _extent(inside, axis=1)
-            # The noise is as fine as the original image; what the model sees of it is coarser.
-            across, down = (max(step, 1.0) for step in mapping.steps())
-            seen = resize(noise, (max(round(height / down), 1), max(round(width / across), 1)))
+            across, down = pixel_map.steps()
+            coarse = max(round(min(height / down, rows)), 1), max(round(min(width / across, columns)), 1)
+            seen = resize(noise, coarse)
             on_noise = scaling(seen.shape[1] / width, seen.shape[0] / height) @ shift(-left, -top)
             erased = pixels.copy()
-            erased[part][inside[part]] = mapping.part(*part).then(on_noise).sample(seen)[inside[part]]
+            erased[part][inside[part]] = pixel_map.part(*part).then(on_noise).sample(seen)[inside[part]]
             return erased
 
-        scene.paint(erase)
+        scene.repaint(erase)
 
 
 OPERATIONS: tuple[type[Operation], ...] = (
@@ -182,7 +179,7 @@ OPERATIONS: tuple[type[Operation], ...] = (
 )
 
 
-def _each(change: Callable[[UInt8Array], UInt8Array]) -> Callable[[UInt8Array, Mapping], UInt8Array]:
+def _each(change: Callable[[UInt8Array], UInt8Array]) -> Callable[[UInt8Array, PixelMap], UInt8Array]:
     return lambda pixels, _: change(pixels)
 
 
@@ -193,9 +190,13 @@ def _blend(other: float | UInt8Array, pixels: np.ndarray, factor: float) -> UInt
     return blended
 
 
+def _luma(pixels: UInt8Array) -> UInt8Array:
+    """Return ITU-R BT.601 luma, [rows, columns]; OpenCV's is a level off for some colours."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))
+
+
 def _grey(pixels: UInt8Array) -> UInt8Array:
-    """Return the luma (ITU-R BT.601) in all three channels."""
-    return np.asarray(cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
+    return np.asarray(cv2.cvtColor(_luma(pixels), cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 def _equalising(channel: UInt8Array) -> UInt8Array:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dermaray.images.scene import Scene
+from dermaray.augmentation.scene import Scene
 
 
 class Operation(BaseModel):
@@ -23,7 +23,4 @@ class Operation(BaseModel):
 
     def apply(self, scene: Scene, draws: Random) -> None:
         """Draw what is random, and do it."""
-        self._apply(scene, draws)
-
-    def _apply(self, scene: Scene, draws: Random) -> None:
         raise NotImplementedError

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from dermaray.images.mapping import Float32Array, Points
-from dermaray.images.operation import Operation
-from dermaray.images.scene import Scene
+from dermaray.augmentation.operation import Operation
+from dermaray.augmentation.pixel_map import Float32Array, Points
+from dermaray.augmentation.scene import Scene
 
 # What each direction moves, in units of the skew: x and y of the corners, from the top left clockwise.
 _TILTS = (
@@ -41,7 +41,7 @@ class _Skew(Operation):
     kind: ClassVar[str]
     magnitude: float = Field(1.0, gt=0.0, le=1.0)
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         width, height = scene.width, scene.height
         amount = draws.randint(1, math.ceil(max(width, height) * self.magnitude))
         kind = draws.choice(_KINDS) if self.kind == "RANDOM" else self.kind
@@ -91,7 +91,7 @@ class _Distortion(Operation):
     grid_width: int = Field(ge=1, le=100)
     grid_height: int = Field(ge=1, le=100)
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         x, y = _nodes(scene.width, self.grid_width), _nodes(scene.height, self.grid_height)
         moves = np.zeros((len(y), len(x), 2), np.float32)
         for row in range(1, len(y) - 1):

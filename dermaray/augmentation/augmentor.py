@@ -1,7 +1,8 @@
 """The Augmentor package: its pipelines from and to recipes, and the package as an engine, bugs included."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import Augmentor
@@ -9,10 +10,10 @@ import numpy as np
 from Augmentor import Operations as package
 from PIL import Image
 
+from dermaray.augmentation.engines import seed_of
+from dermaray.augmentation.operation import Operation
+from dermaray.augmentation.recipe import OPERATIONS, parse_recipe
 from dermaray.errors import ConfigError
-from dermaray.images.augment import seed_of
-from dermaray.images.operation import Operation
-from dermaray.images.recipe import OPERATIONS, parse_recipe
 from dermaray.images.resize import UInt8Array, fit, frame_shape, to_frame
 from dermaray.images.spec import InputSpec
 
@@ -23,7 +24,7 @@ class AugmentorEngine:
     Reproduced are its bugs: a probability below 1 becomes floor(10 p) / 10 + 0.05, since it rounds its draw to tenths;
     a rotation has whole degrees; an erased rectangle has its sides swapped. Not reproduced is that what an
     image becomes depends on the images before it: the global generators, which the package draws from, are set anew
-    for every image.
+    for every image. Two threads of one process would still take each other's numbers.
 
     Args:
         operations: See `parse_recipe`.
@@ -40,18 +41,29 @@ class AugmentorEngine:
     def __call__(
         self, frame: UInt8Array, size: tuple[int, int], image_id: str, epoch: int, draw: int = 0
     ) -> UInt8Array:
-        """See `dermaray.images.augment.Augmenter`; a frame that is smaller than its image is enlarged before."""
-        state = seed_of(self._seed, epoch, image_id, draw)
-        random.seed(state)
-        np.random.seed(state % 2**32)
+        """See `dermaray.augmentation.engines.Augmenter`; a frame that is smaller than its image is enlarged before."""
         image = Image.fromarray(frame)
         if image.size != size[::-1]:
             image = image.resize(size[::-1], Image.Resampling.BICUBIC)
-        for operation in self._pipeline.operations:
-            if round(random.uniform(0, 1), 1) <= operation.probability:
-                image = _perform(operation, image)
-        pixels = np.asarray(image)
+        with _seeded(seed_of(self._seed, epoch, image_id, draw)):
+            for operation in self._pipeline.operations:
+                if round(random.uniform(0, 1), 1) <= operation.probability:
+                    image = _perform(operation, image)
+        pixels = np.array(image)
         return fit(to_frame(pixels, frame_shape(pixels.shape[0], pixels.shape[1], self._spec), self._spec), self._spec)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Set both global generators for a while."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def _perform(operation: Any, image: Image.Image) -> Image.Image:
@@ -157,6 +169,16 @@ def _step_of(operation: Any) -> dict[str, Any]:
     for side in ("max_left_rotation", "max_right_rotation"):
         if side in values:
             values[side] = abs(values[side])  # The package keeps what is to the left as a negative number.
-    if isinstance(values.get("fillcolor"), tuple):
-        values["fillcolor"] = list(values["fillcolor"])
-    return {"operation": name, **{key: values[key] for key in OPERATIONS[name].model_fields if key in values}}
+    arguments = {key: _plain(values[key]) for key in OPERATIONS[name].model_fields if key in values}
+    for flag in {"expand", "centre", "randomise_percentage_area"} & set(arguments):
+        arguments[flag] = bool(arguments[flag])
+    return {"operation": name, **arguments}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as YAML has it; whole numbers as such, whoever computed them."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value

@@ -20,7 +20,7 @@ Displacement = Callable[[Points], Points]
 
 
 @dataclass(frozen=True)
-class Mapping:
+class PixelMap:
     """Where on some canvas the pixels of a result lie: a homography, or where it bends, a point for each and the rest.
 
     Attributes:
@@ -33,13 +33,13 @@ class Mapping:
     matrix: Matrix
     bent: Points | None = None
 
-    def then(self, matrix: Matrix) -> "Mapping":
+    def then(self, matrix: Matrix) -> "PixelMap":
         """Go on to the canvas that a homography leads to."""
-        return Mapping(self.shape, matrix @ self.matrix, self.bent)
+        return PixelMap(self.shape, matrix @ self.matrix, self.bent)
 
-    def displaced(self, displacement: Displacement) -> "Mapping":
+    def displaced(self, displacement: Displacement) -> "PixelMap":
         """Go on to the canvas that moving each point leads to."""
-        return Mapping(self.shape, np.eye(3), displacement(self.points()))
+        return PixelMap(self.shape, np.eye(3), displacement(self.points()))
 
     def points(self) -> Points:
         """Return x and y of every pixel on the canvas, float32 [rows, columns] each."""
@@ -49,12 +49,12 @@ class Mapping:
         x, y = np.arange(columns, dtype=np.float32) + 0.5, np.arange(rows, dtype=np.float32)[:, None] + 0.5
         return _project(self.matrix, x, y)
 
-    def part(self, rows: slice, columns: slice) -> "Mapping":
+    def part(self, rows: slice, columns: slice) -> "PixelMap":
         """Return the same of a part of the result; slices with both ends."""
         shape = rows.stop - rows.start, columns.stop - columns.start
         if self.bent is not None:
-            return Mapping(shape, self.matrix, (self.bent[0][rows, columns], self.bent[1][rows, columns]))
-        return Mapping(shape, self.matrix @ shift(columns.start, rows.start))
+            return PixelMap(shape, self.matrix, (self.bent[0][rows, columns], self.bent[1][rows, columns]))
+        return PixelMap(shape, self.matrix @ shift(columns.start, rows.start))
 
     def sample(self, pixels: UInt8Array) -> UInt8Array:
         """Interpolate, bicubically, in an image that fills the canvas; beyond its edge the edge goes on."""

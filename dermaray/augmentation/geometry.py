@@ -11,9 +11,9 @@ import numpy as np
 from PIL import ImageColor
 from pydantic import Field, field_validator, model_validator
 
-from dermaray.images.mapping import Matrix, leaves, scaling, shift
-from dermaray.images.operation import Operation
-from dermaray.images.scene import BLACK, Colour, Scene
+from dermaray.augmentation.operation import Operation
+from dermaray.augmentation.pixel_map import Matrix, leaves, scaling, shift
+from dermaray.augmentation.scene import BLACK, Colour, Scene
 
 
 class Rotate90(Operation):
@@ -21,7 +21,7 @@ class Rotate90(Operation):
 
     name = "rotate90"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         _quarter_turns(scene, 1)
 
 
@@ -30,7 +30,7 @@ class Rotate180(Operation):
 
     name = "rotate180"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         _quarter_turns(scene, 2)
 
 
@@ -39,7 +39,7 @@ class Rotate270(Operation):
 
     name = "rotate270"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         _quarter_turns(scene, 3)
 
 
@@ -48,7 +48,7 @@ class RotateRandom90(Operation):
 
     name = "rotate_random_90"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         _quarter_turns(scene, draws.randint(1, 3))
 
 
@@ -57,7 +57,7 @@ class FlipLeftRight(Operation):
 
     name = "flip_left_right"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         _flip_left_right(scene)
 
 
@@ -66,7 +66,7 @@ class FlipTopBottom(Operation):
 
     name = "flip_top_bottom"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         _flip_top_bottom(scene)
 
 
@@ -75,7 +75,7 @@ class FlipRandom(Operation):
 
     name = "flip_random"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         (_flip_left_right, _flip_top_bottom)[draws.randint(0, 1)](scene)
 
 
@@ -86,18 +86,22 @@ class Rotate(Operation):
     max_left_rotation: float = Field(ge=0.0, le=25.0)
     max_right_rotation: float = Field(ge=0.0, le=25.0)
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
-        degrees = _draw_rotation(self.max_left_rotation, self.max_right_rotation, draws)
+    def apply(self, scene: Scene, draws: Random) -> None:
         width, height = scene.width, scene.height
+        # Of a strip that is turned further nothing would be left.
+        limit = math.degrees(math.atan(0.9 * min(width, height) / max(width, height)))
+        degrees = _draw_rotation(self.max_left_rotation, self.max_right_rotation, draws)
+        degrees = min(max(degrees, -limit), limit)
         rotation, full_width, full_height = _expanded(_rotation(degrees, width, height), width, height)
         ratio = math.tan(math.radians(abs(degrees)))
         # Augmentor's own formula, which is the largest rectangle but for the place of one division.
         left = ratio * (full_height - full_width * ratio) - ratio**2
         top = ratio * (full_width - left)
-        box = round(left), round(top), round(full_width - left), round(full_height - top)
-        # Rounded to whole pixels, below one degree, it would reach over the edge: the package knows no such angles.
-        while leaves(rotation @ _crop(box, width, height), (width, height), (width, height)) and box[0] < width // 4:
-            box = box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1
+        for inset in range(4):
+            # Rounded to whole pixels, below one degree, it would reach over the edge: the package knows no such angles.
+            box = _at_least_a_pixel(left + inset, top + inset, full_width - left - inset, full_height - top - inset)
+            if not leaves(rotation @ _crop(box, width, height), (width, height), (width, height)):
+                break
         scene.warp(rotation @ _crop(box, width, height))
 
 
@@ -121,7 +125,7 @@ class RotateWithoutCrop(Operation):
             return tuple(colour)
         return colour
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         degrees = _draw_rotation(self.max_left_rotation, self.max_right_rotation, draws)
         width, height = scene.width, scene.height
         rotation = _rotation(degrees, width, height)
@@ -149,7 +153,7 @@ class Zoom(Operation):
             raise ValueError(f"min_factor must be at most max_factor, which is {self.max_factor:g}")
         return self
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         factor = draws.uniform(self.min_factor, self.max_factor)
         width, height = max(round(scene.width * factor), 1), max(round(scene.height * factor), 1)
         left, top = math.floor(width / 2 - scene.width / 2), math.floor(height / 2 - scene.height / 2)
@@ -163,7 +167,7 @@ class ZoomRandom(Operation):
     percentage_area: float = Field(ge=0.1, lt=1.0)
     randomise_percentage_area: bool = False
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         box = _random_box(scene, _draw_share(self.percentage_area, self.randomise_percentage_area, draws), draws)
         scene.warp(_crop(box, scene.width, scene.height))
 
@@ -176,7 +180,7 @@ class CropBySize(Operation):
     height: int = Field(ge=2)
     centre: bool = True
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         if self.width > scene.width or self.height > scene.height:
             return
         left, top = draws.randint(0, scene.width - self.width), draws.randint(0, scene.height - self.height)
@@ -194,7 +198,7 @@ class CropCentre(_CropShare):
 
     name = "crop_centre"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         share = _draw_share(self.percentage_area, self.randomise_percentage_area, draws)
         left, top, right, bottom = _random_box(scene, share, draws)
         _cut(scene, _centred_box(scene, right - left, bottom - top))
@@ -205,7 +209,7 @@ class CropRandom(_CropShare):
 
     name = "crop_random"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         share = _draw_share(self.percentage_area, self.randomise_percentage_area, draws)
         _cut(scene, _random_box(scene, share, draws))
 
@@ -218,7 +222,7 @@ class Resize(Operation):
     height: int = Field(ge=2, le=65_500)
     resample_filter: Literal["NEAREST", "BICUBIC", "ANTIALIAS", "BILINEAR"] = "BICUBIC"
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         _scale(scene, self.width, self.height)
 
 
@@ -228,7 +232,7 @@ class Scale(Operation):
     name = "scale"
     scale_factor: float = Field(gt=1.0, le=100.0)
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         _scale(scene, int(scene.width * self.scale_factor), int(scene.height * self.scale_factor))
 
 
@@ -239,7 +243,7 @@ class Shear(Operation):
     max_shear_left: float = Field(gt=0.0, le=25.0)
     max_shear_right: float = Field(gt=0.0, le=25.0)
 
-    def _apply(self, scene: Scene, draws: Random) -> None:
+    def apply(self, scene: Scene, draws: Random) -> None:
         slope = math.tan(math.radians(draws.uniform(-self.max_shear_left, self.max_shear_right)))
         width, height = scene.width, scene.height
         along_x = draws.choice(["x", "y"]) == "x"
@@ -343,7 +347,12 @@ def _random_box(scene: Scene, share: float, draws: Random) -> _Box:
 
 def _centred_box(scene: Scene, width: int, height: int) -> _Box:
     x, y = scene.width / 2, scene.height / 2
-    return round(x - width / 2), round(y - height / 2), round(x + width / 2), round(y + height / 2)
+    return _at_least_a_pixel(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def _at_least_a_pixel(left: float, top: float, right: float, bottom: float) -> _Box:
+    """Round a box, so that something is left of it."""
+    return round(left), round(top), max(round(right), round(left) + 1), max(round(bottom), round(top) + 1)
 
 
 def _draw_share(share: float, randomise: bool, draws: Random) -> float:

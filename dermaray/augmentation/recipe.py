@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dermaray.augmentation import colour, distortion, geometry
+from dermaray.augmentation.operation import Operation
 from dermaray.errors import ConfigError
-from dermaray.images import colour, distortion, geometry
-from dermaray.images.operation import Operation
 
 OPERATIONS: dict[str, type[Operation]] = {
     operation.name: operation
@@ -33,6 +33,8 @@ def parse_recipe(recipe: Sequence[Mapping[str, Any]]) -> list[Operation]:
 
 
 def _parse_step(step: Mapping[str, Any]) -> Operation:
+    if not isinstance(step, Mapping):
+        raise ConfigError(f"augment: a step is a mapping with the key 'operation'. Received: {step!r}")
     arguments = {str(key): value for key, value in step.items()}
     name = arguments.pop("operation", None)
     if not isinstance(name, str) or name not in OPERATIONS:
