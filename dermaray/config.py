@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from dermaray.images.augment import check_recipe
+from dermaray.images.augment import Engine, build_augmenter
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import check_backbone
 from dermaray.models.spec import ModelConfig
@@ -89,6 +89,18 @@ class TrainingConfig(_Section):
         return gamma
 
 
+class IngestConfig(_Section):
+    """How images come to the training workers.
+
+    Attributes:
+        cache: `local` keeps every image, decoded and scaled, on the disk of the node that decoded it, in the folder of
+            Ray's session, until the run ends: 3 bytes per pixel of the model's input (of the whole picture at its
+            scale, for `crop`). Where a disk has no room for all, what fits is kept. `none` decodes in every epoch.
+    """
+
+    cache: Literal["local", "none"] = "local"
+
+
 class ScalingConfig(_Section):
     """How many processes train.
 
@@ -111,7 +123,8 @@ class RunConfig(_Section):
         name: Names the run and its model.
         out: The folder to write: `model/`, `config.yaml`, `history.csv`.
         seed: Weights, order and augmentation follow from it.
-        augment: Augmentor operations, in order, for training images only; see `dermaray.images.augment`.
+        augment: Augmentor operations, in order, for training images only; see `dermaray.images.recipe`.
+        augment_engine: `fused`, or to compare with it `augmentor`, the package itself; see `dermaray.images.augment`.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -120,8 +133,10 @@ class RunConfig(_Section):
     data: DataConfig
     input: InputSpec = Field(default_factory=InputSpec)
     augment: tuple[dict[str, Any], ...] = ()
+    augment_engine: Engine = "fused"
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
+    ingest: IngestConfig = Field(default_factory=IngestConfig)
     scaling: ScalingConfig = Field(default_factory=ScalingConfig)
 
     @model_validator(mode="after")
@@ -141,7 +156,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: As there; or the recipe of augmentation, the backbone or one of its options is unknown.
     """
     config = load_yaml_config(RunConfig, path, overrides)
-    check_recipe(config.augment)
+    build_augmenter(config.augment, config.input, config.seed, config.augment_engine)
     check_backbone(config.model.backbone, config.model.options)
     return config
 

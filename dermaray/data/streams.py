@@ -1,65 +1,165 @@
-"""Ray Data streams of decoded images: read, decoded and augmented where there are CPUs, delivered in order."""
+"""Ray Data streams of images: read or decoded, and augmented, where there are CPUs; delivered in order."""
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import ray.data
+from ray.data._internal.execution.interfaces.ref_bundle import BlockEntry, BlockSlice, RefBundle
+from ray.data._internal.logical.interfaces import LogicalPlan
+from ray.data._internal.logical.operators import InputData
+from ray.data._internal.stats import DatasetStats
+from ray.data.block import BlockMetadata
 
-from dermaray.data.archive import files_listing, read_members
+from dermaray.data.archive import Member, files_listing, read_members
+from dermaray.data.frames import FrameCache, FrameLayout, frame_layout, node_folder
 from dermaray.errors import ImageError
-from dermaray.images.augment import Augmenter
+from dermaray.images.augment import Augmenter, Engine, build_augmenter
+from dermaray.images.decode import decode_frame
+from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
 
-BLOCK_ROWS = 128
-"""Images per task: enough to drown a task's overhead."""
+IntArray = npt.NDArray[np.int32]
 
-BLOCK_BYTES = 32 * 1024 * 1024
-"""Pixels per task, at most. A task then ends with its one block; one that had several would hold its CPU while nobody
-takes them, and where CPUs are few the stream that is waited for would never get one."""
+BLOCK_ROWS = 128
+"""Images per task of those that see an image once: enough to drown a task's overhead."""
+
+STREAM_ROWS = 512
+"""Images per task of a stream, at most: to read a frame is cheaper than to decode it, so overhead weighs more. And Ray
+Data takes up to 0.1 s to notice that a task has ended, for which its core stands idle."""
+
+STREAM_BYTES = 64 * 1024 * 1024
+"""Pixels per task of a stream, at most. A task then ends with its one block; one that had several would hold its CPU
+while nobody takes them, and where CPUs are few the stream that is waited for would never get one."""
 
 
 @dataclass(frozen=True)
 class ImageTable:
     """The images that a stream draws from, known to every task by position.
 
+    All columns are arrays, which tasks read where they lie in the object store: none unpacks the table.
+
     Attributes:
-        image_ids: One per image.
-        uris: One per image.
+        image_ids: Strings, one per image.
+        uris: Strings, one per image.
         labels: Class indices, int32 [N].
+        heights: In pixels, upright, int32 [N].
+        widths: As `heights`.
+        digest: Differs where any image's URI or bytes differ, or their order.
     """
 
-    image_ids: Sequence[str]
-    uris: Sequence[str]
-    labels: npt.NDArray[np.int32]
+    image_ids: pa.StringArray
+    uris: pa.StringArray
+    labels: IntArray
+    heights: IntArray
+    widths: IntArray
+    digest: str
+
+    def frames(self, spec: InputSpec) -> FrameLayout:
+        """Return where the images' frames lie in the cache of a node."""
+        return frame_layout(self.digest, self.heights, self.widths, spec)
 
 
-class _DecodeRows:
+@dataclass(frozen=True)
+class Recipe:
+    """How a stream augments.
+
+    Attributes:
+        operations: See `dermaray.images.recipe`; empty for none.
+        seed: The run's seed.
+        engine: See `dermaray.images.augment.build_augmenter`.
+    """
+
+    operations: Sequence[dict[str, Any]] = ()
+    seed: int = 0
+    engine: Engine = "fused"
+
+
+class _ReadRows:
     """Turn plan rows (`row`, `epoch`, `draw`, `weight`) into images; runs in Ray Data's tasks."""
 
-    def __init__(self, images: ImageTable, spec: InputSpec, recipe: Sequence[dict[str, Any]], seed: int) -> None:
-        self._images, self._spec, self._recipe, self._seed = images, spec, recipe, seed
+    def __init__(self, images: ImageTable, recipe: Recipe, spec: InputSpec, cached: bool) -> None:
+        self._images, self._recipe, self._spec = images, recipe, spec
+        self._layout = images.frames(spec)
+        # The package augments images of their original size.
+        self._full_size = bool(recipe.operations) and recipe.engine == "augmentor"
+        self._cached = cached and not self._full_size
 
     def __call__(self, plan: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        augment = Augmenter(self._recipe, self._seed)
+        # Tasks share the cores out among them; threads within a task would only get in each other's way.
+        cv2.setNumThreads(1)
         rows = plan["row"]
-        members = read_members(files_listing([self._images.uris[row] for row in rows]))
-        pixels = np.zeros((len(rows), *self._spec.shape), np.uint8)
+        pixels = np.empty((len(rows), *self._spec.shape), np.uint8)
         problems = np.full(len(rows), "", dtype=object)
-        for i, member in enumerate(members):
-            try:
-                decoded = member.decode(self._spec).pixels
-            except ImageError as error:
-                problems[i] = f"{member.uri} was usable when it was prepared, now {error}. Prepare the data again"
-                continue
-            image_id, epoch, draw = self._images.image_ids[rows[i]], int(plan["epoch"][i]), int(plan["draw"][i])
-            pixels[i] = augment(decoded, image_id, epoch, draw)
+        augment = _augmenter(self._recipe, self._spec)
+        with FrameCache(node_folder() if self._cached else None, self._layout) as cache:
+            for i, frame in self._frames(rows, pixels, problems, cache):
+                if frame.base is pixels:
+                    continue  # It was read to where it belongs.
+                row = rows[i]
+                size, image_id = self._size(row), self._images.image_ids[row].as_py()
+                pixels[i] = augment(frame, size, image_id, int(plan["epoch"][i]), int(plan["draw"][i]))
         labels = self._images.labels[rows]
         return {"image": pixels, "label": labels, "weight": plan["weight"], "problem": problems.astype(str)}
+
+    def _frames(
+        self, rows: IntArray, pixels: UInt8Array, problems: npt.NDArray[Any], cache: FrameCache
+    ) -> Iterator[tuple[int, UInt8Array]]:
+        """Yield positions in `rows` with their frames: those that are there, then those that must be decoded."""
+        there = cache.holds(rows)
+        for i in np.flatnonzero(there).tolist():
+            shape = (*self._layout.shapes[rows[i]], 3)
+            as_it_is = not self._recipe.operations and shape == self._spec.shape
+            frame = pixels[i] if as_it_is else np.empty(shape, np.uint8)
+            there[i] = cache.read(rows[i], frame)
+            if there[i]:
+                yield i, frame
+        missing = np.flatnonzero(~there)
+        uris = self._images.uris.take(pa.array(rows[missing])).to_pylist()
+        for i, member in zip(missing.tolist(), read_members(files_listing(uris)), strict=True):
+            try:
+                frame = self._decode(member, self._size(rows[i]))
+            except ImageError as error:
+                problems[i] = f"{member.uri} was usable when it was prepared, now {error}. Prepare the data again"
+                pixels[i] = 0
+                continue
+            if not self._full_size:
+                cache.write(rows[i], frame)
+            yield i, frame
+
+    def _decode(self, member: Member, size: tuple[int, int]) -> UInt8Array:
+        if member.error:
+            raise member.error
+        decoded = decode_frame(member.data, _original(*size) if self._full_size else self._spec)
+        if (decoded.height, decoded.width) != size:
+            was, now = f"{size[1]}x{size[0]}", f"{decoded.width}x{decoded.height}"
+            raise ImageError("unsupported", f"it has {now} pixels instead of {was}")
+        return decoded.pixels
+
+    def _size(self, row: int) -> tuple[int, int]:
+        return int(self._images.heights[row]), int(self._images.widths[row])
+
+
+def _augmenter(recipe: Recipe, spec: InputSpec) -> Augmenter:
+    return _built(json.dumps(recipe.operations), spec, recipe.seed, recipe.engine)
+
+
+@lru_cache(maxsize=4)
+def _built(operations: str, spec: InputSpec, seed: int, engine: Engine) -> Augmenter:
+    """Build an augmenter once per process, not once per task."""
+    return build_augmenter(json.loads(operations), spec, seed, engine)
+
+
+def _original(height: int, width: int) -> InputSpec:
+    """Return what leaves an image at its own size, which may be beyond what models take."""
+    return InputSpec.model_construct(height=height, width=width, resize="stretch", scaled_decoding=False)
 
 
 def blocks_of(table: pa.Table, rows: int = BLOCK_ROWS) -> list[pa.Table]:
@@ -67,8 +167,14 @@ def blocks_of(table: pa.Table, rows: int = BLOCK_ROWS) -> list[pa.Table]:
     return [table.slice(start, rows) for start in range(0, table.num_rows, rows)]
 
 
+def block_rows(spec: InputSpec, batch_size: int) -> int:
+    """Return the images of a stream's block: whole batches, where one fits, so that none is put together of two."""
+    rows = max(1, min(STREAM_ROWS, STREAM_BYTES // math.prod(spec.shape)))
+    return rows if batch_size > rows else rows - rows % batch_size
+
+
 def image_stream(
-    plan: pa.Table, images: ImageTable, spec: InputSpec, recipe: Sequence[dict[str, Any]], seed: int
+    plan: pa.Table, images: ImageTable, spec: InputSpec, recipe: Recipe, rows: int, cached: bool = True
 ) -> ray.data.Dataset:
     """Return the images that a plan names, decoded and augmented, in the plan's order.
 
@@ -76,14 +182,31 @@ def image_stream(
         plan: Columns `row` (position in `images`), `epoch`, `draw` (int32) and `weight` (float32).
         images: What `row` points into.
         spec: Size and resizing.
-        recipe: Augmentor operations; empty for none.
-        seed: The run's seed.
+        recipe: How to augment.
+        rows: Images per block; see `block_rows`.
+        cached: Keep frames on the disk of the node that decoded them, and read them there from then on.
 
     Returns:
         A dataset of `image` uint8 [height, width, 3], `label` int32, `weight` float32, and `problem`: empty, or why
         the image could not be read, which is then black. Raised in a task, it would arrive as one of Ray's errors.
     """
-    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // math.prod(spec.shape)))
-    dataset = ray.data.from_arrow(blocks_of(plan, rows))
-    decode = _DecodeRows(images, spec, recipe, seed)
-    return dataset.map_batches(decode, batch_format="numpy", batch_size=None)
+    dataset = _sliced(plan.combine_chunks(), rows)
+    read = _ReadRows(images, recipe, spec, cached)
+    return dataset.map_batches(read, batch_format="numpy", batch_size=None)
+
+
+def _sliced(table: pa.Table, rows: int) -> ray.data.Dataset:
+    """Make a dataset whose blocks are slices of one object.
+
+    Of Ray's public constructors each puts and asks for every block by itself, some milliseconds each: two minutes
+    for ten epochs of 400,000 images. Slices are what Ray cuts its own blocks into; here they are cut beforehand.
+    """
+    size = BlockMetadata(num_rows=table.num_rows, size_bytes=table.nbytes, exec_stats=None, input_files=None)
+    blocks = (BlockEntry(ray.put(table), size),)
+    bundles = [
+        RefBundle(blocks, table.schema, owns_blocks=False, slices=(BlockSlice(start, min(start + rows, len(table))),))
+        for start in range(0, len(table), rows)
+    ]
+    context = ray.data.DataContext.get_current().copy()
+    stats = DatasetStats(metadata={"Plan": []}, parent=None)
+    return ray.data.Dataset(LogicalPlan(InputData(input_data=bundles), context), context, stats)

@@ -1,33 +1,61 @@
 """From a Ray Data stream to the batches that Keras `fit` takes on one worker."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import ray.data
 import tensorflow as tf
 
+from dermaray.data.streams import ImageTable, Recipe, block_rows, image_stream
 from dermaray.errors import DataError
 from dermaray.images.spec import InputSpec
 
 PREFETCH_BATCHES = 4
 
+BLOCKS_PER_CPU = 3
+"""Blocks of a stream in the object store, for each CPU that works for it: one in the making, and two to spare, since
+blocks are taken in order and not as they come."""
 
-def ordered(dataset: ray.data.Dataset, world_size: int, reserved_cpus: float) -> ray.data.Dataset:
-    """Keep a stream in its plan's order, and within its worker's share of what training leaves free.
+Batch = tuple[npt.NDArray[Any], ...]
+
+
+def worker_stream(
+    plan: pa.Table,
+    images: ImageTable,
+    spec: InputSpec,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    world_size: int,
+    reserved_cpus: float,
+    cached: bool,
+) -> ray.data.Dataset:
+    """Return one worker's stream, in its plan's order and within its share of what training leaves free.
 
     Args:
-        dataset: The stream.
+        plan: See `image_stream`.
+        images: See `image_stream`.
+        spec: See `image_stream`.
+        recipe: See `image_stream`.
+        batch_size: Rows per step on this worker.
         world_size: Workers that run such a stream at the same time.
         reserved_cpus: CPUs that the training workers hold, over all of them.
+        cached: See `image_stream`.
     """
+    rows = block_rows(spec, batch_size)
+    dataset = image_stream(plan, images, spec, recipe, rows, cached)
     options = dataset.context.execution_options
     options.preserve_order = True
     total = ray.cluster_resources()
     cpus = max((total.get("CPU", 1.0) - reserved_cpus) / world_size, 1.0)
     # Each worker has a stream for training and one for validation; half of the object store is for all of them.
-    memory = total.get("object_store_memory", 0.0) / 2 / (2 * world_size)
-    options.resource_limits = options.resource_limits.copy(cpu=cpus, object_store_memory=memory)
+    share = total.get("object_store_memory", 0.0) / 2 / (2 * world_size)
+    wanted = BLOCKS_PER_CPU * math.ceil(cpus) * rows * math.prod(spec.shape)
+    options.resource_limits = options.resource_limits.copy(cpu=cpus, object_store_memory=min(share, wanted))
     return dataset
 
 
@@ -36,17 +64,15 @@ def distributed_batches(
     dataset: ray.data.Dataset,
     spec: InputSpec,
     batch_size: int,
-    prefetch: int,
     failures: list[Exception],
 ) -> Any:
-    """Return an endless `tf.data` stream of (pixels, labels, weights), one local batch a step.
+    """Return a `tf.data` stream of (pixels, labels, weights), one local batch a step, for as many steps as planned.
 
     Args:
         strategy: What will run the steps.
-        dataset: A stream of `image`, `label`, `weight` and `problem`; begun anew whenever it ends.
+        dataset: A stream of `image`, `label`, `weight` and `problem`, over all epochs.
         spec: The shape of the pixels.
         batch_size: Rows per step on this worker; divides the stream.
-        prefetch: Batches to keep ready; 0 where the stream must not run ahead of its epoch.
         failures: Receives what ends the stream: TensorFlow itself hands on no more than its text.
     """
     signature = (
@@ -55,20 +81,44 @@ def distributed_batches(
         tf.TensorSpec((batch_size,), tf.float32),
     )
 
-    def batches() -> Iterator[tuple[np.ndarray, ...]]:
+    def batches() -> Iterator[Batch]:
         try:
-            while True:
-                for batch in dataset.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2):
-                    if problems := [problem for problem in batch["problem"] if problem]:
-                        raise DataError(problems[0])
-                    yield batch["image"], batch["label"], batch["weight"]
+            yield from rebatched(_blocks(dataset), batch_size)
         except Exception as error:
             failures.append(error)
             raise
 
     def build(_: tf.distribute.InputContext) -> tf.data.Dataset:
         stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
-        # Endless, so that TensorFlow does not ask all workers before every step whether there is a next one.
-        return stream.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)).prefetch(prefetch)
+        # Called endless, so that TensorFlow does not ask all workers before every step whether there is a next one. To
+        # begin it anew at its end, for what is prefetched, would read images that nobody takes.
+        return stream.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)).prefetch(
+            PREFETCH_BATCHES
+        )
 
     return strategy.distribute_datasets_from_function(build)
+
+
+def rebatched(blocks: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """Cut columns of any number of rows into batches of `size`; what remains at the end is left out.
+
+    A batch that lies within a block is a view of it, not a copy.
+    """
+    parts: list[Batch] = []
+    held = 0
+    for block in blocks:
+        start, rows = 0, len(block[0])
+        while start < rows:
+            stop = min(start + size - held, rows)
+            parts.append(tuple(column[start:stop] for column in block))
+            held, start = held + stop - start, stop
+            if held == size:
+                yield parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
+                parts, held = [], 0
+
+
+def _blocks(dataset: ray.data.Dataset) -> Iterator[Batch]:
+    for block in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+        if problems := [problem for problem in block["problem"] if problem]:
+            raise DataError(problems[0])
+        yield block["image"], block["label"], block["weight"]

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import pyarrow as pa
 import ray.train
 import tensorflow as tf
 
 from dermaray.config import TrainingConfig
-from dermaray.data.streams import image_stream
+from dermaray.data.streams import Recipe
 from dermaray.errors import TrainingError
 from dermaray.models.artifact import save_artifact
 from dermaray.models.classifier import build_classifier
-from dermaray.training.ingest import PREFETCH_BATCHES, distributed_batches, ordered
+from dermaray.training.ingest import distributed_batches, worker_stream
 from dermaray.training.losses import training_loss
 from dermaray.training.multiworker import MultiWorkerModel
 from dermaray.training.task import Notify, WorkerTask
@@ -86,12 +87,23 @@ def _batches(
 ) -> Any:
     config, training = task.config, split == "train"
     plan, images = (task.train_plan, task.train) if training else (task.val_plan, task.val)
-    recipe = config.augment if training else ()
-    stream = image_stream(plan.shard(rank, world_size), images, config.input, recipe, config.seed)
+    recipe = Recipe(config.augment if training else (), config.seed, config.augment_engine)
+    shard = plan.shard(rank, world_size)
+    if not training:
+        # One stream over all epochs, as for training: none is started anew.
+        shard = pa.concat_tables([shard] * config.training.epochs)
     local_batch = config.training.global_batch_size // world_size
-    prefetch = PREFETCH_BATCHES if training else 0
-    stream = ordered(stream, world_size, task.reserved_cpus)
-    return distributed_batches(strategy, stream, config.input, local_batch, prefetch, failures)
+    stream = worker_stream(
+        shard,
+        images,
+        config.input,
+        recipe,
+        batch_size=local_batch,
+        world_size=world_size,
+        reserved_cpus=task.reserved_cpus,
+        cached=config.ingest.cache == "local",
+    )
+    return distributed_batches(strategy, stream, config.input, local_batch, failures)
 
 
 class _Report(keras.callbacks.Callback):  # type: ignore[misc]

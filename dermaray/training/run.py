@@ -1,6 +1,7 @@
 """A training run, from a configuration to an artifact."""
 
 import csv
+import hashlib
 import shutil
 import signal
 import threading
@@ -16,6 +17,7 @@ import ray.train
 from ray.train.tensorflow import TensorflowTrainer
 
 from dermaray.config import RunConfig, dump_config
+from dermaray.data.frames import remove_frames
 from dermaray.data.manifest import Manifest
 from dermaray.data.streams import ImageTable
 from dermaray.errors import TrainingError, find_user_error
@@ -91,7 +93,11 @@ def train(task: WorkerTask, out: Path, cpus_per_worker: float, notify: Notify | 
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
     )
-    result = _fit(trainer)
+    try:
+        result = _fit(trainer)
+    finally:
+        if config.ingest.cache != "none":
+            remove_frames([images.frames(config.input) for images in (task.train, task.val)])
     history: list[dict[str, float]] = result.return_value
     _write_history(out / "history.csv", history)
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
@@ -110,7 +116,17 @@ def _train_worker(task_ref: Any, notify: Notify | None) -> list[dict[str, float]
 def image_table(manifest: Manifest, rows: pa.Table) -> ImageTable:
     """Return rows of a manifest as what image streams draw from."""
     labels = np.asarray(manifest.label_indices(rows), np.int32)
-    return ImageTable(rows["image_id"].to_pylist(), rows["uri"].to_pylist(), labels)
+    heights, widths = (rows[name].to_numpy().astype(np.int32) for name in ("height", "width"))
+    image_ids, uris = (rows[name].combine_chunks() for name in ("image_id", "uri"))
+    return ImageTable(image_ids, uris, labels, heights, widths, _digest(rows.select(["uri", "sha256"])))
+
+
+def _digest(rows: pa.Table) -> str:
+    """Return a SHA-256 over all values of a table, in order."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema.remove_metadata()) as writer:
+        writer.write_table(rows.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 def _provenance(config: RunConfig, manifest: Manifest, leaks: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,324 @@
+"""Images a second, and memory, from JPEG files to the batches of a training worker that does nothing.
+
+    python benchmarks/ingest.py                        600x450 pixels, 2,000 images, 5 rounds, this machine's cores
+    python benchmarks/ingest.py --size 1024x768
+    python benchmarks/ingest.py --memory --images 2000 20000
+
+A round runs every side once, each in a process of its own, one after the other; a figure is the median of the rounds.
+Importing, starting Ray and a warm-up are not timed. What is compared with: `keras.utils.image_dataset_from_directory`
+as Keras documents it, and a `tf.data` pipeline as TensorFlow's guide to its performance advises.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH, HEIGHT, WIDTH = 32, 180, 180
+DISTINCT = 40
+"""Pictures that are drawn; the other files are hard links to them, which nothing here can tell from copies."""
+SIDES = {
+    "keras": "`image_dataset_from_directory`",
+    "keras-prefetch": "the same, `.prefetch(AUTOTUNE)`",
+    "tf.data": "`tf.data` as its guide advises",
+    "tf.data-cache": "the same, `.cache()` (in memory)",
+    "dermaray": "dermaray",
+    "dermaray-none": "dermaray, `ingest.cache=none`",
+}
+
+
+def make_images(folder: Path, images: int, height: int, width: int) -> float:
+    """Draw JPEG files into two class folders of `folder`; return their mean size in bytes."""
+    import cv2
+    import numpy as np
+
+    from dermaray.data.synthetic import render_lesion
+
+    rng = np.random.default_rng(0)
+    sizes = []
+    for number in range(images):
+        path = folder / ("melanoma", "nevus")[number % 2] / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number >= DISTINCT:
+            os.link(folder / path.parent.name / f"{number % DISTINCT:06d}.jpg", path)
+            continue
+        drawn = render_lesion(path.parent.name, number, (height, width))
+        # A drawing is smoother than a photograph, and would weigh less.
+        noisy = (drawn + rng.normal(0, 1, (height, width, 1))).clip(0, 255).astype(np.uint8)
+        _, encoded = cv2.imencode(".jpg", noisy[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+        path.write_bytes(encoded.tobytes())
+        sizes.append(len(encoded))
+    return statistics.mean(sizes)
+
+
+def timed(batches: Iterable[Any], epochs: list[int]) -> list[float]:
+    """Take batches; return images a second for every epoch, given as numbers of batches."""
+    rates = []
+    iterator, began = iter(batches), time.perf_counter()
+    for steps in epochs:
+        seen = sum(len(next(iterator)[0]) for _ in range(steps))
+        now = time.perf_counter()
+        rates.append(seen / (now - began))
+        began = now
+    return rates
+
+
+def keras_side(folder: Path, epochs: int, prefetch: bool) -> list[float]:
+    """Return images a second for every epoch of `image_dataset_from_directory`."""
+    import keras
+    import tensorflow as tf
+
+    dataset = keras.utils.image_dataset_from_directory(
+        folder, batch_size=BATCH, image_size=(HEIGHT, WIDTH), verbose=False
+    )
+    if prefetch:
+        dataset = dataset.prefetch(tf.data.AUTOTUNE)
+    return tf_epochs(dataset, epochs)
+
+
+def tf_data_side(folder: Path, epochs: int, cache: bool) -> list[float]:
+    """Return images a second for every epoch of `tf.data` with parallel reading, shuffling and prefetching."""
+    import tensorflow as tf
+
+    paths = sorted(str(path) for path in folder.glob("*/*.jpg"))
+    labels = [int("nevus" in path) for path in paths]
+
+    def read(path: Any, label: Any) -> tuple[Any, Any]:
+        pixels = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+        return tf.cast(tf.image.resize(pixels, (HEIGHT, WIDTH)), tf.uint8), label
+
+    dataset = tf.data.Dataset.from_tensor_slices((paths, labels)).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    if cache:
+        dataset = dataset.cache()
+    return tf_epochs(dataset.shuffle(1000).batch(BATCH).prefetch(tf.data.AUTOTUNE), epochs)
+
+
+def tf_epochs(dataset: Any, epochs: int) -> list[float]:
+    """Iterate over a `tf.data` pipeline once per epoch, as `fit` does."""
+    # A cache that is only begun is begun anew, so this warms nothing but TensorFlow.
+    for _ in dataset.take(1):
+        pass
+    rates = []
+    for _ in range(epochs):
+        began = time.perf_counter()
+        seen = sum(len(batch[0]) for batch in dataset)
+        rates.append(seen / (time.perf_counter() - began))
+    return rates
+
+
+def dermaray_side(folder: Path, epochs: int, cached: bool, height: int, width: int) -> list[float]:
+    """Return images a second for every epoch of one stream, as a training worker gets its batches."""
+    from cluster.runtime import connect
+
+    paths = sorted(str(path) for path in folder.glob("*/*.jpg"))
+    with connect(None, num_cpus=len(os.sched_getaffinity(0))):
+        import ray
+
+        from dermaray.data.frames import remove_frames
+        from dermaray.images.spec import InputSpec
+
+        table = image_table(paths, height, width)
+        # The worker holds no CPU: it does nothing, and the other sides have all cores for reading too.
+        worker = ray.remote(num_cpus=0)(Worker).remote()
+        # Enough blocks for the processes that read to start and import what they need.
+        warm_up = image_table(paths[:64] * 64, height, width)
+        rates = ray.get(worker.deliver.remote(warm_up, table, epochs, cached))
+        remove_frames([table.frames(InputSpec(height=HEIGHT, width=WIDTH))])
+    return rates
+
+
+def image_table(paths: list[str], height: int, width: int) -> Any:
+    """Return the files as training draws from them."""
+    import numpy as np
+    import pyarrow as pa
+
+    from dermaray.data.streams import ImageTable
+
+    sizes = [np.full(len(paths), size, np.int32) for size in (height, width)]
+    labels = np.array(["nevus" in path for path in paths], np.int32)
+    return ImageTable(pa.array([Path(path).stem for path in paths]), pa.array(paths), labels, *sizes, "benchmark")
+
+
+class Worker:
+    """Takes every batch that a training worker gets, and drops it; an actor, as training workers are."""
+
+    def deliver(self, warm_up: Any, table: Any, epochs: int, cached: bool) -> list[float]:
+        """Return images a second for every epoch, after one epoch of `warm_up` without a cache."""
+        self._rates(warm_up, 1, False)
+        return self._rates(table, epochs, cached)
+
+    def _rates(self, table: Any, epochs: int, cached: bool) -> list[float]:
+        import tensorflow as tf
+
+        from dermaray.data.streams import Recipe
+        from dermaray.images.spec import InputSpec
+        from dermaray.training.ingest import distributed_batches, worker_stream
+        from dermaray.training.plan import training_plan
+
+        spec = InputSpec(height=HEIGHT, width=WIDTH)
+        plan = training_plan(table.labels, epochs, BATCH, "none", 0)
+
+        def batches() -> Iterator[Any]:
+            stream = worker_stream(
+                plan.shard(0, 1),
+                table,
+                spec,
+                Recipe(),
+                batch_size=BATCH,
+                world_size=1,
+                reserved_cpus=0,
+                cached=cached,
+            )
+            yield from distributed_batches(tf.distribute.get_strategy(), stream, spec, BATCH, [])
+
+        return timed(batches(), [plan.steps // epochs] * epochs)
+
+
+def run_side(name: str, folder: Path, epochs: int, height: int, width: int) -> list[float]:
+    """Run one side in this process."""
+    sides: dict[str, Callable[[], list[float]]] = {
+        "keras": lambda: keras_side(folder, epochs, prefetch=False),
+        "keras-prefetch": lambda: keras_side(folder, epochs, prefetch=True),
+        "tf.data": lambda: tf_data_side(folder, epochs, cache=False),
+        "tf.data-cache": lambda: tf_data_side(folder, epochs, cache=True),
+        "dermaray": lambda: dermaray_side(folder, epochs, True, height, width),
+        "dermaray-none": lambda: dermaray_side(folder, epochs, False, height, width),
+    }
+    return sides[name]()
+
+
+def started(name: str, folder: Path, args: argparse.Namespace) -> tuple[list[float], int]:
+    """Run one side in a process of its own; return its rates, and its peak memory where that is asked for."""
+    command = [sys.executable, __file__, "--side", name, "--folder", str(folder), "--epochs", str(args.epochs)]
+    command += ["--size", args.size]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
+    # Ray's workers give way to other processes; where others run on the machine, they would to dermaray's side alone.
+    environment["RAY_worker_niceness"] = "0"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    peak = Peak(process.pid)
+    if args.memory:
+        peak.start()
+    output, errors = process.communicate()
+    peak.stop()
+    if process.returncode:
+        raise SystemExit(f"{name} failed:\n{errors}")
+    return json.loads(output.strip().splitlines()[-1]), peak.bytes
+
+
+class Peak:
+    """The largest sum of PSS over a process and all its descendants: what they share is counted once."""
+
+    def __init__(self, root: int) -> None:
+        self.bytes = 0
+        self._root, self._ended = root, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch, five times a second."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End watching."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.2):
+            self.bytes = max(self.bytes, sum(map(pss_of, tree_of(self._root))))
+
+
+def tree_of(root: int) -> list[int]:
+    """Return a process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(path.parent.name))
+    found = [root]
+    for process in found:
+        found += children.get(process, [])
+    return found
+
+
+def pss_of(process: int) -> int:
+    """Return a process's share of memory in bytes, 0 where it has ended."""
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+
+
+def throughput(args: argparse.Namespace, folder: Path) -> None:
+    """Measure and print images a second."""
+    rates: dict[str, list[list[float]]] = {name: [] for name in args.sides}
+    for number in range(args.rounds):
+        for name in args.sides:
+            rates[name].append(started(name, folder, args)[0])
+            shown = " ".join(f"{rate:,.0f}" for rate in rates[name][-1])
+            print(f"round {number + 1}, {name}: {shown}", file=sys.stderr, flush=True)
+    first = {name: statistics.median(run[0] for run in runs) for name, runs in rates.items()}
+    # All images over all time: a stream that reads ahead has fast epochs after slow ones.
+    later = {name: statistics.median(statistics.harmonic_mean(run[1:]) for run in runs) for name, runs in rates.items()}
+    base = {"first": first.get("keras", math.nan), "later": later.get("keras", math.nan)}
+    print("| | epoch 1 | ratio | later epochs | ratio |\n| --- | ---: | ---: | ---: | ---: |")
+    for name in args.sides:
+        one, more = first[name], later[name]
+        ratios = one / base["first"], more / base["later"]
+        print(f"| {SIDES[name]} | {one:,.0f} | {ratios[0]:.2f} | {more:,.0f} | {ratios[1]:.2f} |")
+
+
+def memory(args: argparse.Namespace, folders: dict[int, Path]) -> None:
+    """Measure and print peak memory."""
+    header = [f"{images:,} images" for images in folders]
+    print(f"| peak PSS in MiB | {' | '.join(header)} | ratio |\n|{' --- |' * (len(header) + 2)}")
+    for name in args.sides:
+        peaks = [statistics.median(started(name, f, args)[1] for _ in range(args.rounds)) for f in folders.values()]
+        shown = " | ".join(f"{peak / 2**20:,.0f}" for peak in peaks)
+        print(f"| {SIDES[name]} | {shown} | {peaks[-1] / peaks[0]:.2f} |", flush=True)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description="From JPEG files to a training worker's batches.")
+    parser.add_argument("--images", type=int, nargs="+", default=[2000], metavar="N", help="(default: 2000)")
+    parser.add_argument("--size", default="600x450", metavar="WxH", help="of the files, in pixels (default: 600x450)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--epochs", type=int, default=6, help="per round, the first one cold (default: 6)")
+    parser.add_argument("--memory", action="store_true", help="measure memory, not time")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=[*SIDES], metavar="SIDE", help=", ".join(SIDES))
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="that all sides share (default: all)")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    width, height = map(int, args.size.split("x"))
+    if args.side:
+        print(json.dumps(run_side(args.side, args.folder, args.epochs, height, width)))
+        return
+    sys.path.insert(0, str(ROOT))
+    os.sched_setaffinity(0, range(args.cores))
+    with tempfile.TemporaryDirectory() as folder:
+        folders = {images: Path(folder) / str(images) for images in args.images}
+        weights = [make_images(place, images, height, width) for images, place in folders.items()]
+        print(f"{args.size} pixels, {weights[0] / 1000:.0f} kB a file, {args.images} images, {args.cores} cores\n")
+        if args.memory:
+            memory(args, folders)
+        else:
+            throughput(args, next(iter(folders.values())))
+
+
+if __name__ == "__main__":
+    main()
