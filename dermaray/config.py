@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from dermaray.images.augment import Engine, build_augmenter
+from dermaray.augmentation.engines import Engine, build_augmenter
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import check_backbone
 from dermaray.models.spec import ModelConfig
@@ -123,8 +123,8 @@ class RunConfig(_Section):
         name: Names the run and its model.
         out: The folder to write: `model/`, `config.yaml`, `history.csv`.
         seed: Weights, order and augmentation follow from it.
-        augment: Augmentor operations, in order, for training images only; see `dermaray.images.recipe`.
-        augment_engine: `fused`, or to compare with it `augmentor`, the package itself; see `dermaray.images.augment`.
+        augment: Augmentor operations, in order, for training images only; see `dermaray.augmentation.recipe`.
+        augment_engine: `fused`, or to compare with it `augmentor`, the package; see `dermaray.augmentation.engines`.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

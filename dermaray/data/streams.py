@@ -18,10 +18,10 @@ from ray.data._internal.logical.operators import InputData
 from ray.data._internal.stats import DatasetStats
 from ray.data.block import BlockMetadata
 
+from dermaray.augmentation.engines import Augmenter, Engine, build_augmenter, takes_whole_pictures
 from dermaray.data.archive import Member, files_listing, read_members
 from dermaray.data.frames import FrameCache, FrameLayout, frame_layout, node_folder
 from dermaray.errors import ImageError
-from dermaray.images.augment import Augmenter, Engine, build_augmenter
 from dermaray.images.decode import decode_frame
 from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
@@ -72,9 +72,9 @@ class Recipe:
     """How a stream augments.
 
     Attributes:
-        operations: See `dermaray.images.recipe`; empty for none.
+        operations: See `dermaray.augmentation.recipe`; empty for none.
         seed: The run's seed.
-        engine: See `dermaray.images.augment.build_augmenter`.
+        engine: See `dermaray.augmentation.engines.build_augmenter`.
     """
 
     operations: Sequence[dict[str, Any]] = ()
@@ -88,9 +88,8 @@ class _ReadRows:
     def __init__(self, images: ImageTable, recipe: Recipe, spec: InputSpec, cached: bool) -> None:
         self._images, self._recipe, self._spec = images, recipe, spec
         self._layout = images.frames(spec)
-        # The package augments images of their original size.
-        self._full_size = bool(recipe.operations) and recipe.engine == "augmentor"
-        self._cached = cached and not self._full_size
+        self._whole = takes_whole_pictures(recipe.operations, recipe.engine)
+        self._cached = cached and not self._whole
 
     def __call__(self, plan: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         # Tasks share the cores out among them; threads within a task would only get in each other's way.
@@ -130,14 +129,14 @@ class _ReadRows:
                 problems[i] = f"{member.uri} was usable when it was prepared, now {error}. Prepare the data again"
                 pixels[i] = 0
                 continue
-            if not self._full_size:
+            if self._cached:
                 cache.write(rows[i], frame)
             yield i, frame
 
     def _decode(self, member: Member, size: tuple[int, int]) -> UInt8Array:
         if member.error:
             raise member.error
-        decoded = decode_frame(member.data, _original(*size) if self._full_size else self._spec)
+        decoded = decode_frame(member.data, None if self._whole else self._spec)
         if (decoded.height, decoded.width) != size:
             was, now = f"{size[1]}x{size[0]}", f"{decoded.width}x{decoded.height}"
             raise ImageError("unsupported", f"it has {now} pixels instead of {was}")
@@ -155,11 +154,6 @@ def _augmenter(recipe: Recipe, spec: InputSpec) -> Augmenter:
 def _built(operations: str, spec: InputSpec, seed: int, engine: Engine) -> Augmenter:
     """Build an augmenter once per process, not once per task."""
     return build_augmenter(json.loads(operations), spec, seed, engine)
-
-
-def _original(height: int, width: int) -> InputSpec:
-    """Return what leaves an image at its own size, which may be beyond what models take."""
-    return InputSpec.model_construct(height=height, width=width, resize="stretch", scaled_decoding=False)
 
 
 def blocks_of(table: pa.Table, rows: int = BLOCK_ROWS) -> list[pa.Table]:

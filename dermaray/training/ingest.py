@@ -92,9 +92,8 @@ def distributed_batches(
         stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
         # Called endless, so that TensorFlow does not ask all workers before every step whether there is a next one. To
         # begin it anew at its end, for what is prefetched, would read images that nobody takes.
-        return stream.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)).prefetch(
-            PREFETCH_BATCHES
-        )
+        stream = stream.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+        return stream.prefetch(PREFETCH_BATCHES)
 
     return strategy.distribute_datasets_from_function(build)
 

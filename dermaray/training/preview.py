@@ -14,11 +14,11 @@ import pyarrow as pa
 import yaml
 from PIL import Image
 
+from dermaray.augmentation.engines import build_augmenter, takes_whole_pictures
 from dermaray.config import RunConfig
 from dermaray.data.archive import Member, files_listing, list_members, read_members
 from dermaray.data.manifest import Manifest
 from dermaray.errors import DataError, ImageError, OutputError
-from dermaray.augmentation.engines import build_augmenter, takes_whole_pictures
 from dermaray.images.decode import DecodedImage, decode_frame
 from dermaray.images.resize import UInt8Array, fit
 from dermaray.pages import render_page

@@ -13,12 +13,12 @@ import pytest
 import tensorflow as tf
 
 from cluster.runtime import Cluster
+from dermaray.augmentation.engines import build_augmenter
 from dermaray.data.frames import node_folder, remove_frames
 from dermaray.data.manifest import Manifest
 from dermaray.data.streams import ImageTable, Recipe, block_rows, image_stream
 from dermaray.data.synthetic import render_lesion
 from dermaray.errors import DataError
-from dermaray.images.augment import build_augmenter
 from dermaray.images.decode import decode_frame
 from dermaray.images.spec import InputSpec
 from dermaray.training.ingest import distributed_batches, rebatched, worker_stream
