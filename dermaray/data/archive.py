@@ -19,7 +19,7 @@ import pyarrow as pa
 from dermaray.data.source import is_image_name
 from dermaray.data.storage import local_path, name_of, read_bytes
 from dermaray.errors import DataError, ImageError
-from dermaray.images.decode import MAX_BYTES, DecodedImage, decode_image
+from dermaray.images.decode import MAX_BYTES, DecodedImage, decode_frame, decode_image
 from dermaray.images.spec import InputSpec
 
 MEMBER_SCHEMA = pa.schema(
@@ -84,7 +84,7 @@ class Member:
     error: ImageError | None = None
 
     def decode(self, spec: InputSpec) -> DecodedImage:
-        """Decode the image.
+        """Decode the image to what a model takes.
 
         Raises:
             ImageError: It could not be read, or cannot be decoded.
@@ -92,6 +92,16 @@ class Member:
         if self.error:
             raise self.error
         return decode_image(self.data, spec)
+
+    def decode_frame(self, spec: InputSpec | None) -> DecodedImage:
+        """Decode the image to its frame, or where `spec` is None as it is.
+
+        Raises:
+            ImageError: It could not be read, or cannot be decoded.
+        """
+        if self.error:
+            raise self.error
+        return decode_frame(self.data, spec)
 
 
 def list_members(source: Path) -> Listing:

@@ -175,9 +175,7 @@ def write_preview(out: Path, preview: Preview) -> None:
 
 
 def _read(member: Member, image_id: str, label: str | None, config: RunConfig) -> Original:
-    if member.error:
-        raise member.error
-    return Original(image_id, label, member.data, decode_frame(member.data, config.input))
+    return Original(image_id, label, member.data, member.decode_frame(config.input))
 
 
 def _in_turn(groups: Sequence[Any], seed: int) -> list[int]:

@@ -57,10 +57,13 @@ def test_one_function_decodes_for_training_scoring_and_serving() -> None:
     users = {module_of(path) for path in FILES if re.search(r"import [^\n]*\bdecode_image\b", path.read_text())}
     definitions = [path for path in FILES if "def decode_image" in path.read_text()]
     assert len(definitions) == 1
-    # Training, bulk scoring and the check of a source reach it through `Member.decode`.
+    # Bulk scoring and the check of a source reach it through `Member.decode`.
     assert users == {"dermaray.data.archive", "dermaray.models.predictor", "serve.app"}
     members = {module_of(path) for path in FILES if "member.decode(" in path.read_text()}
-    assert members == {"dermaray.data.inspect", "dermaray.data.streams", "dermaray.models.bulk"}
+    assert members == {"dermaray.data.inspect", "dermaray.models.bulk"}
+    # Training keeps frames, of which `decode_image` is the last step; a preview shows what training sees.
+    frames = {module_of(path) for path in FILES if "member.decode_frame(" in path.read_text()}
+    assert frames == {"dermaray.data.streams", "dermaray.training.preview"}
     # Nobody opens an image in a way of his own.
     assert {module_of(path) for path in FILES if "Image.open" in path.read_text()} == {"dermaray.images.decode"}
 
