@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from dermaray.images.fingerprint import FINGERPRINT_SPEC, INVERSE, ORIENTATIONS, orient
+from dermaray.images.fingerprint import INVERSE, ORIENTATIONS, THUMBNAIL_SHAPE, orient
 from dermaray.images.resize import UInt8Array
 
 # Bits of 64. Of 1,000 dermoscopic images of 150x200 to 224x224 pixels, 30 copies each were made: JPEG of quality 30 to
@@ -105,7 +105,7 @@ class _Details:
     """
 
     def __init__(self, thumbnails: UInt8Array) -> None:
-        shape = (len(thumbnails), FINGERPRINT_SPEC.height, FINGERPRINT_SPEC.width)
+        shape = (len(thumbnails), *THUMBNAIL_SHAPE)
         thumbnails = thumbnails.reshape(shape)
         self.values = np.empty(shape, np.int8)
         self.lengths = np.empty((len(thumbnails), 2))

@@ -16,7 +16,7 @@ from dermaray.data.archive import Member, files_listing, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.appearance import appearance, why_unlike_dermoscopy
-from dermaray.images.fingerprint import FINGERPRINT_SPEC, ORIENTATIONS, fingerprint
+from dermaray.images.fingerprint import FINGERPRINT_SPEC, ORIENTATIONS, THUMBNAIL_SHAPE, fingerprint
 from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
 
@@ -74,7 +74,7 @@ def inspect_images(uris: Sequence[str | None], progress: Progress) -> list[Inspe
             row["problem"],
             row["unlike"],
             _array(row["hashes"], np.uint64, (ORIENTATIONS,)),
-            _array(row["thumbnail"], np.uint8, FINGERPRINT_SPEC.shape[:2]),
+            _array(row["thumbnail"], np.uint8, THUMBNAIL_SHAPE),
         )
     progress(len(uris) - len(there))
     return result

@@ -13,7 +13,7 @@ from dermaray.data.groups import edges_of, group_ids, named_components
 from dermaray.data.inspect import Inspected
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import name_of
-from dermaray.images.fingerprint import FINGERPRINT_SPEC, ORIENTATIONS
+from dermaray.images.fingerprint import ORIENTATIONS, THUMBNAIL_SHAPE
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _near_pairs(inspected: Sequence[Inspected]) -> Pairs:
             first.setdefault(seen.sha256, position)
     where = np.array(list(first.values()), np.int64)
     hashes = np.array([inspected[p].hashes for p in where], np.uint64).reshape(-1, ORIENTATIONS)
-    thumbnails = np.array([inspected[p].thumbnail for p in where], np.uint8).reshape(-1, *FINGERPRINT_SPEC.shape[:2])
+    thumbnails = np.array([inspected[p].thumbnail for p in where], np.uint8).reshape(-1, *THUMBNAIL_SHAPE)
     return near_duplicates(hashes, thumbnails).at(where)
 
 

@@ -22,7 +22,6 @@ from dermaray.augmentation.engines import Augmenter, Engine, build_augmenter, ta
 from dermaray.data.archive import Member, files_listing, read_members
 from dermaray.data.frames import FrameCache, FrameLayout, frame_layout, node_folder
 from dermaray.errors import ImageError
-from dermaray.images.decode import decode_frame
 from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
 
@@ -32,8 +31,8 @@ BLOCK_ROWS = 128
 """Images per task of those that see an image once: enough to drown a task's overhead."""
 
 STREAM_ROWS = 512
-"""Images per task of a stream, at most: to read a frame is cheaper than to decode it, so overhead weighs more. And Ray
-Data takes up to 0.1 s to notice that a task has ended, for which its core stands idle."""
+"""Images per task of a stream, at most: to read a frame is cheaper than to decode it, so overhead weighs more. And it
+takes Ray Data some tenths of a second to note that a task has ended and to start another, for which a CPU is idle."""
 
 STREAM_BYTES = 64 * 1024 * 1024
 """Pixels per task of a stream, at most. A task then ends with its one block; one that had several would hold its CPU
@@ -134,9 +133,7 @@ class _ReadRows:
             yield i, frame
 
     def _decode(self, member: Member, size: tuple[int, int]) -> UInt8Array:
-        if member.error:
-            raise member.error
-        decoded = decode_frame(member.data, None if self._whole else self._spec)
+        decoded = member.decode_frame(None if self._whole else self._spec)
         if (decoded.height, decoded.width) != size:
             was, now = f"{size[1]}x{size[0]}", f"{decoded.width}x{decoded.height}"
             raise ImageError("unsupported", f"it has {now} pixels instead of {was}")

@@ -17,7 +17,8 @@ INVERSE = (0, 3, 2, 1, 4, 5, 6, 7)
 
 # The hash takes 32 x 32 pixels. Stretched to a square, a turned picture of any aspect ratio is the turned square; and
 # the whole file is decoded, because what a decoder shrinks by itself depends on the size of the file.
-FINGERPRINT_SPEC = InputSpec(height=32, width=32, resize="stretch", scaled_decoding=False)
+THUMBNAIL_SHAPE = (32, 32)
+FINGERPRINT_SPEC = InputSpec(height=64, width=64, resize="stretch", scaled_decoding=False)
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -44,17 +45,28 @@ def fingerprint(pixels: UInt8Array) -> Fingerprint:
     2010). Half of its bits are set, so two hashes differ in an even number of bits.
 
     Args:
-        pixels: uint8 [32, 32, 3], as `decode_image` gives them for `FINGERPRINT_SPEC`.
+        pixels: uint8 [64, 64, 3], as `decode_image` gives them for `FINGERPRINT_SPEC`.
 
     Raises:
         ValueError: The pixels have another shape.
     """
     if pixels.shape != FINGERPRINT_SPEC.shape:
         raise ValueError(f"pixels must have the shape {FINGERPRINT_SPEC.shape}. Received: {pixels.shape}")
-    grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
+    grey = _halved(np.asarray(Image.fromarray(pixels).convert("L"), np.uint8))
     views = (np.ascontiguousarray(orient(grey, orientation)) for orientation in range(ORIENTATIONS))
     bits = np.stack([imagehash.phash(Image.fromarray(view)).hash.ravel() for view in views])
     return Fingerprint(np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64), grey)
+
+
+def _halved(grey: UInt8Array) -> UInt8Array:
+    """Halve both sides with weights that overlap, 1 3 3 1: of HAM10000's near duplicates a plain mean loses a seventh.
+
+    Whole numbers, so that a turned picture is the turned result to the last bit.
+    """
+    wide = np.pad(grey.astype(np.int32), 1, mode="edge")
+    for _ in range(2):
+        wide = (wide[:-3:2] + 3 * (wide[1:-2:2] + wide[2:-1:2]) + wide[3::2]).T
+    return ((wide + 32) // 64).astype(np.uint8)
 
 
 def orient(pictures: npt.NDArray[_Scalar], orientation: int) -> npt.NDArray[_Scalar]:

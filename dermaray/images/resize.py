@@ -72,15 +72,19 @@ def fit_offset(shape: tuple[int, ...], spec: InputSpec) -> tuple[int, int]:
 
 
 def resize(pixels: UInt8Array, shape: tuple[int, int]) -> UInt8Array:
-    """Scale to (rows, columns): by the mean of the area where that shrinks, so that hair does not alias into noise."""
+    """Scale to (rows, columns), so that hair does not alias into noise.
+
+    Down to half of a side between neighbouring pixels, which then still sees all of them; below by the mean of the
+    area. Above a half the two are equally far from a Lanczos reduction, and the mean takes four times as long.
+    """
     rows, columns = shape
-    if pixels.shape[:2] == shape:
+    height, width = pixels.shape[:2]
+    if (height, width) == shape:
         return pixels
-    # OpenCV averages areas only where both sides shrink.
-    shrunk = min(rows, pixels.shape[0]), min(columns, pixels.shape[1])
-    if shrunk != pixels.shape[:2]:
-        pixels = _scaled(pixels, shrunk, cv2.INTER_AREA)
-    return pixels if shrunk == shape else _scaled(pixels, shape, cv2.INTER_LINEAR)
+    if height > 2 * rows or width > 2 * columns:
+        # OpenCV averages areas only where both sides shrink.
+        pixels = _scaled(pixels, (min(rows, height), min(columns, width)), cv2.INTER_AREA)
+    return pixels if pixels.shape[:2] == shape else _scaled(pixels, shape, cv2.INTER_LINEAR)
 
 
 def _scaled(pixels: UInt8Array, shape: tuple[int, int], interpolation: int) -> UInt8Array:

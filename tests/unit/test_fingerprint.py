@@ -45,12 +45,16 @@ def test_a_fingerprint_is_eight_hashes_and_a_grey_thumbnail() -> None:
     assert (seen.hashes.shape, seen.hashes.dtype) == ((8,), np.uint64)
     assert (seen.thumbnail.shape, seen.thumbnail.dtype) == ((32, 32), np.uint8)
     grey = pixels @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(seen.thumbnail - grey).max() <= 1
+    # The frame's edge goes on beyond it.
+    wide = np.pad(grey, 1, mode="edge")
+    weights = np.array([1, 3, 3, 1]) / 8
+    blocks = np.lib.stride_tricks.sliding_window_view(wide, (4, 4))[::2, ::2]
+    assert np.abs(seen.thumbnail - np.einsum("yxij,i,j->yx", blocks, weights, weights)).max() <= 1
 
 
 def test_the_hash_is_that_of_the_published_package() -> None:
-    image = drawing()
-    assert int(fingerprint(decode(image)).hashes[0]) == int(str(imagehash.phash(Image.fromarray(decode(image)))), 16)
+    seen = fingerprint(decode(drawing()))
+    assert int(seen.hashes[0]) == int(str(imagehash.phash(Image.fromarray(seen.thumbnail))), 16)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -82,5 +86,5 @@ def test_the_orientations_differ() -> None:
 
 
 def test_pixels_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(32, 32, 3\).*\(64, 64, 3\)"):
-        fingerprint(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"\(64, 64, 3\).*\(32, 32, 3\)"):
+        fingerprint(np.zeros((32, 32, 3), np.uint8))
