@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from random import Random
-from typing import Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from dermaray.augmentation.operation import Operation
+from dermaray.augmentation.operation import FactorOperation, Operation
 from dermaray.augmentation.pixel_map import PixelMap, scaling, shift
 from dermaray.augmentation.scene import Scene
 from dermaray.images.resize import UInt8Array, resize
@@ -19,20 +18,7 @@ _FINEST_NOISE = 512
 _LEVELS = np.arange(256, dtype=np.float32)
 
 
-class _Factors(Operation):
-    """An operation that blends with a factor from a range: 0 gives the other image, 1 this, above 1 the opposite."""
-
-    min_factor: float = Field(ge=0.0, le=255.0)
-    max_factor: float = Field(ge=0.0, le=255.0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_factor > self.max_factor:
-            raise ValueError(f"min_factor must be at most max_factor, which is {self.max_factor:g}")
-        return self
-
-
-class RandomBrightness(_Factors):
+class RandomBrightness(FactorOperation):
     """Blend with black."""
 
     name = "random_brightness"
@@ -41,7 +27,7 @@ class RandomBrightness(_Factors):
         scene.recolour(_blend(0.0, _LEVELS, draws.uniform(self.min_factor, self.max_factor)))
 
 
-class RandomContrast(_Factors):
+class RandomContrast(FactorOperation):
     """Blend with the image's mean grey."""
 
     name = "random_contrast"
@@ -55,7 +41,7 @@ class RandomContrast(_Factors):
         scene.adjust(table)
 
 
-class RandomColor(_Factors):
+class RandomColor(FactorOperation):
     """Blend with the grey image: saturation."""
 
     name = "random_color"

@@ -5,13 +5,13 @@ Where Augmentor rounds to whole pixels, so do these: sizes and crops are the sam
 
 import math
 from random import Random
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from PIL import ImageColor
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from dermaray.augmentation.operation import Operation
+from dermaray.augmentation.operation import FactorOperation, Operation
 from dermaray.augmentation.pixel_map import Matrix, leaves, scaling, shift
 from dermaray.augmentation.scene import BLACK, Colour, Scene
 
@@ -140,18 +140,12 @@ class RotateWithoutCrop(Operation):
         return self.fillcolor or BLACK
 
 
-class Zoom(Operation):
+class Zoom(FactorOperation):
     """Enlarge by a factor, or below 1 make smaller on black, about the middle; the size stays."""
 
     name = "zoom"
     min_factor: float = Field(gt=0.0, le=100.0)
     max_factor: float = Field(gt=0.0, le=100.0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_factor > self.max_factor:
-            raise ValueError(f"min_factor must be at most max_factor, which is {self.max_factor:g}")
-        return self
 
     def apply(self, scene: Scene, draws: Random) -> None:
         factor = draws.uniform(self.min_factor, self.max_factor)

@@ -1,9 +1,9 @@
 """What all operations of a recipe have in common."""
 
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dermaray.augmentation.scene import Scene
 
@@ -24,3 +24,21 @@ class Operation(BaseModel):
     def apply(self, scene: Scene, draws: Random) -> None:
         """Draw what is random, and do it."""
         raise NotImplementedError
+
+
+class FactorOperation(Operation):
+    """An operation that draws a factor from a range.
+
+    Attributes:
+        min_factor: Its smallest value. Where images are blended, 0 gives the other image and 1 this one.
+        max_factor: Its largest.
+    """
+
+    min_factor: float = Field(ge=0.0, le=255.0)
+    max_factor: float = Field(ge=0.0, le=255.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_factor > self.max_factor:
+            raise ValueError(f"min_factor must be at most max_factor, which is {self.max_factor:g}")
+        return self
