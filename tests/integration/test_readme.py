@@ -77,7 +77,7 @@ def test_commands_and_code_run(
 
 
 def test_files_that_the_readme_names_exist() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
     for path in re.findall(r"`(configs/[\w.-]+)`", README):
         assert (ROOT / path).exists(), path
