@@ -290,8 +290,8 @@ def test_a_run_validates_on_the_fold_that_it_names() -> None:
     from dermaray.training.run import plan_run
 
     task = plan_run(run_config(fold=1), FOLDED.for_fold(1), 1.0)
-    assert list(task.val.image_ids) == ["i1", "i4", "i7"]
-    assert list(task.train.image_ids) == ["i0", "i2", "i3", "i5", "i6", "i8"]
+    assert task.val.image_ids.to_pylist() == ["i1", "i4", "i7"]
+    assert task.train.image_ids.to_pylist() == ["i0", "i2", "i3", "i5", "i6", "i8"]
     assert task.provenance["data"]["digest"] == FOLDED.fold(1).digest
 
 
