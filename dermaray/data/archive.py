@@ -209,10 +209,12 @@ def _read_object(uri: str) -> Member:
 
 def _read_file(path: Path) -> bytes:
     # A named pipe or a device would block or never end.
-    if not stat.S_ISREG(path.stat().st_mode):
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
     with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
+        # Asked for no more than there is: Python takes memory for all that is asked for.
+        return file.read(min(status.st_size, MAX_BYTES) + 1)
 
 
 def _read_range(path: Path, offset: int, size: int) -> bytes:
