@@ -169,7 +169,7 @@ def _read_member(row: dict[str, Any], opened: dict[str, zipfile.ZipFile]) -> Mem
     image_id = Path(shown).stem
     try:
         if kind == "folder":
-            data = _read_file(Path(archive) / name)
+            data = _read_file(os.path.join(archive, name))
         elif kind == "zip":
             if archive not in opened:
                 opened[archive] = zipfile.ZipFile(archive)
@@ -207,12 +207,12 @@ def _read_object(uri: str) -> Member:
         return Member(image_id, uri, b"", ImageError("unreadable", str(error)))
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: str) -> bytes:
     # A named pipe or a device would block or never end.
-    status = path.stat()
+    status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         # Asked for no more than there is: Python takes memory for all that is asked for.
         return file.read(min(status.st_size, MAX_BYTES) + 1)
 
