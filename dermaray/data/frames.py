@@ -12,10 +12,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -53,13 +53,7 @@ class FrameLayout:
     offsets: npt.NDArray[np.int64]
 
 
-def frame_layout(
-    digest: str,
-    heights: IntArray,
-    widths: IntArray,
-    spec: InputSpec,
-    shape_of: Callable[[int, int], tuple[int, int]] | None = None,
-) -> FrameLayout:
+def frame_layout(digest: str, heights: IntArray, widths: IntArray, spec: InputSpec) -> FrameLayout:
     """Lay out the frames of a table.
 
     Args:
@@ -67,12 +61,10 @@ def frame_layout(
         heights: Of the images, upright, in pixels, int32 [N].
         widths: As `heights`.
         spec: What the model wants.
-        shape_of: From (height, width) of an image to (rows, columns) of its frame; None for `frame_shape`.
     """
-    shape_of = shape_of or partial(frame_shape, spec=spec)
     # Cameras have few sizes: each is asked for once.
     sizes, which = np.unique(np.stack([heights, widths], axis=1), axis=0, return_inverse=True)
-    known = np.array([shape_of(int(height), int(width)) for height, width in sizes], np.int32).reshape(-1, 2)
+    known = np.array([frame_shape(int(height), int(width), spec) for height, width in sizes], np.int32).reshape(-1, 2)
     shapes = known[which.reshape(-1)]
     offsets = np.concatenate([[0], np.cumsum(3 * shapes.astype(np.int64).prod(axis=1))])
     key = hashlib.sha256(f"{_FORMAT}\0{__version__}\0{digest}\0{spec.model_dump_json()}".encode())

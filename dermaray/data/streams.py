@@ -1,10 +1,8 @@
 """Ray Data streams of images: read or decoded, and augmented, where there are CPUs; delivered in order."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -18,7 +16,7 @@ from ray.data._internal.logical.operators import InputData
 from ray.data._internal.stats import DatasetStats
 from ray.data.block import BlockMetadata
 
-from dermaray.augmentation.engines import Augmenter, Engine, build_augmenter, takes_whole_pictures
+from dermaray.augmentation.engines import Engine, build_augmenter, takes_whole_pictures
 from dermaray.data.archive import Member, files_listing, read_members
 from dermaray.data.frames import FrameCache, FrameLayout, frame_layout, node_folder
 from dermaray.errors import ImageError
@@ -30,13 +28,16 @@ IntArray = npt.NDArray[np.int32]
 BLOCK_ROWS = 128
 """Images per task of those that see an image once: enough to drown a task's overhead."""
 
-STREAM_ROWS = 512
-"""Images per task of a stream, at most: to read a frame is cheaper than to decode it, so overhead weighs more. And it
-takes Ray Data some tenths of a second to note that a task has ended and to start another, for which a CPU is idle."""
+STREAM_ROWS = 256
+"""Images per task of a stream, at most: to read a frame is cheaper than to decode it, so overhead weighs more."""
 
-STREAM_BYTES = 64 * 1024 * 1024
-"""Pixels per task of a stream, at most. A task then ends with its one block; one that had several would hold its CPU
-while nobody takes them, and where CPUs are few the stream that is waited for would never get one."""
+STREAM_BYTES = 32 * 1024 * 1024
+"""Pixels per task of a stream, at most. A task then ends with its one block; one that had several would hold its reader
+while nobody takes them, and the stream might wait for another task of that same reader."""
+
+TASKS_PER_READER = 3
+"""That a reader works through or has waiting. It takes Ray Data some tenths of a second to note that a task has ended
+and to hand out another."""
 
 
 @dataclass(frozen=True)
@@ -81,29 +82,43 @@ class Recipe:
     engine: Engine = "fused"
 
 
+@dataclass(frozen=True)
+class Readers:
+    """The processes that work for one stream, as long as it lasts.
+
+    Attributes:
+        count: How many, 1 or more.
+        num_cpus: Logical CPUs that each holds, above 0.
+    """
+
+    count: int = 1
+    num_cpus: float = 1.0
+
+
 class _ReadRows:
-    """Turn plan rows (`row`, `epoch`, `draw`, `weight`) into images; runs in Ray Data's tasks."""
+    """Turn plan rows (`row`, `epoch`, `draw`, `weight`) into images; lives in Ray Data's actors."""
 
     def __init__(self, images: ImageTable, recipe: Recipe, spec: InputSpec, cached: bool) -> None:
-        self._images, self._recipe, self._spec = images, recipe, spec
+        # Readers share the cores out among them; threads within one would only get in each other's way.
+        cv2.setNumThreads(1)
+        self._images, self._spec = images, spec
         self._layout = images.frames(spec)
+        self._augment = build_augmenter(recipe.operations, spec, recipe.seed, recipe.engine)
+        self._as_they_are = not recipe.operations
         self._whole = takes_whole_pictures(recipe.operations, recipe.engine)
         self._cached = cached and not self._whole
 
     def __call__(self, plan: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        # Tasks share the cores out among them; threads within a task would only get in each other's way.
-        cv2.setNumThreads(1)
         rows = plan["row"]
         pixels = np.empty((len(rows), *self._spec.shape), np.uint8)
         problems = np.full(len(rows), "", dtype=object)
-        augment = _augmenter(self._recipe, self._spec)
         with FrameCache(node_folder() if self._cached else None, self._layout) as cache:
             for i, frame in self._frames(rows, pixels, problems, cache):
                 if frame.base is pixels:
                     continue  # It was read to where it belongs.
                 row = rows[i]
                 size, image_id = self._size(row), self._images.image_ids[row].as_py()
-                pixels[i] = augment(frame, size, image_id, int(plan["epoch"][i]), int(plan["draw"][i]))
+                pixels[i] = self._augment(frame, size, image_id, int(plan["epoch"][i]), int(plan["draw"][i]))
         labels = self._images.labels[rows]
         return {"image": pixels, "label": labels, "weight": plan["weight"], "problem": problems.astype(str)}
 
@@ -114,8 +129,8 @@ class _ReadRows:
         there = cache.holds(rows)
         for i in np.flatnonzero(there).tolist():
             shape = (*self._layout.shapes[rows[i]], 3)
-            as_it_is = not self._recipe.operations and shape == self._spec.shape
-            frame = pixels[i] if as_it_is else np.empty(shape, np.uint8)
+            in_place = self._as_they_are and shape == self._spec.shape
+            frame = pixels[i] if in_place else np.empty(shape, np.uint8)
             there[i] = cache.read(rows[i], frame)
             if there[i]:
                 yield i, frame
@@ -143,16 +158,6 @@ class _ReadRows:
         return int(self._images.heights[row]), int(self._images.widths[row])
 
 
-def _augmenter(recipe: Recipe, spec: InputSpec) -> Augmenter:
-    return _built(json.dumps(recipe.operations), spec, recipe.seed, recipe.engine)
-
-
-@lru_cache(maxsize=4)
-def _built(operations: str, spec: InputSpec, seed: int, engine: Engine) -> Augmenter:
-    """Build an augmenter once per process, not once per task."""
-    return build_augmenter(json.loads(operations), spec, seed, engine)
-
-
 def blocks_of(table: pa.Table, rows: int = BLOCK_ROWS) -> list[pa.Table]:
     """Cut a table into the blocks that Ray Data gives to one task each."""
     return [table.slice(start, rows) for start in range(0, table.num_rows, rows)]
@@ -165,7 +170,13 @@ def block_rows(spec: InputSpec, batch_size: int) -> int:
 
 
 def image_stream(
-    plan: pa.Table, images: ImageTable, spec: InputSpec, recipe: Recipe, rows: int, cached: bool = True
+    plan: pa.Table,
+    images: ImageTable,
+    spec: InputSpec,
+    recipe: Recipe,
+    rows: int,
+    cached: bool = True,
+    readers: Readers = Readers(),
 ) -> ray.data.Dataset:
     """Return the images that a plan names, decoded and augmented, in the plan's order.
 
@@ -176,14 +187,23 @@ def image_stream(
         recipe: How to augment.
         rows: Images per block; see `block_rows`.
         cached: Keep frames on the disk of the node that decoded them, and read them there from then on.
+        readers: What works for the stream; not more than it has blocks.
 
     Returns:
         A dataset of `image` uint8 [height, width, 3], `label` int32, `weight` float32, and `problem`: empty, or why
         the image could not be read, which is then black. Raised in a task, it would arrive as one of Ray's errors.
     """
     dataset = _sliced(plan.combine_chunks(), rows)
-    read = _ReadRows(images, recipe, spec, cached)
-    return dataset.map_batches(read, batch_format="numpy", batch_size=None)
+    dataset.context.execution_options.preserve_order = True
+    count = min(readers.count, -(-plan.num_rows // rows))
+    return dataset.map_batches(
+        _ReadRows,
+        fn_constructor_args=(images, recipe, spec, cached),
+        batch_format="numpy",
+        batch_size=None,
+        num_cpus=readers.num_cpus,
+        compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=TASKS_PER_READER),
+    )
 
 
 def _sliced(table: pa.Table, rows: int) -> ray.data.Dataset:

@@ -10,14 +10,14 @@ import pyarrow as pa
 import ray.data
 import tensorflow as tf
 
-from dermaray.data.streams import ImageTable, Recipe, block_rows, image_stream
+from dermaray.data.streams import ImageTable, Readers, Recipe, block_rows, image_stream
 from dermaray.errors import DataError
 from dermaray.images.spec import InputSpec
 
 PREFETCH_BATCHES = 4
 
-BLOCKS_PER_CPU = 3
-"""Blocks of a stream in the object store, for each CPU that works for it: one in the making, and two to spare, since
+BLOCKS_PER_READER = 6
+"""Blocks of a stream in the object store, for each of its readers: as many as it has tasks, and as many to spare, since
 blocks are taken in order and not as they come."""
 
 Batch = tuple[npt.NDArray[Any], ...]
@@ -47,16 +47,25 @@ def worker_stream(
         cached: See `image_stream`.
     """
     rows = block_rows(spec, batch_size)
-    dataset = image_stream(plan, images, spec, recipe, rows, cached)
-    options = dataset.context.execution_options
-    options.preserve_order = True
     total = ray.cluster_resources()
-    cpus = max((total.get("CPU", 1.0) - reserved_cpus) / world_size, 1.0)
+    readers = readers_for((total.get("CPU", 1.0) - reserved_cpus) / world_size)
+    dataset = image_stream(plan, images, spec, recipe, rows, cached, readers)
+    options = dataset.context.execution_options
     # Each worker has a stream for training and one for validation; half of the object store is for all of them.
     share = total.get("object_store_memory", 0.0) / 2 / (2 * world_size)
-    wanted = BLOCKS_PER_CPU * math.ceil(cpus) * rows * math.prod(spec.shape)
-    options.resource_limits = options.resource_limits.copy(cpu=cpus, object_store_memory=min(share, wanted))
+    wanted = BLOCKS_PER_READER * readers.count * rows * math.prod(spec.shape)
+    options.resource_limits = options.resource_limits.copy(object_store_memory=min(share, wanted))
     return dataset
+
+
+def readers_for(cpus: float) -> Readers:
+    """Return the readers of one of a worker's two streams, where there are so many CPUs for both.
+
+    One for each CPU, though both streams have as many: they seldom work at the same time.
+    """
+    count = max(int(cpus), 1)
+    # Rounded down: readers that hold a trace more than there is would never start.
+    return Readers(count, max(int(1000 * cpus / (2 * count)), 1) / 1000)
 
 
 def distributed_batches(
@@ -93,7 +102,11 @@ def distributed_batches(
         # Called endless, so that TensorFlow does not ask all workers before every step whether there is a next one. To
         # begin it anew at its end, for what is prefetched, would read images that nobody takes.
         stream = stream.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-        return stream.prefetch(PREFETCH_BATCHES)
+        options = tf.data.Options()
+        # It finds nothing to tune here, and its thread sleeps, in the end for a minute: whoever ends a stream would
+        # wait for it to wake up.
+        options.autotune.enabled = False
+        return stream.prefetch(PREFETCH_BATCHES).with_options(options)
 
     return strategy.distribute_datasets_from_function(build)
 

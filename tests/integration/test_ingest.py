@@ -16,12 +16,12 @@ from cluster.runtime import Cluster
 from dermaray.augmentation.engines import build_augmenter
 from dermaray.data.frames import node_folder, remove_frames
 from dermaray.data.manifest import Manifest
-from dermaray.data.streams import ImageTable, Recipe, block_rows, image_stream
+from dermaray.data.streams import ImageTable, Readers, Recipe, block_rows, image_stream
 from dermaray.data.synthetic import render_lesion
 from dermaray.errors import DataError
 from dermaray.images.decode import decode_frame
 from dermaray.images.spec import InputSpec
-from dermaray.training.ingest import distributed_batches, rebatched, worker_stream
+from dermaray.training.ingest import distributed_batches, readers_for, rebatched, worker_stream
 from dermaray.training.plan import Plan, training_plan
 from dermaray.training.run import image_table
 
@@ -57,13 +57,12 @@ def digest(*columns: np.ndarray) -> str:
 
 
 def streamed(
-    table: ImageTable, workers: int = 1, rows: int = 24, cached: bool = True, recipe: Recipe = RECIPE
+    table: ImageTable, workers: int = 1, rows: int = 24, cached: bool = True, recipe: Recipe = RECIPE, readers: int = 1
 ) -> list[str]:
     """Return the SHA-256 of every global batch, put together of the workers' parts."""
     parts = []
     for rank in range(workers):
-        stream = image_stream(plan_of(table).shard(rank, workers), table, SPEC, recipe, rows, cached)
-        stream.context.execution_options.preserve_order = True
+        stream = image_stream(plan_of(table).shard(rank, workers), table, SPEC, recipe, rows, cached, Readers(readers))
         blocks = list(stream.iter_batches(batch_size=None, batch_format="numpy"))
         assert {problem for block in blocks for problem in block["problem"]} == {""}
         parts.append(list(rebatched([tuple(block[c] for c in COLUMNS) for block in blocks], BATCH // workers)))
@@ -102,7 +101,7 @@ def test_any_number_of_workers_and_any_block_size_give_the_same_batches(table: I
     assert streamed(table, workers=1, rows=24) == truth
     assert set(np.flatnonzero(np.fromfile(place_of(table) / "present", np.uint8))) == set(plan_of(table).row)
     # Blocks of 20 rows part batches; by now every frame is there, also for the first epoch.
-    assert streamed(table, workers=2, rows=20) == truth
+    assert streamed(table, workers=2, rows=20, readers=3) == truth
     assert streamed(table, workers=3, rows=64) == truth
 
 
@@ -218,6 +217,13 @@ def test_all_workers_take_the_same_steps(workers: int, table: ImageTable) -> Non
         )
         rows = sum(len(b["label"]) for b in stream.iter_batches(batch_size=None))
         assert rows == plan.steps * BATCH // workers
+
+
+@pytest.mark.parametrize("cpus", [0.004, 0.5, 1.0, 1.9, 3.0, 15.0])
+def test_the_readers_of_both_streams_fit_into_what_is_free(cpus: float) -> None:
+    readers = readers_for(cpus)
+    assert readers.count == max(int(cpus), 1)
+    assert 0 < 2 * readers.count * readers.num_cpus <= cpus
 
 
 def test_blocks_hold_whole_batches_where_one_fits() -> None:
