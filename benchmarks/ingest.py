@@ -5,7 +5,8 @@
     python benchmarks/ingest.py --memory --images 2000 20000
 
 A round runs every side once, each in a process of its own, one after the other; a figure is the median of the rounds.
-Importing, starting Ray and a warm-up are not timed. What is compared with: `keras.utils.image_dataset_from_directory`
+Importing, starting Ray and a warm-up are not timed; the start of a stream's own processes is part of its first epoch,
+and told apart besides. What is compared with: `keras.utils.image_dataset_from_directory`
 as Keras documents it, and a `tf.data` pipeline as TensorFlow's guide to its performance advises.
 """
 
@@ -13,14 +14,16 @@ import argparse
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import harmonic_mean, mean, median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +38,15 @@ SIDES = {
     "dermaray": "dermaray",
     "dermaray-none": "dermaray, `ingest.cache=none`",
 }
+
+FIGURES: dict[str, Callable[[Any], float]] = {
+    "epoch 1": lambda run: run.rates[0],
+    "its middle": lambda run: run.steady,
+    # All images over all time, since a stream that reads ahead has fast epochs after slow ones; but for the last epoch,
+    # much of which was read during those before it, while nothing is read ahead of its end.
+    "epochs 2 to last but one": lambda run: harmonic_mean(run.rates[1:-1]),
+}
+"""Images a second, by what the tables call them."""
 
 
 def make_images(folder: Path, images: int, height: int, width: int) -> float:
@@ -58,23 +70,41 @@ def make_images(folder: Path, images: int, height: int, width: int) -> float:
         _, encoded = cv2.imencode(".jpg", noisy[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         path.write_bytes(encoded.tobytes())
         sizes.append(len(encoded))
-    return statistics.mean(sizes)
+    return mean(sizes)
 
 
-def timed(batches: Iterable[Any], epochs: list[int]) -> list[float]:
-    """Take batches; return images a second for every epoch, given as numbers of batches."""
-    rates = []
-    iterator, began = iter(batches), time.perf_counter()
-    for steps in epochs:
-        seen = sum(len(next(iterator)[0]) for _ in range(steps))
-        now = time.perf_counter()
-        rates.append(seen / (now - began))
-        began = now
-    return rates
+@dataclass(frozen=True)
+class Timing:
+    """How fast a side was.
+
+    Attributes:
+        start: Seconds from asking for the first batch to having it.
+        rates: Images a second, for every epoch, from asking for its first batch to having its last.
+        steady: Images a second over the middle three fifths of the first epoch, where what was read ahead before equals
+            what is read ahead at the end.
+    """
+
+    start: float
+    rates: list[float]
+    steady: float
 
 
-def keras_side(folder: Path, epochs: int, prefetch: bool) -> list[float]:
-    """Return images a second for every epoch of `image_dataset_from_directory`."""
+def timed(epochs: Iterable[Iterable[Any]]) -> Timing:
+    """Take all batches of all epochs."""
+    rates, first = [], []
+    for epoch in epochs:
+        seen, began = 0, time.perf_counter()
+        for batch in epoch:
+            seen += len(batch[0])
+            if not rates:
+                first.append((seen, time.perf_counter() - began))
+        rates.append(seen / (time.perf_counter() - began))
+    (before, since), (after, until) = first[len(first) // 5], first[4 * len(first) // 5]
+    return Timing(first[0][1], rates, (after - before) / (until - since))
+
+
+def keras_side(folder: Path, epochs: int, prefetch: bool) -> Timing:
+    """Time `image_dataset_from_directory`."""
     import keras
     import tensorflow as tf
 
@@ -86,8 +116,8 @@ def keras_side(folder: Path, epochs: int, prefetch: bool) -> list[float]:
     return tf_epochs(dataset, epochs)
 
 
-def tf_data_side(folder: Path, epochs: int, cache: bool) -> list[float]:
-    """Return images a second for every epoch of `tf.data` with parallel reading, shuffling and prefetching."""
+def tf_data_side(folder: Path, epochs: int, cache: bool) -> Timing:
+    """Time `tf.data` with parallel reading, shuffling and prefetching."""
     import tensorflow as tf
 
     paths = sorted(str(path) for path in folder.glob("*/*.jpg"))
@@ -103,21 +133,16 @@ def tf_data_side(folder: Path, epochs: int, cache: bool) -> list[float]:
     return tf_epochs(dataset.shuffle(1000).batch(BATCH).prefetch(tf.data.AUTOTUNE), epochs)
 
 
-def tf_epochs(dataset: Any, epochs: int) -> list[float]:
+def tf_epochs(dataset: Any, epochs: int) -> Timing:
     """Iterate over a `tf.data` pipeline once per epoch, as `fit` does."""
     # A cache that is only begun is begun anew, so this warms nothing but TensorFlow.
     for _ in dataset.take(1):
         pass
-    rates = []
-    for _ in range(epochs):
-        began = time.perf_counter()
-        seen = sum(len(batch[0]) for batch in dataset)
-        rates.append(seen / (time.perf_counter() - began))
-    return rates
+    return timed(dataset for _ in range(epochs))
 
 
-def dermaray_side(folder: Path, epochs: int, cached: bool, height: int, width: int) -> list[float]:
-    """Return images a second for every epoch of one stream, as a training worker gets its batches."""
+def dermaray_side(folder: Path, epochs: int, cached: bool, height: int, width: int) -> Timing:
+    """Time one stream over all epochs, as a training worker gets its batches."""
     from cluster.runtime import connect
 
     paths = sorted(str(path) for path in folder.glob("*/*.jpg"))
@@ -130,11 +155,11 @@ def dermaray_side(folder: Path, epochs: int, cached: bool, height: int, width: i
         table = image_table(paths, height, width)
         # The worker holds no CPU: it does nothing, and the other sides have all cores for reading too.
         worker = ray.remote(num_cpus=0)(Worker).remote()
-        # Enough blocks for the processes that read to start and import what they need.
-        warm_up = image_table(paths[:64] * 64, height, width)
-        rates = ray.get(worker.deliver.remote(warm_up, table, epochs, cached))
+        # Loads TensorFlow and what Ray Data keeps for all streams. The stream that is timed starts readers of its own.
+        warm_up = image_table(paths[:64], height, width)
+        timing: Timing = ray.get(worker.deliver.remote(warm_up, table, epochs, cached))
         remove_frames([table.frames(InputSpec(height=HEIGHT, width=WIDTH))])
-    return rates
+    return timing
 
 
 def image_table(paths: list[str], height: int, width: int) -> Any:
@@ -152,12 +177,12 @@ def image_table(paths: list[str], height: int, width: int) -> Any:
 class Worker:
     """Takes every batch that a training worker gets, and drops it; an actor, as training workers are."""
 
-    def deliver(self, warm_up: Any, table: Any, epochs: int, cached: bool) -> list[float]:
-        """Return images a second for every epoch, after one epoch of `warm_up` without a cache."""
-        self._rates(warm_up, 1, False)
-        return self._rates(table, epochs, cached)
+    def deliver(self, warm_up: Any, table: Any, epochs: int, cached: bool) -> Timing:
+        """Time all epochs, after one epoch of `warm_up` without a cache."""
+        self._timing(warm_up, 1, False)
+        return self._timing(table, epochs, cached)
 
-    def _rates(self, table: Any, epochs: int, cached: bool) -> list[float]:
+    def _timing(self, table: Any, epochs: int, cached: bool) -> Timing:
         import tensorflow as tf
 
         from dermaray.data.streams import Recipe
@@ -181,12 +206,13 @@ class Worker:
             )
             yield from distributed_batches(tf.distribute.get_strategy(), stream, spec, BATCH, [])
 
-        return timed(batches(), [plan.steps // epochs] * epochs)
+        stream = batches()
+        return timed(islice(stream, plan.steps // epochs) for _ in range(epochs))
 
 
-def run_side(name: str, folder: Path, epochs: int, height: int, width: int) -> list[float]:
+def run_side(name: str, folder: Path, epochs: int, height: int, width: int) -> Timing:
     """Run one side in this process."""
-    sides: dict[str, Callable[[], list[float]]] = {
+    sides: dict[str, Callable[[], Timing]] = {
         "keras": lambda: keras_side(folder, epochs, prefetch=False),
         "keras-prefetch": lambda: keras_side(folder, epochs, prefetch=True),
         "tf.data": lambda: tf_data_side(folder, epochs, cache=False),
@@ -197,8 +223,8 @@ def run_side(name: str, folder: Path, epochs: int, height: int, width: int) -> l
     return sides[name]()
 
 
-def started(name: str, folder: Path, args: argparse.Namespace) -> tuple[list[float], int]:
-    """Run one side in a process of its own; return its rates, and its peak memory where that is asked for."""
+def started(name: str, folder: Path, args: argparse.Namespace) -> tuple[Timing, int]:
+    """Run one side in a process of its own; return its timing, and its peak memory where that is asked for."""
     command = [sys.executable, __file__, "--side", name, "--folder", str(folder), "--epochs", str(args.epochs)]
     command += ["--size", args.size]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
@@ -212,7 +238,7 @@ def started(name: str, folder: Path, args: argparse.Namespace) -> tuple[list[flo
     peak.stop()
     if process.returncode:
         raise SystemExit(f"{name} failed:\n{errors}")
-    return json.loads(output.strip().splitlines()[-1]), peak.bytes
+    return Timing(**json.loads(output.strip().splitlines()[-1])), peak.bytes
 
 
 class Peak:
@@ -263,25 +289,22 @@ def pss_of(process: int) -> int:
 
 
 def throughput(args: argparse.Namespace, folder: Path) -> None:
-    """Measure and print images a second."""
-    rates: dict[str, list[list[float]]] = {name: [] for name in args.sides}
+    """Measure and print images a second, and beside them how many times as fast as Keras that is."""
+    runs: dict[str, list[Timing]] = {name: [] for name in args.sides}
     for number in range(args.rounds):
         for name in args.sides:
-            rates[name].append(started(name, folder, args)[0])
-            shown = " ".join(f"{rate:,.0f}" for rate in rates[name][-1])
-            print(f"round {number + 1}, {name}: {shown}", file=sys.stderr, flush=True)
-    first = {name: statistics.median(run[0] for run in runs) for name, runs in rates.items()}
-    # All images over all time, since a stream that reads ahead has fast epochs after slow ones; but for the last epoch,
-    # much of which was read during those before it, while nothing is read ahead of its end.
-    later = {
-        name: statistics.median(statistics.harmonic_mean(run[1:-1]) for run in runs) for name, runs in rates.items()
-    }
-    base = {"first": first.get("keras", math.nan), "later": later.get("keras", math.nan)}
-    print("| | epoch 1 | ratio | epochs 2 to last but one | ratio |\n| --- | ---: | ---: | ---: | ---: |")
-    for name in args.sides:
-        one, more = first[name], later[name]
-        ratios = one / base["first"], more / base["later"]
-        print(f"| {SIDES[name]} | {one:,.0f} | {ratios[0]:.2f} | {more:,.0f} | {ratios[1]:.2f} |")
+            run = started(name, folder, args)[0]
+            runs[name].append(run)
+            shown = " ".join(f"{rate:,.0f}" for rate in run.rates)
+            print(f"round {number + 1}, {name}: start {run.start:.2f} s, steady {run.steady:,.0f}, {shown}", flush=True)
+    figures = {name: [median(map(figure, timings)) for figure in FIGURES.values()] for name, timings in runs.items()}
+    base = figures.get("keras", [math.nan] * len(FIGURES))
+    print(f"\n| | start, s | {' | '.join(FIGURES)} | epoch 1, range |\n| --- |{' ---: |' * (len(FIGURES) + 2)}")
+    for name, found in figures.items():
+        shown = " | ".join(f"{rate:,.0f} ({rate / keras:.2f}x)" for rate, keras in zip(found, base, strict=True))
+        epochs = sorted(run.rates[0] for run in runs[name])
+        start = median(run.start for run in runs[name])
+        print(f"| {SIDES[name]} | {start:.2f} | {shown} | {epochs[0]:,.0f} to {epochs[-1]:,.0f} |")
 
 
 def memory(args: argparse.Namespace, folders: dict[int, Path]) -> None:
@@ -289,7 +312,7 @@ def memory(args: argparse.Namespace, folders: dict[int, Path]) -> None:
     header = [f"{images:,} images" for images in folders]
     print(f"| peak PSS in MiB | {' | '.join(header)} | ratio |\n|{' --- |' * (len(header) + 2)}")
     for name in args.sides:
-        peaks = [statistics.median(started(name, f, args)[1] for _ in range(args.rounds)) for f in folders.values()]
+        peaks = [median(started(name, f, args)[1] for _ in range(args.rounds)) for f in folders.values()]
         shown = " | ".join(f"{peak / 2**20:,.0f}" for peak in peaks)
         print(f"| {SIDES[name]} | {shown} | {peaks[-1] / peaks[0]:.2f} |", flush=True)
 
@@ -311,7 +334,7 @@ def main() -> None:
         parser.error(f"--epochs must be 3 or more. Received: {args.epochs}")
     width, height = map(int, args.size.split("x"))
     if args.side:
-        print(json.dumps(run_side(args.side, args.folder, args.epochs, height, width)))
+        print(json.dumps(asdict(run_side(args.side, args.folder, args.epochs, height, width))))
         return
     sys.path.insert(0, str(ROOT))
     os.sched_setaffinity(0, range(args.cores))
