@@ -90,6 +90,8 @@ def _files(folder: Path | None) -> list[bytes]:
         pictures = [Image.fromarray(render_lesion("nevus", seed, SIZE[::-1])) for seed in range(IMAGES)]
     else:
         paths = sorted(folder.rglob("*.jpg"))[:IMAGES]
+        if not paths:
+            raise SystemExit(f"{folder} holds no .jpg")
         pictures = [Image.open(path).convert("RGB").resize(SIZE, Image.Resampling.LANCZOS) for path in paths]
     return [_jpeg(picture) for picture in pictures]
 

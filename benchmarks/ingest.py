@@ -80,8 +80,8 @@ class Timing:
     Attributes:
         start: Seconds from asking for the first batch to having it.
         rates: Images a second, for every epoch, from asking for its first batch to having its last.
-        steady: Images a second over the middle three fifths of the first epoch, where what was read ahead before equals
-            what is read ahead at the end.
+        steady: Images a second over the middle three fifths of the first epoch, without its start. Batches come in
+            blocks of 256 images here and there, so it takes thousands of images to tell.
     """
 
     start: float

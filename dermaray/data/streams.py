@@ -32,12 +32,16 @@ STREAM_ROWS = 256
 """Images per task of a stream, at most: to read a frame is cheaper than to decode it, so overhead weighs more."""
 
 STREAM_BYTES = 32 * 1024 * 1024
-"""Pixels per task of a stream, at most. A task then ends with its one block; one that had several would hold its reader
-while nobody takes them, and the stream might wait for another task of that same reader."""
+"""Pixels per task of a stream, at most. A task then ends with its one block; one that had several would hold its actor
+while nobody takes them, and the stream might wait for another task of that same actor."""
 
-TASKS_PER_READER = 3
-"""That a reader works through or has waiting. It takes Ray Data some tenths of a second to note that a task has ended
+TASKS_PER_ACTOR = 3
+"""That an actor works through or has waiting. It takes Ray Data some tenths of a second to note that a task has ended
 and to hand out another."""
+
+ACTOR_CPUS = 0.01
+"""What an actor holds of Ray's CPUs: next to nothing, so that none ever waits for what training, another stream or
+another run holds. A stream whose actor waits, at its start or after a node was lost, would hold up all workers."""
 
 
 @dataclass(frozen=True)
@@ -82,27 +86,13 @@ class Recipe:
     engine: Engine = "fused"
 
 
-@dataclass(frozen=True)
-class Readers:
-    """The processes that work for one stream, as long as it lasts.
-
-    Attributes:
-        count: How many, 1 or more.
-        num_cpus: Logical CPUs that each holds, above 0.
-    """
-
-    count: int = 1
-    num_cpus: float = 1.0
-
-
 class _ReadRows:
     """Turn plan rows (`row`, `epoch`, `draw`, `weight`) into images; lives in Ray Data's actors."""
 
-    def __init__(self, images: ImageTable, recipe: Recipe, spec: InputSpec, cached: bool) -> None:
-        # Readers share the cores out among them; threads within one would only get in each other's way.
+    def __init__(self, images: ImageTable, layout: FrameLayout, recipe: Recipe, spec: InputSpec, cached: bool) -> None:
+        # Actors share the cores out among them; threads within one would only get in each other's way.
         cv2.setNumThreads(1)
-        self._images, self._spec = images, spec
-        self._layout = images.frames(spec)
+        self._images, self._layout, self._spec = images, layout, spec
         self._augment = build_augmenter(recipe.operations, spec, recipe.seed, recipe.engine)
         self._as_they_are = not recipe.operations
         self._whole = takes_whole_pictures(recipe.operations, recipe.engine)
@@ -176,7 +166,7 @@ def image_stream(
     recipe: Recipe,
     rows: int,
     cached: bool = True,
-    readers: Readers = Readers(),
+    actors: int = 1,
 ) -> ray.data.Dataset:
     """Return the images that a plan names, decoded and augmented, in the plan's order.
 
@@ -187,7 +177,8 @@ def image_stream(
         recipe: How to augment.
         rows: Images per block; see `block_rows`.
         cached: Keep frames on the disk of the node that decoded them, and read them there from then on.
-        readers: What works for the stream; not more than it has blocks.
+        actors: How many processes decode and augment, as long as the stream lasts. More than it has blocks are not
+            started.
 
     Returns:
         A dataset of `image` uint8 [height, width, 3], `label` int32, `weight` float32, and `problem`: empty, or why
@@ -195,14 +186,16 @@ def image_stream(
     """
     dataset = _sliced(plan.combine_chunks(), rows)
     dataset.context.execution_options.preserve_order = True
-    count = min(readers.count, -(-plan.num_rows // rows))
+    # A stream may rest as long as an epoch of training takes, or the validation between two.
+    dataset.context.execution_no_progress_timeout_s = -1
+    count = min(actors, -(-plan.num_rows // rows))
     return dataset.map_batches(
         _ReadRows,
-        fn_constructor_args=(images, recipe, spec, cached),
+        fn_constructor_args=(images, images.frames(spec), recipe, spec, cached),
         batch_format="numpy",
         batch_size=None,
-        num_cpus=readers.num_cpus,
-        compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=TASKS_PER_READER),
+        num_cpus=ACTOR_CPUS,
+        compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=TASKS_PER_ACTOR),
     )
 
 

@@ -10,14 +10,14 @@ import pyarrow as pa
 import ray.data
 import tensorflow as tf
 
-from dermaray.data.streams import ImageTable, Readers, Recipe, block_rows, image_stream
+from dermaray.data.streams import ImageTable, Recipe, block_rows, image_stream
 from dermaray.errors import DataError
 from dermaray.images.spec import InputSpec
 
 PREFETCH_BATCHES = 4
 
-BLOCKS_PER_READER = 6
-"""Blocks of a stream in the object store, for each of its readers: as many as it has tasks, and as many to spare, since
+BLOCKS_PER_ACTOR = 6
+"""Blocks of a stream in the object store, for each of its actors: as many as it has tasks, and as many to spare, since
 blocks are taken in order and not as they come."""
 
 Batch = tuple[npt.NDArray[Any], ...]
@@ -48,24 +48,15 @@ def worker_stream(
     """
     rows = block_rows(spec, batch_size)
     total = ray.cluster_resources()
-    readers = readers_for((total.get("CPU", 1.0) - reserved_cpus) / world_size)
-    dataset = image_stream(plan, images, spec, recipe, rows, cached, readers)
+    # As many for training as for validation: the two seldom work at the same time.
+    actors = max(round((total.get("CPU", 1.0) - reserved_cpus) / world_size), 1)
+    dataset = image_stream(plan, images, spec, recipe, rows, cached, actors)
     options = dataset.context.execution_options
     # Each worker has a stream for training and one for validation; half of the object store is for all of them.
     share = total.get("object_store_memory", 0.0) / 2 / (2 * world_size)
-    wanted = BLOCKS_PER_READER * readers.count * rows * math.prod(spec.shape)
+    wanted = BLOCKS_PER_ACTOR * actors * rows * math.prod(spec.shape)
     options.resource_limits = options.resource_limits.copy(object_store_memory=min(share, wanted))
     return dataset
-
-
-def readers_for(cpus: float) -> Readers:
-    """Return the readers of one of a worker's two streams, where there are so many CPUs for both.
-
-    One for each CPU, though both streams have as many: they seldom work at the same time.
-    """
-    count = max(int(cpus), 1)
-    # Rounded down: readers that hold a trace more than there is would never start.
-    return Readers(count, max(int(1000 * cpus / (2 * count)), 1) / 1000)
 
 
 def distributed_batches(

@@ -15,7 +15,7 @@ RunJob = Callable[..., int]
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
-    # More logical CPUs than cores, so that several workers fit beside the tasks that feed them.
+    # More logical CPUs than cores, so that several workers fit beside what feeds them.
     with connect(None, num_cpus=8) as cluster:
         yield cluster
 

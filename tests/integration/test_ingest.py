@@ -1,8 +1,11 @@
 """Ingest: the same bytes for any number of workers, any block size, cold or cached; and what is wrong is said."""
 
 import hashlib
+import os
 import shutil
+import signal
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,12 +19,12 @@ from cluster.runtime import Cluster
 from dermaray.augmentation.engines import build_augmenter
 from dermaray.data.frames import node_folder, remove_frames
 from dermaray.data.manifest import Manifest
-from dermaray.data.streams import ImageTable, Readers, Recipe, block_rows, image_stream
+from dermaray.data.streams import ImageTable, Recipe, block_rows, image_stream
 from dermaray.data.synthetic import render_lesion
 from dermaray.errors import DataError
 from dermaray.images.decode import decode_frame
 from dermaray.images.spec import InputSpec
-from dermaray.training.ingest import distributed_batches, readers_for, rebatched, worker_stream
+from dermaray.training.ingest import distributed_batches, rebatched, worker_stream
 from dermaray.training.plan import Plan, training_plan
 from dermaray.training.run import image_table
 
@@ -57,12 +60,12 @@ def digest(*columns: np.ndarray) -> str:
 
 
 def streamed(
-    table: ImageTable, workers: int = 1, rows: int = 24, cached: bool = True, recipe: Recipe = RECIPE, readers: int = 1
+    table: ImageTable, workers: int = 1, rows: int = 24, cached: bool = True, recipe: Recipe = RECIPE, actors: int = 1
 ) -> list[str]:
     """Return the SHA-256 of every global batch, put together of the workers' parts."""
     parts = []
     for rank in range(workers):
-        stream = image_stream(plan_of(table).shard(rank, workers), table, SPEC, recipe, rows, cached, Readers(readers))
+        stream = image_stream(plan_of(table).shard(rank, workers), table, SPEC, recipe, rows, cached, actors)
         blocks = list(stream.iter_batches(batch_size=None, batch_format="numpy"))
         assert {problem for block in blocks for problem in block["problem"]} == {""}
         parts.append(list(rebatched([tuple(block[c] for c in COLUMNS) for block in blocks], BATCH // workers)))
@@ -101,8 +104,38 @@ def test_any_number_of_workers_and_any_block_size_give_the_same_batches(table: I
     assert streamed(table, workers=1, rows=24) == truth
     assert set(np.flatnonzero(np.fromfile(place_of(table) / "present", np.uint8))) == set(plan_of(table).row)
     # Blocks of 20 rows part batches; by now every frame is there, also for the first epoch.
-    assert streamed(table, workers=2, rows=20, readers=3) == truth
+    assert streamed(table, workers=2, rows=20, actors=3) == truth
     assert streamed(table, workers=3, rows=64) == truth
+
+
+def test_an_actor_that_is_killed_costs_time_alone(table: ImageTable) -> None:
+    plan = pa.concat_tables([plan_of(table).shard(0, 1)] * 20)
+    stream = image_stream(plan, table, SPEC, Recipe(), 24, False)
+    labels: list[int] = []
+    actors: set[int] = set()
+    for number, block in enumerate(stream.iter_batches(batch_size=None, batch_format="numpy")):
+        actors.update(actors_of_streams())
+        if number == 1:
+            (actor,) = actors
+            os.kill(actor, signal.SIGKILL)
+        labels += block["label"].tolist()
+    assert labels == table.labels[plan["row"].to_numpy()].tolist()
+    assert len(actors) == 2, "no other took over: it was killed too late"
+
+
+def actors_of_streams() -> list[int]:
+    """Return the processes of the streams' actors that run by now."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_bytes().startswith(b"ray::MapWorker(MapBatches(_ReadRows))"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_a_stream_may_rest_for_longer_than_an_epoch(table: ImageTable) -> None:
+    stream = image_stream(plan_of(table).shard(0, 1), table, SPEC, RECIPE, 24)
+    assert stream.context.execution_no_progress_timeout_s == -1
 
 
 def test_without_a_cache_the_batches_are_the_same(table: ImageTable) -> None:
@@ -219,11 +252,11 @@ def test_all_workers_take_the_same_steps(workers: int, table: ImageTable) -> Non
         assert rows == plan.steps * BATCH // workers
 
 
-@pytest.mark.parametrize("cpus", [0.004, 0.5, 1.0, 1.9, 3.0, 15.0])
-def test_the_readers_of_both_streams_fit_into_what_is_free(cpus: float) -> None:
-    readers = readers_for(cpus)
-    assert readers.count == max(int(cpus), 1)
-    assert 0 < 2 * readers.count * readers.num_cpus <= cpus
+def test_ending_a_stream_waits_for_no_tuning(table: ImageTable) -> None:
+    plan = plan_of(table).shard(0, 1)
+    stream = worker_stream(plan, table, SPEC, RECIPE, batch_size=BATCH, world_size=1, reserved_cpus=4, cached=True)
+    batches = distributed_batches(tf.distribute.get_strategy(), stream, SPEC, BATCH, [])
+    assert batches.options().autotune.enabled is False
 
 
 def test_blocks_hold_whole_batches_where_one_fits() -> None:

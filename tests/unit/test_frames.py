@@ -64,12 +64,6 @@ def test_frames_lie_one_after_the_other_in_the_shapes_that_decoding_gives(resize
     assert layout.offsets.tolist() == [sum(sizes[:i]) for i in range(len(sizes) + 1)]
 
 
-def test_frames_may_have_other_shapes_than_those_of_the_model() -> None:
-    layout = frame_layout("digest", HEIGHTS, WIDTHS, SPECS["crop"], lambda height, width: (height, width))
-    assert layout.shapes.tolist() == np.stack([HEIGHTS, WIDTHS], 1).tolist()
-    assert layout.key != CROP.key
-
-
 def test_the_key_tells_images_sizes_and_inputs_apart() -> None:
     layouts = [
         CROP,
