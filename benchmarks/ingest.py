@@ -155,7 +155,7 @@ def dermaray_side(folder: Path, epochs: int, cached: bool, height: int, width: i
         table = image_table(paths, height, width)
         # The worker holds no CPU: it does nothing, and the other sides have all cores for reading too.
         worker = ray.remote(num_cpus=0)(Worker).remote()
-        # Loads TensorFlow and what Ray Data keeps for all streams. The stream that is timed starts readers of its own.
+        # Loads TensorFlow and what Ray Data keeps for all streams. The stream that is timed starts actors of its own.
         warm_up = image_table(paths[:64], height, width)
         timing: Timing = ray.get(worker.deliver.remote(warm_up, table, epochs, cached))
         remove_frames([table.frames(InputSpec(height=HEIGHT, width=WIDTH))])
