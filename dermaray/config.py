@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dermaray.augmentation.engines import Engine, build_augmenter
 from dermaray.images.spec import InputSpec
@@ -60,33 +60,68 @@ class TrainingConfig(_Section):
 
     Attributes:
         epochs: Passes through the training plan.
+        head_epochs: The first so many of them train the last layer alone, the backbone as it is; then all layers train,
+            with an optimiser that begins anew. For backbones with weights to start from.
         global_batch_size: Images per step, over all workers together.
         optimizer: `adam`, `adamw` or `sgd` (with momentum 0.9).
-        learning_rate: Constant over the run.
+        learning_rate: The highest of the run.
+        head_learning_rate: The same for `head_epochs`. Null: `learning_rate`.
+        schedule: `constant`, or `cosine`: from the highest rate down to 0, by half a cosine wave (Loshchilov and Hutter
+            2017, "SGDR: Stochastic Gradient Descent with Warm Restarts"). `head_epochs` have a wave of their own.
+        warmup_steps: The learning rate rises linearly over so many first steps.
+        weight_decay: For `adamw` alone: the share of each weight that a step takes off, times the learning rate. Biases
+            and the weights of normalisations are left alone.
+        clip_norm: Gradients are scaled down to this norm, taken over all of them, where they exceed it. Null: never.
+        ema: The momentum of a moving average of the weights, which validation and the model then have. Null: none.
         loss: `cross_entropy`, or `focal` (Lin et al. 2017, "Focal Loss for Dense Object Detection"), which counts less
             what the model already gets right. It is what training lowers; `val_loss`, by which the best epoch is
             chosen, is the cross entropy without class weights whatever is set here, so that runs can be compared.
         focal_gamma: How much less: 0 is the cross entropy. For `loss: focal` alone.
+        label_smoothing: The share of every label that is spread evenly over all classes, in the training loss. For
+            `loss: cross_entropy` alone.
         class_weights: What an image counts in the training loss, by its class. `balanced` is inverse to the number of
             times that the class is drawn in an epoch, `sqrt` to its square root; `{nevus: 1, melanoma: 3, ...}` gives
             one weight for every class. They are scaled so that their mean over an epoch is 1.
+        early_stopping: Ends the run when so many epochs in a row had no lower `val_loss`. Null: never.
+        precision: What a step computes in; weights are float32 in any case. `bfloat16` and `float16` (with its loss
+            scaled) are for GPUs.
     """
 
     epochs: int = Field(10, ge=1)
+    head_epochs: int = Field(0, ge=0)
     global_batch_size: int = Field(32, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = Field(1e-3, gt=0.0)
+    learning_rate: float = Field(1e-3, gt=0.0, allow_inf_nan=False)
+    head_learning_rate: float | None = Field(None, gt=0.0, allow_inf_nan=False)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.004, ge=0.0, allow_inf_nan=False)
+    clip_norm: float | None = Field(None, gt=0.0, allow_inf_nan=False)
+    ema: float | None = Field(None, gt=0.0, lt=1.0)
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     focal_gamma: float = Field(2.0, ge=0.0, allow_inf_nan=False)
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     class_weights: ClassWeights = "none"
+    early_stopping: int | None = Field(None, ge=1)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
-    @field_validator("focal_gamma")
-    @classmethod
-    def _gamma_has_its_loss(cls, gamma: float, info: ValidationInfo) -> float:
-        # The default may stand beside any loss: a dumped configuration names every key.
-        if info.data.get("loss") == "cross_entropy" and gamma != cls.model_fields["focal_gamma"].default:
-            raise ValueError("only training.loss=focal has a gamma")
-        return gamma
+    @model_validator(mode="after")
+    def _what_has_no_effect_is_refused(self) -> "TrainingConfig":
+        # A default may stand beside anything: a dumped configuration names every key.
+        self._belongs("focal_gamma", self.loss == "focal", "only training.loss=focal has a gamma")
+        self._belongs(
+            "label_smoothing", self.loss == "cross_entropy", "only training.loss=cross_entropy smooths labels"
+        )
+        self._belongs("weight_decay", self.optimizer == "adamw", "only training.optimizer=adamw decays weights")
+        self._belongs("head_learning_rate", self.head_epochs > 0, "only training.head_epochs have one")
+        if self.head_epochs >= self.epochs:
+            raise ValueError(f"head_epochs must be fewer than epochs. Received: {self.head_epochs} and {self.epochs}")
+        return self
+
+    def _belongs(self, key: str, fits: bool, why: str) -> None:
+        value = getattr(self, key)
+        if not fits and value != type(self).model_fields[key].default:
+            raise ValueError(f"{why}. Received: {key}={value}")
 
 
 class IngestConfig(_Section):
@@ -101,17 +136,39 @@ class IngestConfig(_Section):
     cache: Literal["local", "none"] = "local"
 
 
+class CheckpointConfig(_Section):
+    """What a run keeps of itself while it lasts, so that one that was killed can go on.
+
+    Attributes:
+        every_steps: Steps between two checkpoints. Null: as `every_seconds` says alone.
+        every_seconds: Seconds between two checkpoints, about. There is one after every epoch in any case. Null: as
+            `every_steps` says alone.
+        storage: Where they are kept until the run has ended: a folder that all nodes see, or a URI (`s3://bucket/runs`),
+            under the run's `name`. Null: a hidden folder beside `out`.
+    """
+
+    every_steps: int | None = Field(None, ge=1)
+    every_seconds: float | None = Field(300.0, gt=0.0, allow_inf_nan=False)
+    storage: str | None = None
+
+
 class ScalingConfig(_Section):
     """How many processes train.
 
     Attributes:
         num_workers: Training workers; each takes an equal part of every global batch.
+        min_workers: Where fewer than `num_workers` find room, so many are enough; the others join as soon as there is
+            room. Null: `num_workers`.
+        max_failures: How often in a row a run is taken up again after workers were lost, without any progress in
+            between.
         use_gpu: One GPU for each worker.
         cpus_per_worker: Logical CPUs that Ray sets aside for each worker, or null: half of the cluster's, shared among
             the workers, so that the other half decodes and augments.
     """
 
     num_workers: int = Field(1, ge=1)
+    min_workers: int | None = Field(None, ge=1)
+    max_failures: int = Field(3, ge=0)
     use_gpu: bool = False
     cpus_per_worker: float | None = Field(None, gt=0.0)
 
@@ -121,7 +178,7 @@ class RunConfig(_Section):
 
     Attributes:
         name: Names the run and its model.
-        out: The folder to write: `model/`, `config.yaml`, `history.csv`.
+        out: The folder to write: `model/`, `config.yaml`, `history.csv`, `tensorboard/`.
         seed: Weights, order and augmentation follow from it.
         augment: Augmentor operations, in order, for training images only; see `dermaray.augmentation.recipe`.
         augment_engine: `fused`, or to compare with it `augmentor`, the package; see `dermaray.augmentation.engines`.
@@ -137,14 +194,25 @@ class RunConfig(_Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     ingest: IngestConfig = Field(default_factory=IngestConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     scaling: ScalingConfig = Field(default_factory=ScalingConfig)
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "RunConfig":
-        batch, workers = self.training.global_batch_size, self.scaling.num_workers
-        if batch % workers:
+        batch, most = self.training.global_batch_size, self.scaling.num_workers
+        least = most if self.scaling.min_workers is None else self.scaling.min_workers
+        if least > most:
+            raise ValueError(f"scaling.min_workers must be at most num_workers. Received: {least} and {most}")
+        if any(batch % workers for workers in range(least, most + 1)):
+            counts = "scaling.num_workers" if least == most else f"all of {least} to {most} workers"
+            raise ValueError(f"training.global_batch_size must be a multiple of {counts}. Received: {batch} and {most}")
+        return self
+
+    @model_validator(mode="after")
+    def _precision_fits_the_device(self) -> "RunConfig":
+        if self.training.precision != "float32" and not self.scaling.use_gpu:
             raise ValueError(
-                f"training.global_batch_size must be a multiple of scaling.num_workers. Received: {batch} and {workers}"
+                f"training.precision={self.training.precision} needs scaling.use_gpu=true; CPUs are slower with it"
             )
         return self
 
@@ -157,7 +225,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     config = load_yaml_config(RunConfig, path, overrides)
     build_augmenter(config.augment, config.input, config.seed, config.augment_engine)
-    check_backbone(config.model.backbone, config.model.options)
+    check_backbone(config.model)
     return config
 
 

@@ -102,7 +102,9 @@ def _sentence(schema: type[BaseModel], problem: Mapping[str, Any], message: str)
         return f"unknown key {where!r}. {hint}"
     if problem["type"] == "missing":
         return f"key {where!r} is missing"
-    return f"{where}: {message}. Received: {problem['input']!r}" if where else message
+    # What a section as a whole refuses says so itself.
+    received = "" if "Received: " in message else f". Received: {problem['input']!r}"
+    return f"{where}: {message}{received}" if where else message
 
 
 def _message(schema: type[BaseModel], problem: Mapping[str, Any]) -> str:

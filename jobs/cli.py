@@ -19,6 +19,8 @@ JOBS = {
     "audit": "what is wrong with a source or a manifest, changing nothing",
     "preview": "what a configuration's augmentation does to images",
     "train": "a manifest and a configuration to a model",
+    "tune": "better values for a configuration",
+    "runs": "what was trained, with its figures",
     "evaluate": "a model and a manifest to figures and a report",
     "score": "one row per image of a folder, a zip or a tar",
     "serve": "a model behind HTTP",

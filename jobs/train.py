@@ -1,14 +1,21 @@
 """python -m jobs.train --config configs/case-study-balanced.yaml [key.path=value ...]
 
-A manifest and a configuration to a model: `model/` (the artifact), `config.yaml` (resolved), `history.csv` (per epoch).
+A manifest and a configuration to a model: `model/` (the artifact), `config.yaml` (resolved), `history.csv` (per epoch),
+`tensorboard/`. While it runs its state is kept beside OUT; the same command goes on with a run that was killed.
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.options import add_address, add_allow_leaks, add_overwrite
+
+if TYPE_CHECKING:
+    from dermaray.training.state import RunState
+    from dermaray.training.store import RunStore
+    from dermaray.training.task import WorkerTask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,13 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.quiet import silent_stderr
-    from cluster.relay import relay
     from cluster.runtime import check_lasting
     from dermaray.config import load_config
     from dermaray.data.gate import check_gate
     from dermaray.data.manifest import Manifest
     from dermaray.files import atomic_directory, check_output
-    from jobs.console import say, tracked, waiting
+    from jobs.console import say, waiting
     from jobs.session import ray_session
 
     config = load_config(args.config, args.overrides)
@@ -44,23 +50,63 @@ def run(args: argparse.Namespace) -> int:
     with ray_session(args) as cluster:
         cpus = cluster.cpus_per_worker(scaling.num_workers, scaling.use_gpu, scaling.cpus_per_worker)
         with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
-            from dermaray.training.run import plan_run, train
+            from dermaray.training.run import write_run
+            from dermaray.training.runs import EVENTS
+            from dermaray.training.store import RunStore
+            from dermaray.training.task import plan_run
 
-        task = plan_run(config, manifest, scaling.num_workers * cpus, leaks=leaks)
-        batch = config.training.global_batch_size
-        with (
-            atomic_directory(out, overwrite=args.overwrite) as partial,
-            tracked(f"Training {config.name}", task.train_plan.steps * batch) as tracker,
-            relay(lambda told: tracker.update(told["steps"] * batch, _note(told, config.training.epochs))) as notify,
-        ):
-            history = train(task, partial, cpus, notify)
-    best = min(history, key=lambda epoch: epoch["val_loss"])
+        task = plan_run(config, manifest, cpus, leaks=leaks)
+        with RunStore.open(config, manifest.digest, overwrite=args.overwrite) as store:
+            state = _train(task, store)
+            with atomic_directory(out, overwrite=args.overwrite) as partial:
+                write_run(partial, task, state)
+                shutil.copytree(store.folder / EVENTS, partial / EVENTS)
+            store.remove()
+    best = state.best_epoch
     say(
-        f"Trained {len(history)} epochs on {scaling.num_workers} worker(s). Best: epoch {best['epoch']:.0f}, "
+        f"Trained {len(state.history)} epochs on {scaling.num_workers} worker(s). Best: epoch {best['epoch']:.0f}, "
         f"validation loss {best['val_loss']:.3f}, accuracy {best['val_accuracy']:.1%}"
     )
     say(f"Model: {out / 'model'}")
     return 0
+
+
+def _train(task: "WorkerTask", store: "RunStore") -> "RunState":
+    """Train from wherever the run stands, and tell about it."""
+    from cluster.relay import relay
+    from dermaray.training.events import EventLog
+    from dermaray.training.run import train
+    from dermaray.training.runs import EVENTS
+    from jobs.console import say, tracked
+
+    config, batch = task.config, task.config.training.global_batch_size
+    found = store.latest()
+    if found is not None:
+        say(f"Going on from {_position(task, found.state)}, which {store.place} keeps")
+    with (
+        EventLog(store.folder / EVENTS, len(found.state.history) if found else 0) as events,
+        tracked(f"Training {config.name}", task.train_plan.steps * batch) as tracker,
+    ):
+
+        def receive(told: dict[str, Any]) -> None:
+            tracker.update(told["steps"] * batch, _note(told, config.training.epochs))
+            events.tell(told)
+
+        try:
+            with relay(receive) as notify:
+                state = train(task, store, notify)
+        except KeyboardInterrupt:
+            if found := store.latest():
+                say(f"Kept: {_position(task, found.state)}. The same command goes on; --overwrite begins anew")
+            raise
+        events.complete(state)
+    return state
+
+
+def _position(task: "WorkerTask", state: "RunState") -> str:
+    epochs, steps = divmod(state.step, task.steps_per_epoch)
+    within = f" and step {steps} of {task.steps_per_epoch}" if steps else ""
+    return f"epoch {epochs} of {task.config.training.epochs}{within}"
 
 
 def _note(told: dict[str, Any], epochs: int) -> str:

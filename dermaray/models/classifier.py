@@ -8,6 +8,9 @@ from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import build_features
 from dermaray.models.spec import ModelConfig
 
+HEAD = "probabilities"
+"""The layer that tells the classes apart; all before it is the backbone."""
+
 
 def build_classifier(
     config: ModelConfig, spec: InputSpec, classes: int, model_class: type[Any] = keras.Model
@@ -25,11 +28,17 @@ def build_classifier(
 
     Raises:
         ConfigError: The backbone or one of its options is unknown.
+        ArtifactError: The weights that it shall start from cannot be read.
     """
     pixels = keras.Input(spec.shape, dtype="uint8", name="image")
-    features = build_features(config.backbone, pixels, config.options)
+    features = build_features(config, pixels)
     if config.dropout:
         features = keras.layers.Dropout(config.dropout, name="head_dropout")(features)
     # float32 whatever the compute type: softmax loses too much in half precision.
-    probabilities = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(features)
-    return model_class(pixels, probabilities, name="classifier")
+    probabilities = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=HEAD)(features)
+    model = model_class(pixels, probabilities, name="classifier")
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # So that the statistics of N workers are those of one with the same global batch.
+            layer.synchronized = True
+    return model

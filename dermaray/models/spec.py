@@ -9,7 +9,9 @@ class ModelConfig(BaseModel):
     """The network.
 
     Attributes:
-        backbone: A name that `dermaray.models.backbones` registers.
+        backbone: A name of `dermaray.models.backbones.BACKBONES`.
+        weights: What the backbone starts from: `none` (drawn from the run's seed), `imagenet`, or a file that Keras's
+            `save_weights` wrote of the same backbone (`.weights.h5`).
         dropout: Share of the head's inputs set to zero while training.
         options: Arguments of the backbone's builder.
     """
@@ -17,5 +19,6 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str = "case_study_cnn"
+    weights: str = "none"
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     options: dict[str, Any] = Field(default_factory=dict)

@@ -1,13 +1,15 @@
 """Keras 3 `fit` on several workers: what upstream lacks, in one place.
 
-Keras 3 cannot `fit` under TensorFlow's `MultiWorkerMirroredStrategy` (keras-team/keras#20585, ray-project/ray#47464).
-Two of its steps fail there, and `MultiWorkerModel` replaces just these:
+Keras 3 cannot `fit` under TensorFlow's `MultiWorkerMirroredStrategy` (keras-team/keras#20585, ray-project/ray#47464,
+ray-project/ray#48910). Two of its steps fail there, and `MultiWorkerModel` replaces just these:
 
 - `_maybe_symbolic_build` draws a batch to learn the shapes and reduces it across workers, which fails on per-replica
   values. A functional model is built already, so nothing needs to be learnt.
 - `_make_function` reduces every step's logs across workers with `strategy.reduce(..., axis=0)`, which a scalar does
   not have. Here each worker reads its own replica's logs; what `fit` reports per epoch it reads from the metrics
   themselves, whose variables sum over the workers, and so are exact.
+
+`tests/integration/test_upstream.py` fails as soon as Keras needs neither.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +34,11 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
     test_function: Any
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Skip it: a functional model has its variables from the start."""
+        """Make the metrics' variables alone: a functional model has its own from the start."""
+        if self._compile_metrics is not None and not self._compile_metrics.built:
+            with self.distribute_strategy.scope():
+                predicted = tf.zeros((1, *self.output_shape[1:]))
+                self._compile_metrics.build(tf.zeros((1,), tf.int32), predicted)
 
     def make_train_function(self, force: bool = False) -> None:
         """Prepare the function that `fit` calls once a step."""
@@ -65,6 +71,8 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
 
     def _per_step(self, step: Step) -> Callable[[Iterator[Any]], dict[str, Any]]:
         strategy = self.distribute_strategy
+        if self.jit_compile:
+            step = tf.function(step, jit_compile=True, reduce_retracing=True)
 
         @tf.function  # type: ignore[untyped-decorator]
         def on_replicas(batch: Any) -> dict[str, Any]:

@@ -41,10 +41,21 @@ class Plan:
         """Steps over all epochs."""
         return len(self.row) // self.global_batch_size
 
+    def between(self, start: int, stop: int) -> "Plan":
+        """Return the steps from one on up to another, which is not among them."""
+        return self._of_rows(np.s_[start * self.global_batch_size : stop * self.global_batch_size])
+
+    def repeated(self, times: int) -> "Plan":
+        """Return all steps so many times over."""
+        return self._of_rows(np.tile(np.arange(len(self.row)), times))
+
     def shard(self, rank: int, world_size: int) -> pa.Table:
         """Return one worker's part of every global batch as columns `row`, `epoch`, `draw`, `weight`."""
         columns = {"row": self.row, "epoch": self.epoch, "draw": self.draw, "weight": self.weight}
         return pa.table({name: self._part(values, rank, world_size) for name, values in columns.items()})
+
+    def _of_rows(self, rows: slice | npt.NDArray[np.int_]) -> "Plan":
+        return Plan(self.row[rows], self.epoch[rows], self.draw[rows], self.weight[rows], self.global_batch_size)
 
     def _part(self, values: npt.NDArray[np.generic], rank: int, world_size: int) -> npt.NDArray[np.generic]:
         return np.ascontiguousarray(values.reshape(self.steps, world_size, -1)[:, rank].reshape(-1))

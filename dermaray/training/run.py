@@ -1,8 +1,6 @@
-"""A training run, from a configuration to an artifact."""
+"""A training run on the connected Ray, from its task to the folder that it writes."""
 
 import csv
-import hashlib
-import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,147 +8,150 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import ray
 import ray.train
 from ray.train.tensorflow import TensorflowTrainer
 
-from dermaray.config import RunConfig, dump_config
+from dermaray.config import dump_config
 from dermaray.data.frames import remove_frames
-from dermaray.data.manifest import Manifest
-from dermaray.data.streams import ImageTable
-from dermaray.errors import TrainingError, find_user_error
-from dermaray.models.artifact import TRAINED_ON_SCHEMA
-from dermaray.training.plan import training_plan, validation_plan, weigh_classes
+from dermaray.errors import ClusterError, TrainingError, find_user_error
+from dermaray.models.artifact import save_artifact
+from dermaray.models.classifier import build_classifier
+from dermaray.training.state import RunState
+from dermaray.training.store import Found, RunStore
 from dermaray.training.task import Notify, WorkerTask
 
 
-def plan_run(config: RunConfig, manifest: Manifest, reserved_cpus: float, leaks: Sequence[str] = ()) -> WorkerTask:
-    """Fix all that a run will do, before any worker starts.
+def train(
+    task: WorkerTask,
+    store: RunStore,
+    notify: Notify | None = None,
+    *,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+    keep_frames: bool = False,
+) -> RunState:
+    """Train on the connected Ray cluster, from wherever the run stands in its store to its end.
 
-    Args:
-        config: The run.
-        manifest: Its data; of data in folds what `for_fold` returns.
-        reserved_cpus: CPUs that the training workers will hold, over all of them.
-        leaks: What leaks between the splits, a sentence each, where the user trains in spite of it; kept with the
-            model.
-
-    Raises:
-        ConfigError: The batch is larger than an epoch, class weights do not fit the classes, or a manifest of folds is
-            given and none of them is named.
-        DataError: A split that is needed is empty, or the manifest has no such fold.
-    """
-    settings = config.training
-    train_rows, val_rows = manifest.rows("train"), manifest.rows("val")
-    train_images, val_images = image_table(manifest, train_rows), image_table(manifest, val_rows)
-    batch, labels = settings.global_batch_size, train_images.labels
-    plan = training_plan(labels, settings.epochs, batch, config.data.balance, config.seed)
-    return WorkerTask(
-        config=config,
-        label_set=manifest.label_set,
-        provenance=_provenance(config, manifest, leaks),
-        train=train_images,
-        val=val_images,
-        train_plan=weigh_classes(plan, labels, settings.class_weights, manifest.label_set.classes),
-        val_plan=validation_plan(val_rows.num_rows, batch),
-        trained_on=train_rows.select(TRAINED_ON_SCHEMA.names).replace_schema_metadata(),
-        reserved_cpus=reserved_cpus,
-    )
-
-
-def train(task: WorkerTask, out: Path, cpus_per_worker: float, notify: Notify | None = None) -> list[dict[str, float]]:
-    """Train on the connected Ray cluster and write `model/`, `config.yaml` and `history.csv`.
-
-    The model is that of the epoch with the lowest validation loss.
+    Where workers are lost the run is taken up again from its last checkpoint, up to `scaling.max_failures` times in a
+    row without progress.
 
     Args:
         task: What to do.
-        out: An existing folder that every worker can write to.
-        cpus_per_worker: Logical CPUs to set aside for each worker.
+        store: What is known of the run.
         notify: Called by the first worker while it trains, with `epochs` and `steps` done and the latest figures.
+        callbacks: Called by Ray Train.
+        keep_frames: Leave the decoded images where they are, for another run on the same Ray.
 
     Returns:
-        The figures of every epoch.
+        The state at the end.
 
     Raises:
-        TrainingError: A worker failed.
+        TrainingError: Training diverged, or workers failed for good.
+    """
+    config, failures = task.config, 0
+    task_ref = ray.put(task)
+    found = store.latest()
+    try:
+        while True:
+            try:
+                _fit(_trainer(task, task_ref, store, found, notify, callbacks))
+                break
+            except _WorkersLost as error:
+                before, found = _step(found), store.latest()
+                failures = 1 if _step(found) > before else failures + 1
+                if failures > config.scaling.max_failures:
+                    raise TrainingError(str(error)) from error
+    finally:
+        if config.ingest.cache != "none" and not keep_frames:
+            remove_frames([images.frames(config.input) for images in (task.train, task.val)])
+    end = store.latest()
+    if end is None or not end.state.history:
+        raise TrainingError(f"training has ended, but {store.place} holds no checkpoint of its end")
+    return end.state
+
+
+def write_run(out: Path, task: WorkerTask, state: RunState) -> None:
+    """Write what a run has come to into an existing folder: `model/`, `config.yaml` and `history.csv`.
+
+    The model is that of the epoch with the lowest validation loss.
     """
     config = task.config
-    task_ref = ray.put(task)
-    trainer = TensorflowTrainer(
+    # From the configuration, as a plain model, which loads without any class of ours.
+    plain = config.model.model_copy(update={"weights": "none"})
+    model = build_classifier(plain, config.input, len(task.label_set.classes))
+    model.set_weights(state.best)
+    (out / "model").mkdir()
+    provenance = {**task.provenance, "epoch": state.best_epoch}
+    save_artifact(out / "model", model, config.name, config.input, task.label_set, provenance, task.trained_on)
+    _write_history(out / "history.csv", state.history)
+    (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+
+
+class _WorkersLost(Exception):
+    """Workers failed for no reason that the user could mend; to try again may help."""
+
+
+def _step(found: Found | None) -> int:
+    return 0 if found is None else found.state.step
+
+
+def _trainer(
+    task: WorkerTask,
+    task_ref: ray.ObjectRef,
+    store: RunStore,
+    found: Found | None,
+    notify: Notify | None,
+    callbacks: Sequence[ray.train.UserCallback],
+) -> TensorflowTrainer:
+    """Return one attempt at a run."""
+    scaling = task.config.scaling
+    elastic = scaling.min_workers is not None and scaling.min_workers < scaling.num_workers
+    resume = None if found is None else found.checkpoint
+    return TensorflowTrainer(
         # Imported on the worker: the loop's model class exists only where TensorFlow may be set up for it.
-        lambda: _train_worker(task_ref, notify),
+        lambda: _train_worker(task_ref, resume, notify),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.scaling.num_workers,
-            use_gpu=config.scaling.use_gpu,
-            resources_per_worker={"CPU": cpus_per_worker, **({"GPU": 1} if config.scaling.use_gpu else {})},
+            num_workers=(scaling.min_workers, scaling.num_workers) if elastic else scaling.num_workers,
+            use_gpu=scaling.use_gpu,
+            resources_per_worker={"CPU": task.cpus_per_worker, **({"GPU": 1} if scaling.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
-            name=config.name,
-            storage_path=str((out / "checkpoints").resolve()),
-            # Only an epoch that is the best so far hands in a checkpoint: the latest is the best.
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            name=store.attempt(),
+            storage_path=store.place,
+            # A kill may hit in the midst of writing one.
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=list(callbacks),
         ),
     )
-    try:
-        result = _fit(trainer)
-    finally:
-        if config.ingest.cache != "none":
-            remove_frames([images.frames(config.input) for images in (task.train, task.val)])
-    history: list[dict[str, float]] = result.return_value
-    _write_history(out / "history.csv", history)
-    (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    with result.checkpoint.as_directory() as folder:
-        shutil.copytree(folder, out / "model")
-    shutil.rmtree(out / "checkpoints")
-    return history
 
 
-def _train_worker(task_ref: Any, notify: Notify | None) -> list[dict[str, float]]:
-    from dermaray.training.loop import train_worker
-
-    return train_worker(ray.get(task_ref), notify)
-
-
-def image_table(manifest: Manifest, rows: pa.Table) -> ImageTable:
-    """Return rows of a manifest as what image streams draw from."""
-    labels = np.asarray(manifest.label_indices(rows), np.int32)
-    heights, widths = (rows[name].to_numpy().astype(np.int32) for name in ("height", "width"))
-    image_ids, uris = (rows[name].combine_chunks() for name in ("image_id", "uri"))
-    return ImageTable(image_ids, uris, labels, heights, widths, _digest(rows.select(["uri", "sha256"])))
-
-
-def _digest(rows: pa.Table) -> str:
-    """Return a SHA-256 over all values of a table, in order."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema.remove_metadata()) as writer:
-        writer.write_table(rows.combine_chunks())
-    return hashlib.sha256(sink.getvalue()).hexdigest()
-
-
-def _provenance(config: RunConfig, manifest: Manifest, leaks: Sequence[str]) -> dict[str, Any]:
-    return {
-        "config": config.model_dump(mode="json"),
-        "data": {"digest": manifest.digest, "images": manifest.table.num_rows, **manifest.facts},
-        "leaks": list(leaks),
-    }
-
-
-def _fit(trainer: TensorflowTrainer) -> ray.train.Result:
-    """Run the trainer; a user's mistake that a worker noticed is raised as that mistake."""
+def _fit(trainer: TensorflowTrainer) -> None:
     try:
         with _interruptible():
-            return trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        failures = list(error.worker_failures.values())
-        for failure in failures:
-            if mistake := find_user_error(failure):
-                raise mistake from error
-        first = str(failures[0]).strip().splitlines()[-1] if failures else str(error)
-        raise TrainingError(f"{len(failures)} training workers failed: {first}. -v shows their logs") from error
+            trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise TrainingError(f"training failed: {str(error).strip().splitlines()[-1]}") from error
+        raise _explained(error) from error
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterError(f"Ray was lost while training: {reason}. The same command goes on where it was") from error
+
+
+def _train_worker(task_ref: Any, resume: ray.train.Checkpoint | None, notify: Notify | None) -> None:
+    from dermaray.training.loop import train_worker
+
+    train_worker(ray.get(task_ref), resume, notify)
+
+
+def _explained(error: ray.train.TrainingFailedError) -> Exception:
+    """Return the user's mistake that a worker noticed, or else that workers were lost."""
+    if not isinstance(error, ray.train.WorkerGroupError):
+        return TrainingError(f"training failed: {str(error).strip().splitlines()[-1]}")
+    failures = list(error.worker_failures.values())
+    mistakes = [mistake for failure in failures if (mistake := find_user_error(failure))]
+    if mistakes:
+        return mistakes[0]
+    first = str(failures[0] if failures else error).strip().splitlines()[-1]
+    return _WorkersLost(f"{len(failures)} training workers failed: {first}. -v shows their logs")
 
 
 @contextmanager

@@ -1,15 +1,19 @@
-"""All that a training worker is told."""
+"""All that a training worker is told, fixed before any of them starts."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dermaray.config import RunConfig
+from dermaray.data.manifest import Manifest
 from dermaray.data.streams import ImageTable
 from dermaray.labels import LabelSet
-from dermaray.training.plan import Plan
+from dermaray.models.artifact import TRAINED_ON_SCHEMA
+from dermaray.training.plan import Plan, training_plan, validation_plan, weigh_classes
 
 Notify = Callable[[dict[str, Any]], None]
 """Takes `epochs` and `steps` done so far, and the latest figures by name."""
@@ -28,7 +32,7 @@ class WorkerTask:
         train_plan: Which training image at which step, over all epochs.
         val_plan: One pass over the validation images.
         trained_on: The training images as the model's artifact lists them, rows of `TRAINED_ON_SCHEMA`.
-        reserved_cpus: CPUs that the training workers hold, over all of them.
+        cpus_per_worker: CPUs that each training worker holds.
     """
 
     config: RunConfig
@@ -39,4 +43,66 @@ class WorkerTask:
     train_plan: Plan
     val_plan: Plan
     trained_on: pa.Table
-    reserved_cpus: float
+    cpus_per_worker: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches of an epoch."""
+        return self.train_plan.steps // self.config.training.epochs
+
+
+def plan_run(config: RunConfig, manifest: Manifest, cpus_per_worker: float, leaks: Sequence[str] = ()) -> WorkerTask:
+    """Fix all that a run will do, before any worker starts.
+
+    Args:
+        config: The run.
+        manifest: Its data; of data in folds what `for_fold` returns.
+        cpus_per_worker: CPUs that each training worker will hold.
+        leaks: What leaks between the splits, a sentence each, where the user trains in spite of it; kept with the
+            model.
+
+    Raises:
+        ConfigError: The batch is larger than an epoch, class weights do not fit the classes, or a manifest of folds is
+            given and none of them is named.
+        DataError: A split that is needed is empty, or the manifest has no such fold.
+    """
+    settings = config.training
+    train_rows, val_rows = manifest.rows("train"), manifest.rows("val")
+    train_images, val_images = image_table(manifest, train_rows), image_table(manifest, val_rows)
+    batch, labels = settings.global_batch_size, train_images.labels
+    plan = training_plan(labels, settings.epochs, batch, config.data.balance, config.seed)
+    return WorkerTask(
+        config=config,
+        label_set=manifest.label_set,
+        provenance=_provenance(config, manifest, leaks),
+        train=train_images,
+        val=val_images,
+        train_plan=weigh_classes(plan, labels, settings.class_weights, manifest.label_set.classes),
+        val_plan=validation_plan(val_rows.num_rows, batch),
+        trained_on=train_rows.select(TRAINED_ON_SCHEMA.names).replace_schema_metadata(),
+        cpus_per_worker=cpus_per_worker,
+    )
+
+
+def image_table(manifest: Manifest, rows: pa.Table) -> ImageTable:
+    """Return rows of a manifest as what image streams draw from."""
+    labels = np.asarray(manifest.label_indices(rows), np.int32)
+    heights, widths = (rows[name].to_numpy().astype(np.int32) for name in ("height", "width"))
+    image_ids, uris = (rows[name].combine_chunks() for name in ("image_id", "uri"))
+    return ImageTable(image_ids, uris, labels, heights, widths, _digest(rows.select(["uri", "sha256"])))
+
+
+def _digest(rows: pa.Table) -> str:
+    """Return a SHA-256 over all values of a table, in order."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema.remove_metadata()) as writer:
+        writer.write_table(rows.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def _provenance(config: RunConfig, manifest: Manifest, leaks: Sequence[str]) -> dict[str, Any]:
+    return {
+        "config": config.model_dump(mode="json"),
+        "data": {"digest": manifest.digest, "images": manifest.table.num_rows, **manifest.facts},
+        "leaks": list(leaks),
+    }

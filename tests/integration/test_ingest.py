@@ -26,7 +26,7 @@ from dermaray.images.decode import decode_frame
 from dermaray.images.spec import InputSpec
 from dermaray.training.ingest import distributed_batches, rebatched, worker_stream
 from dermaray.training.plan import Plan, training_plan
-from dermaray.training.run import image_table
+from dermaray.training.task import image_table
 
 SPEC = InputSpec(height=32, width=48, resize="crop")
 RECIPE = Recipe(

@@ -66,14 +66,20 @@ def test_training_moves_the_weights(model: Path, config: Path) -> None:
 
 def test_a_run_is_complete(model: Path, config: Path, manifest: Path) -> None:
     run = model.parent
-    assert sorted(path.name for path in run.iterdir()) == [".dermaray", "config.yaml", "history.csv", "model"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        ".dermaray",
+        "config.yaml",
+        "history.csv",
+        "model",
+        "tensorboard",
+    ]
     assert sorted(path.name for path in model.iterdir()) == ["artifact.json", "model.keras", "trained_on.parquet"]
     resolved = load_config(run / "config.yaml")
     assert (resolved.training.epochs, resolved.out) == (1, str(run))
     assert len(history_of(run)) == 1
     provenance = json.loads((model / "artifact.json").read_text())["provenance"]
     assert provenance["data"]["digest"] == Manifest.read(manifest).digest
-    assert not list(run.parent.glob(".*partial*"))
+    assert not [*run.parent.glob(".*partial*"), *run.parent.glob(".*unfinished*")]
 
 
 REFUSED = {

@@ -9,8 +9,8 @@ from dermaray.errors import ConfigError
 from dermaray.yaml_config import load_yaml_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-PREPARE = CONFIGS / "prepare.yaml"
-SHIPPED = sorted(path for path in CONFIGS.glob("*.yaml") if path != PREPARE)
+PREPARE, TUNE = CONFIGS / "prepare.yaml", CONFIGS / "tune.yaml"
+SHIPPED = sorted(path for path in CONFIGS.glob("*.yaml") if path not in (PREPARE, TUNE))
 LEAST = "name: trial\nout: runs/trial\ndata: {manifest: manifest.parquet}\n"
 
 
@@ -104,13 +104,24 @@ def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
         ("training.class_weights={nevus: 0}", "training.class_weights.nevus: .* greater than 0. Received: 0"),
         ("training.class_weights={nevus: .inf}", "training.class_weights.nevus: .* finite number. Received: inf"),
         ("training.class_weights={1: 2}", "training.class_weights.1: .* valid string. Received: 1"),
+        ("training.label_smoothing=1", "training.label_smoothing: .* less than 1. Received: 1"),
+        (
+            "training={loss: focal, label_smoothing: 0.1}",
+            "training: only .*cross_entropy smooths .*label_smoothing=0.1$",
+        ),
+        ("training.weight_decay=0.1", "training: only training.optimizer=adamw decays .*Received: weight_decay=0.1$"),
+        ("training.head_learning_rate=1", "training: only training.head_epochs have .*head_learning_rate=1.0$"),
+        ("training.head_epochs=10", "training: head_epochs must be fewer than epochs. Received: 10 and 10$"),
+        ("training.precision=float16", "training.precision=float16 needs scaling.use_gpu=true"),
+        ("scaling.min_workers=2", "scaling.min_workers must be at most num_workers. Received: 2 and 1"),
+        ("scaling={min_workers: 2, num_workers: 4}", "a multiple of all of 2 to 4 workers. Received: 32"),
         ("training.loss=hinge", "training.loss: .*'cross_entropy' or 'focal'. Received: 'hinge'"),
-        ("training.focal_gamma=3", "training.focal_gamma: only training.loss=focal has a gamma. Received: 3"),
+        ("training.focal_gamma=3", "training: only training.loss=focal has a gamma. Received: focal_gamma=3"),
         (
             "training={loss: focal, focal_gamma: -1}",
             "training.focal_gamma: .* greater than or equal to 0. Received: -1",
         ),
-        ("model=3", "model: Input should be a mapping of backbone, dropout, options. Received: 3"),
+        ("model=3", "model: Input should be a mapping of backbone, weights, dropout, options. Received: 3"),
         ("augment=[{operation: twirl, probability: 1}]", "operation 'twirl' is unknown. Augmentor has: .*zoom"),
         ("augment=[{operation: rotate90}]", "rotate90 needs 'probability'. It takes: probability"),
         ("augment=[{operation: rotate90, probability: 1, angle: 3}]", "rotate90 has no argument 'angle'"),

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermaray.config import TrainingConfig
-from dermaray.training.loop import compile_model
 from dermaray.training.losses import FocalLoss, training_loss
 from dermaray.training.multiworker import MultiWorkerModel
+from dermaray.training.stages import Stage, compile_stage
 
 ROWS, FEATURES, CLASSES = 8, 5, 3
 LOSSES = ({"loss": "cross_entropy"}, {"loss": "focal", "focal_gamma": 1.5})
@@ -30,7 +30,7 @@ def trainable(**training: Any) -> keras.Model:
     keras.utils.set_random_seed(3)
     inputs = keras.Input((FEATURES,))
     model = MultiWorkerModel(inputs, keras.layers.Dense(CLASSES, activation="softmax")(inputs))
-    compile_model(model, TrainingConfig(optimizer="sgd", learning_rate=0.1, **training))
+    compile_stage(model, TrainingConfig(optimizer="sgd", **training), Stage(0, 10, False, 0.1), jit_compile=False)
     return model
 
 

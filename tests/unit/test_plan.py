@@ -287,7 +287,7 @@ FOLDED = manifest_of(["train"] * 9 + ["test"] * 3, [0, 1, 2] * 3 + [None] * 3)
 
 
 def test_a_run_validates_on_the_fold_that_it_names() -> None:
-    from dermaray.training.run import plan_run
+    from dermaray.training.task import plan_run
 
     task = plan_run(run_config(fold=1), FOLDED.for_fold(1), 1.0)
     assert task.val.image_ids.to_pylist() == ["i1", "i4", "i7"]
@@ -306,7 +306,7 @@ def test_a_fold_that_is_not_there() -> None:
 
 
 def test_a_run_weighs_the_training_rows_and_no_others() -> None:
-    from dermaray.training.run import plan_run
+    from dermaray.training.task import plan_run
 
     task = plan_run(run_config(), HOLDOUT, 1.0)
     assert len(set(task.train_plan.weight.tolist())) > 1
@@ -314,7 +314,7 @@ def test_a_run_weighs_the_training_rows_and_no_others() -> None:
 
 
 def test_what_leaks_is_kept_with_the_model() -> None:
-    from dermaray.training.run import plan_run
+    from dermaray.training.task import plan_run
 
     assert plan_run(run_config(), HOLDOUT, 1.0).provenance["leaks"] == []
     assert plan_run(run_config(), HOLDOUT, 1.0, leaks=("One lesion.",)).provenance["leaks"] == ["One lesion."]

@@ -1,0 +1,156 @@
+"""python -m benchmarks.chaos_train [--kills 10] [--workers 2] [--seed 0]   (about 20 minutes on 2 CPU cores)
+
+Kill a training run with SIGKILL at seeded moments: one of its workers, its driver, or all of Ray in turn. A run whose
+driver was lost is taken up by the same command. Each has to end, with the weights of a run that nobody disturbed:
+of each tensor the largest difference is divided by the tensor's largest weight.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from dermaray.data.synthetic import generate_dataset
+from dermaray.models.artifact import open_artifact
+
+ROOT = Path(__file__).resolve().parents[1]
+VICTIMS = ("worker", "driver", "all of Ray")
+LONGEST_SECONDS, MOST_COMMANDS = 300, 5
+TOLERANCE = 1e-4
+CONFIG = """
+name: chaos
+out: {folder}/out
+seed: 7
+data: {{manifest: {folder}/data, balance: equal}}
+input: {{height: 64, width: 64}}
+augment:
+  - {{operation: flip_random, probability: 0.5}}
+  - {{operation: rotate, probability: 0.7, max_left_rotation: 10, max_right_rotation: 10}}
+model: {{options: {{filters: [16, 16, 32], dense: 64, batch_normalization: true}}}}
+training: {{epochs: 12, head_epochs: 1, global_batch_size: 24, optimizer: adamw, learning_rate: 0.0003, ema: 0.9}}
+checkpoint: {{every_steps: 5}}
+scaling: {{num_workers: {workers}}}
+"""
+
+
+def processes() -> dict[int, tuple[int, bytes]]:
+    """Return the parent and the command line of every process."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            found[int(path.name)] = parent, (path / "cmdline").read_bytes()
+    return found
+
+
+def below(driver: int) -> dict[int, bytes]:
+    """Return the command lines of the processes that a driver has started, and those that they have."""
+    known = processes()
+    found: dict[int, bytes] = {}
+    grown = True
+    while grown:
+        new = {
+            pid: command for pid, (parent, command) in known.items() if parent in {driver, *found} and pid not in found
+        }
+        found |= new
+        grown = bool(new)
+    return found
+
+
+def kill(what: str, driver: int, rng: random.Random) -> None:
+    """Send SIGKILL to what a driver has started, or to itself."""
+    ray = below(driver)
+    workers = [pid for pid, command in ray.items() if b"RayTrainWorker" in command]
+    victims = {"worker": rng.sample(workers, min(1, len(workers))), "driver": [driver], "all of Ray": list(ray)}[what]
+    for pid in victims:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_for_the_end(driver: subprocess.Popen[bytes], others: set[int]) -> int:
+    """Wait until a driver and all that it had started are gone; return its exit code."""
+    code = driver.wait(timeout=LONGEST_SECONDS)
+    deadline = time.monotonic() + 60
+    while others & set(processes()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return code
+
+
+def begun(folder: Path) -> bool:
+    """Tell whether training has come to its first checkpoint."""
+    return bool(list((folder / ".out.unfinished" / "checkpoints").glob("attempt-*/*/state.npz")))
+
+
+def weights(folder: Path) -> list[np.ndarray]:
+    """Return the weights that a run ended with."""
+    return [np.asarray(w) for w in open_artifact(folder / "out").load_model().get_weights()]
+
+
+def disturbed(train: list[str], folder: Path, what: str, after: float, rng: random.Random) -> int:
+    """Train, kill `what` some seconds after the first checkpoint, and repeat the command until it succeeds.
+
+    Returns:
+        How many commands that took.
+    """
+    for commands in range(1, MOST_COMMANDS + 1):
+        process = subprocess.Popen(train, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if commands == 1:
+            # Before the first checkpoint there is nothing to lose.
+            while not begun(folder) and process.poll() is None:
+                time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=after)
+        started = set(below(process.pid))
+        if commands == 1 and process.poll() is None:
+            kill(what, process.pid, rng)
+        if wait_for_the_end(process, started) == 0:
+            return commands
+    raise SystemExit(f"the run did not end in {MOST_COMMANDS} commands after the kill of {what}")
+
+
+def main() -> None:
+    """Print a row for every kill; exit with 1 where a run did not end as it should."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        generate_dataset(folder / "images", 300)
+        (folder / "config.yaml").write_text(CONFIG.format(folder=folder, workers=args.workers))
+        prepare = [sys.executable, "-m", "jobs.prepare", str(folder / "images"), "--out", str(folder / "data")]
+        subprocess.run(prepare, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        train = [sys.executable, "-m", "jobs.train", "--config", str(folder / "config.yaml")]
+        began = time.monotonic()
+        subprocess.run(train, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        undisturbed, seconds = weights(folder), time.monotonic() - began
+        print(f"undisturbed: {seconds:.0f} s\n\n| kill | of | after, s | commands | s | largest difference |")
+        print("| ---: | --- | ---: | ---: | ---: | ---: |")
+        worst = 0.0
+        for number in range(args.kills):
+            shutil.rmtree(folder / "out")
+            what, after = VICTIMS[number % len(VICTIMS)], rng.uniform(0, seconds / 3)
+            began = time.monotonic()
+            commands = disturbed(train, folder, what, after, rng)
+            took = time.monotonic() - began
+            pairs = zip(undisturbed, weights(folder), strict=True)
+            difference = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs)
+            worst = max(worst, difference)
+            print(f"| {number + 1} | {what} | {after:.1f} | {commands} | {took:.0f} | {difference:.1e} |", flush=True)
+    print(f"\nlargest difference of all: {worst:.1e}")
+    sys.exit(worst > TOLERANCE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""python -m benchmarks.equality   (about 5 minutes on 2 CPU cores)
+
+What many workers have of one. The same network is trained by 1, 2 and 3 workers for the same 20 global batches of drawn
+images, augmentation included. For each tensor the largest difference to one worker's is divided by the tensor's largest
+value there; the table has the largest of these ratios over the network's variables (statistics of batch normalisation
+among them), those of the optimiser, and over the figures of the epoch.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from cluster.runtime import connect
+from dermaray.config import RunConfig
+from dermaray.data.manifest import Manifest
+from dermaray.data.synthetic import generate_dataset
+from dermaray.training.run import train
+from dermaray.training.state import Arrays, RunState
+from dermaray.training.store import RunStore
+from dermaray.training.task import plan_run
+from jobs.cli import main as dermaray
+
+STEPS, BATCH, CLASSES = 20, 24, 9
+WORKERS = (1, 2, 3)
+AUGMENT = (
+    {"operation": "flip_random", "probability": 0.5},
+    {"operation": "rotate", "probability": 0.7, "max_left_rotation": 10, "max_right_rotation": 10},
+    {"operation": "random_brightness", "probability": 0.5, "min_factor": 0.8, "max_factor": 1.2},
+)
+NORMALIZATIONS = {"without": False, "synchronised": True}
+FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+def trained(folder: Path, optimizer: str, batch_normalization: bool, workers: int) -> RunState:
+    """Train for 20 steps, which are one epoch."""
+    config = RunConfig.model_validate(
+        {
+            "name": "equality",
+            "out": str(folder / f"{optimizer}-{batch_normalization}-{workers}"),
+            "data": {"manifest": str(folder / "data"), "balance": {"n_per_class": -(-STEPS * BATCH // CLASSES)}},
+            "input": {"height": 64, "width": 64},
+            "augment": AUGMENT,
+            "model": {"options": {"filters": [16, 16, 32], "dense": 64, "batch_normalization": batch_normalization}},
+            "training": {"epochs": 1, "global_batch_size": BATCH, "optimizer": optimizer},
+            "scaling": {"num_workers": workers},
+        }
+    )
+    manifest = Manifest.read(Path(config.data.manifest))
+    task = plan_run(config, manifest, cpus_per_worker=1.0)
+    assert task.train_plan.steps == STEPS
+    with RunStore.open(config, manifest.digest, overwrite=True) as store:
+        state = train(task, store)
+        store.remove()
+    return state
+
+
+def difference(one: Arrays, other: Arrays) -> float:
+    """Return the largest difference of two lists of tensors, in units of each tensor's largest value in the first."""
+    pairs = [
+        (a.astype(np.float64), b.astype(np.float64)) for a, b in zip(one, other, strict=True) if np.abs(a).max() > 0
+    ]
+    return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs)
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as made, connect(None, num_cpus=8):
+        folder = Path(made)
+        generate_dataset(folder / "images", 300)
+        dermaray(["prepare", str(folder / "images"), "--out", str(folder / "data")])
+        print("| optimiser | batch normalisation | workers | network | optimiser's variables | figures |")
+        print("| --- | --- | ---: | ---: | ---: | ---: |")
+        for optimizer in ("sgd", "adamw"):
+            for name, batch_normalization in NORMALIZATIONS.items():
+                one, *others = (trained(folder, optimizer, batch_normalization, workers) for workers in WORKERS)
+                for workers, other in zip(WORKERS[1:], others, strict=True):
+                    network, slots = difference(one.model, other.model), difference(one.optimizer, other.optimizer)
+                    (a,), (b,) = one.history, other.history
+                    figures = max(abs(a[figure] - b[figure]) / a[figure] for figure in FIGURES)
+                    print(
+                        f"| {optimizer} | {name} | {workers} | {network:.1e} | {slots:.1e} | {figures:.1e} |",
+                        flush=True,
+                    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""What Ray and dermaray add to a training step, measured against TensorFlow and Keras alone.
+
+    python -m benchmarks.training step    two workers, against two processes with a loop of their own and no Ray
+    python -m benchmarks.training fit     one worker, against `model.fit` on NumPy arrays that are in memory
+
+Both sides have the same model, the same optimiser and batches of the same size; nothing is augmented. A round runs
+both, one after the other, each in processes of its own; the time of a step is that of the second epoch, so neither
+reading and decoding nor starting is in it. What a run of dermaray takes outside its epochs is told apart. Figures are
+medians of the rounds, and of their ratios.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+EPOCHS, CLASSES = 3, 9
+CASES: dict[str, dict[str, Any]] = {
+    "step": {
+        "workers": 2,
+        "images": 1000,
+        "size": 96,
+        "batch": 64,
+        "model": {"options": {"batch_normalization": True}},
+    },
+    "fit": {"workers": 1, "images": 700, "size": 160, "batch": 32, "model": {"backbone": "efficientnet_lite0"}},
+}
+
+
+def config_of(case: dict[str, Any], folder: Path) -> Any:
+    """Return the run of a case."""
+    from dermaray.config import RunConfig
+
+    return RunConfig.model_validate(
+        {
+            "name": "benchmark",
+            "out": str(folder / "out"),
+            "data": {"manifest": str(folder / "data")},
+            "input": {"height": case["size"], "width": case["size"]},
+            "model": case["model"],
+            "training": {"epochs": EPOCHS, "global_batch_size": case["batch"]},
+            "scaling": {"num_workers": case["workers"]},
+        }
+    )
+
+
+def dermaray_side(case: dict[str, Any], folder: Path) -> dict[str, float]:
+    """Run `dermaray train`; return seconds a step, and seconds before and after the epochs."""
+    import yaml
+
+    (folder / "config.yaml").write_text(yaml.safe_dump(config_of(case, folder).model_dump(mode="json")))
+    command = [sys.executable, "-m", "jobs.train", "--config", str(folder / "config.yaml"), "--overwrite"]
+    began = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    lines = (folder / "out" / "history.csv").read_text().splitlines()
+    rows = [dict(zip(lines[0].split(","), map(float, line.split(",")), strict=True)) for line in lines[1:]]
+    within = sum(row["train_seconds"] + row["val_seconds"] for row in rows)
+    return {"step": rows[1]["train_seconds"] / steps_of(case, folder), "around": seconds - within}
+
+
+def steps_of(case: dict[str, Any], folder: Path) -> int:
+    """Return the steps of an epoch."""
+    from dermaray.data.manifest import Manifest
+
+    return int(Manifest.read(folder / "data").rows("train").num_rows) // int(case["batch"])
+
+
+def bare_side(case: dict[str, Any], folder: Path) -> dict[str, float]:
+    """Run the same without Ray, in as many processes; return seconds a step."""
+    ports = []
+    for _ in range(case["workers"]):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ports.append(server.getsockname()[1])
+    processes = []
+    for index in range(case["workers"]):
+        environment = dict(os.environ)
+        if case["workers"] > 1:
+            cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+            environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        command = [sys.executable, "-m", "benchmarks.training", "--bare", str(folder), json.dumps(case)]
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True))
+    outputs = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise SystemExit("the bare side failed")
+    return {"step": max(json.loads(output.splitlines()[-1]) for output in outputs)}
+
+
+def bare(folder: Path, case: dict[str, Any]) -> float:
+    """Train in this process on arrays in memory; return the seconds a step of the second epoch took."""
+    return bare_loop(folder, case) if case["workers"] > 1 else bare_fit(folder, case)
+
+
+def bare_fit(folder: Path, case: dict[str, Any]) -> float:
+    """Train with `model.fit`."""
+    import keras
+
+    pixels, labels = arrays_of(case, folder)
+    model = model_of(case, folder)
+    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", weighted_metrics=["accuracy"])
+    times: list[float] = []
+
+    class Clock(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            times.append(time.perf_counter())
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            times[-1] = time.perf_counter() - times[-1]
+
+    model.fit(pixels, labels, batch_size=case["batch"], epochs=2, verbose=0, callbacks=[Clock()])
+    return times[1] / (len(pixels) // case["batch"])
+
+
+def bare_loop(folder: Path, case: dict[str, Any]) -> float:
+    """Train by a loop over `strategy.run`, which sums the loss as any training does, and nothing else."""
+    import keras
+    import tensorflow as tf
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    pixels, labels = arrays_of(case, folder)
+    local = case["batch"] // case["workers"]
+    steps = len(pixels) // case["batch"]
+    with strategy.scope():
+        model = model_of(case, folder)
+        optimizer = keras.optimizers.Adam(1e-3)
+        optimizer.build(model.trainable_variables)
+
+    def dataset(_: Any) -> Any:
+        return (
+            tf.data.Dataset.from_tensor_slices((pixels, labels)).shuffle(len(pixels)).repeat().batch(local).prefetch(4)
+        )
+
+    def step(batch: Any) -> Any:
+        with tf.GradientTape() as tape:
+            predicted = model(batch[0], training=True)
+            losses = keras.losses.sparse_categorical_crossentropy(batch[1], predicted)
+            loss = tf.reduce_sum(losses) / case["batch"]
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
+        )
+        return loss
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def run(batch: Any) -> Any:
+        return strategy.run(step, args=(batch,))
+
+    batches = iter(strategy.distribute_datasets_from_function(dataset))
+    for _ in range(steps):
+        run(next(batches))
+    began = time.perf_counter()
+    for _ in range(steps):
+        run(next(batches))
+    return (time.perf_counter() - began) / steps
+
+
+def model_of(case: dict[str, Any], folder: Path) -> Any:
+    """Build the model of a case."""
+    from dermaray.models.classifier import build_classifier
+
+    config = config_of(case, folder)
+    return build_classifier(config.model, config.input, CLASSES)
+
+
+def arrays_of(case: dict[str, Any], folder: Path) -> tuple[Any, Any]:
+    """Return the training images of a case, as whole batches: uint8 [N, size, size, 3] and int32 [N]."""
+    import numpy as np
+
+    from dermaray.data.manifest import Manifest
+    from dermaray.images.decode import decode_image
+
+    config, manifest = config_of(case, folder), Manifest.read(folder / "data")
+    rows = manifest.rows("train").slice(0, steps_of(case, folder) * case["batch"])
+    pixels = [decode_image(Path(uri).read_bytes(), config.input).pixels for uri in rows["uri"].to_pylist()]
+    return np.stack(pixels), np.asarray(manifest.label_indices(rows), np.int32)
+
+
+def compare(name: str, rounds: int) -> None:
+    """Print the table of a case."""
+    from dermaray.data.synthetic import generate_dataset
+
+    case = CASES[name]
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        generate_dataset(folder / "images", case["images"])
+        prepare = [sys.executable, "-m", "jobs.prepare", str(folder / "images"), "--out", str(folder / "data")]
+        subprocess.run(prepare, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        ours, theirs = [], []
+        for number in range(rounds):
+            ours.append(dermaray_side(case, folder))
+            theirs.append(bare_side(case, folder))
+            print(f"round {number + 1}: {ours[-1]}, bare {theirs[-1]}", file=sys.stderr, flush=True)
+    ratios = [a["step"] / b["step"] for a, b in zip(ours, theirs, strict=True)]
+    mine, bare = (median(side["step"] for side in sides) for sides in (ours, theirs))
+    pixels = f"{case['size']}x{case['size']} pixels"
+    print(f"{case['workers']} worker(s), batches of {case['batch']}, {pixels}, {rounds} rounds")
+    print(f"dermaray: {1000 * mine:.1f} ms a step, {case['batch'] / mine:.1f} images a second")
+    print(f"bare: {1000 * bare:.1f} ms a step, {case['batch'] / bare:.1f} images a second")
+    print(f"step time: {median(ratios):.3f} times the bare one's ({min(ratios):.3f} to {max(ratios):.3f})")
+    print(f"start and end of a dermaray run, outside its epochs: {median(side['around'] for side in ours):.1f} s")
+
+
+def main() -> None:
+    """Compare, or be the bare side of a comparison."""
+    if sys.argv[1:2] == ["--bare"]:
+        print(json.dumps(bare(Path(sys.argv[2]), json.loads(sys.argv[3]))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=list(CASES))
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    compare(args.case, args.rounds)
+
+
+if __name__ == "__main__":
+    main()

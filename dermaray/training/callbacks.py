@@ -1,0 +1,186 @@
+"""What happens beside the steps: figures are recorded and told, what diverges is stopped, checkpoints are kept."""
+
+import copy
+import math
+import tempfile
+import threading
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import ray.train
+from ray.train.collective import broadcast_from_rank_zero
+
+from dermaray.config import CheckpointConfig
+from dermaray.errors import OutputError, TrainingError
+from dermaray.training.state import RunState
+from dermaray.training.store import STATE_FILE
+from dermaray.training.task import Notify, WorkerTask
+
+_TELL_SECONDS = 0.3
+_FIRST_LOOK_STEPS = 10
+"""After so many steps a worker looks how long one takes."""
+
+
+class Record(keras.callbacks.Callback):  # type: ignore[misc]
+    """Count steps, keep every epoch's figures and the best epoch's weights, and stop what has diverged."""
+
+    def __init__(self, state: RunState, task: WorkerTask, rank: int, world_size: int, notify: Notify | None) -> None:
+        super().__init__()
+        self._state, self._task, self._rank, self._world_size = state, task, rank, world_size
+        self._notify = notify if rank == 0 else None
+        self._began = self._validating = self._told = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._began = time.monotonic()
+        if self._state.step % self._task.steps_per_epoch:
+            # The epoch goes on: it was in its midst when it was interrupted.
+            self._state.restore_metrics(self.model)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float((logs or {}).get("loss", float("nan")))
+        if not math.isfinite(loss):
+            raise TrainingError(self._divergence(loss))
+        self._state.step += 1
+        now = time.monotonic()
+        if now - self._told > _TELL_SECONDS:
+            self._told = now
+            self._tell({"loss": loss})
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._validating = time.monotonic()
+        if self.model.optimizer.use_ema:
+            self._trained = [np.array(variable) for variable in self.model.trainable_variables]
+            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        state, loss = self._state, float((logs or {})["loss"])
+        # One is kept even of a run whose every validation loss is infinite.
+        if not state.history or loss < state.best_epoch["val_loss"]:
+            state.best = self.model.get_weights()
+        if self.model.optimizer.use_ema:
+            for variable, value in zip(self.model.trainable_variables, self._trained, strict=True):
+                variable.assign(value)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        # They are those of all workers, so all of them stop here.
+        if not all(math.isfinite(value) for value in figures.values()):
+            raise TrainingError(f"training diverged in epoch {epoch + 1}: {figures}. {self._advice()}")
+        times = {
+            "train_seconds": round(self._validating - self._began, 2),
+            "val_seconds": round(time.monotonic() - self._validating, 2),
+        }
+        self._state.history.append({"epoch": epoch + 1, **figures, **times})
+        self._tell(figures)
+        if self._state.is_stale(self._task.config.training):
+            self.model.stop_training = True
+
+    def _tell(self, figures: dict[str, float]) -> None:
+        if self._notify is not None:
+            self._notify({"epochs": len(self._state.history), "steps": self._state.step, **figures})
+
+    def _divergence(self, loss: float) -> str:
+        task, step = self._task, self._state.step
+        rows = task.train_plan.between(step, step + 1).shard(self._rank, self._world_size)["row"]
+        names = ", ".join(task.train.image_ids.take(rows).to_pylist())
+        epoch, within = divmod(step, task.steps_per_epoch)
+        return (
+            f"training diverged: the loss is {loss} in step {within + 1} of epoch {epoch + 1}, whose images on "
+            f"worker {self._rank} are {names}. {self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        rate = self._task.config.training.learning_rate
+        return f"Try a lower training.learning_rate than {rate:g}, or set training.clip_norm"
+
+
+class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
+    """Hand the state of the run to Ray Train: after every epoch, and in between as the configuration says."""
+
+    def __init__(self, state: RunState, config: CheckpointConfig, rank: int, steps_per_epoch: int) -> None:
+        super().__init__()
+        self._state, self._rank, self._steps_per_epoch = state, rank, steps_per_epoch
+        self._cadence = Cadence(config, state.step)
+        self._written = threading.Event()
+        self._written.set()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        # The last step of an epoch is followed by its validation, and that by a checkpoint.
+        if self._state.step % self._steps_per_epoch and self._cadence.is_due(self._state.step):
+            self._report({"step": self._state.step})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._report(self._state.history[-1])
+
+    def _report(self, metrics: dict[str, float]) -> None:
+        self._state.capture(self.model)
+        self._cadence.saved(self._state.step)
+        if self._rank != 0:
+            ray.train.report(metrics)
+            return
+        # One at a time: a storage that is slower than the cadence slows the run, and does not fill the memory.
+        self._written.wait()
+        self._written.clear()
+        state = copy.copy(self._state)
+        state.history = list(state.history)
+
+        def write(_: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+            try:
+                return _write(state, name)
+            finally:
+                self._written.set()
+
+        ray.train.report(
+            metrics,
+            # Ray Train asks for a folder to copy; what is to be written is in memory.
+            checkpoint=ray.train.Checkpoint.from_directory(tempfile.gettempdir()),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=write,
+            delete_local_checkpoint_after_upload=False,
+        )
+
+
+class Cadence:
+    """When a checkpoint is due: after the same steps on all workers, whatever their clocks say.
+
+    Args:
+        config: How often.
+        step: Steps done at the start.
+    """
+
+    def __init__(self, config: CheckpointConfig, step: int) -> None:
+        self._config = config
+        self._saved_step, self._saved_at = step, time.monotonic()
+        self._look_at = step + _FIRST_LOOK_STEPS
+
+    def is_due(self, step: int) -> bool:
+        """Tell whether there is to be a checkpoint after this step."""
+        every, seconds = self._config.every_steps, self._config.every_seconds
+        if every is not None and step % every == 0:
+            return True
+        if seconds is None or step < self._look_at:
+            return False
+        elapsed: float = broadcast_from_rank_zero(time.monotonic() - self._saved_at)
+        left = math.ceil((seconds - elapsed) / (elapsed / (step - self._saved_step)))
+        self._look_at = step + left
+        return left <= 0
+
+    def saved(self, step: int) -> None:
+        """Count from here."""
+        self._saved_step, self._saved_at = step, time.monotonic()
+        self._look_at = step + _FIRST_LOOK_STEPS
+
+
+def _write(state: RunState, name: str) -> ray.train.Checkpoint:
+    storage = ray.train.get_context().get_storage()
+    folder = storage.build_checkpoint_path_from_name(name)
+    try:
+        storage.storage_filesystem.create_dir(folder)
+        with storage.storage_filesystem.open_output_stream(f"{folder}/{STATE_FILE}") as file:
+            state.write(file)
+    except (OSError, pa.ArrowException) as error:
+        raise OutputError(f"a checkpoint could not be written to {folder}: {error}") from error
+    return ray.train.Checkpoint(folder, storage.storage_filesystem)

@@ -1,0 +1,138 @@
+"""The schema of the YAML file that `dermaray tune` takes: which keys of a training configuration to vary, and how."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dermaray.config import RunConfig, load_config
+from dermaray.errors import ConfigError
+from dermaray.yaml_config import load_yaml_config
+
+Bounds = tuple[float, float]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Range(_Section):
+    """The values that a key may take; one of these.
+
+    Attributes:
+        uniform: Any number between two.
+        log_uniform: The same, as likely below the geometric mean as above it; both greater than 0.
+        integer: Any whole number from one up to another, both included.
+        choice: One of a list, whatever YAML can say.
+    """
+
+    uniform: Bounds | None = None
+    log_uniform: Bounds | None = None
+    integer: tuple[int, int] | None = None
+    choice: tuple[Any, ...] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_and_ordered(self) -> "Range":
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            kinds = ", ".join(type(self).model_fields)
+            raise ValueError(f"one of {kinds} is needed. Received: {', '.join(given) or 'none'}")
+        bounds = self.uniform or self.log_uniform or self.integer
+        if bounds is not None and not bounds[0] < bounds[1]:
+            raise ValueError(f"the first number must be below the second. Received: {list(bounds)}")
+        if self.log_uniform is not None and self.log_uniform[0] <= 0:
+            raise ValueError(f"log_uniform takes numbers greater than 0. Received: {list(self.log_uniform)}")
+        return self
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether a value lies in the range."""
+        if self.choice is not None:
+            return value in self.choice
+        bounds = self.uniform or self.log_uniform or self.integer
+        return bounds is not None and isinstance(value, int | float) and bounds[0] <= value <= bounds[1]
+
+
+class TuneConfig(_Section):
+    """A search for better values of some keys.
+
+    Attributes:
+        name: Names the search.
+        out: The folder to write: `best.yaml`, `trials.csv`, `trials.png`.
+        train: The training configuration to improve; a path beside this file, or an absolute one.
+        fixed: Keys of it that every trial has otherwise, as `{training.epochs: 12}`.
+        search: The keys to vary, as `{training.learning_rate: {log_uniform: [0.0001, 0.01]}}`.
+        trials: How many sets of values to try. The first are those of `train` itself, where they lie in the ranges.
+        concurrent: Trials at a time.
+        grace_epochs: Epochs that every trial has; then ASHA (Li et al. 2020, "A System for Massively Parallel
+            Hyperparameter Tuning") goes on with the better ones alone.
+        reduction_factor: Of so many trials it goes on with one.
+        seed: Decides which values are tried.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    out: str
+    train: str
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    search: dict[str, Range] = Field(min_length=1)
+    trials: int = Field(12, ge=1)
+    concurrent: int = Field(1, ge=1)
+    grace_epochs: int = Field(2, ge=1)
+    reduction_factor: int = Field(3, ge=2)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+class Search:
+    """A search, with the configuration that it starts from.
+
+    Attributes:
+        config: What the file says.
+        base: The training run without any key changed by a trial.
+    """
+
+    def __init__(self, config: TuneConfig, train: Path) -> None:
+        self.config, self._train = config, train
+        self.base = self.run_config({})
+
+    def run_config(self, values: dict[str, Any], **changes: str) -> RunConfig:
+        """Return the run of a trial.
+
+        Args:
+            values: By key; see `TuneConfig.search`.
+            changes: Further keys of the top level, with their values.
+
+        Raises:
+            ConfigError: A key is unknown or a value does not fit.
+        """
+        overrides = {**self.config.fixed, **values, **changes}
+        return load_config(self._train, [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
+
+    def first(self) -> dict[str, Any] | None:
+        """Return the base's own values of the keys that are varied, or None where one is outside of its range."""
+        values = {key: self._value(key) for key in self.config.search}
+        return values if all(self.config.search[key].holds(value) for key, value in values.items()) else None
+
+    def _value(self, key: str) -> Any:
+        value: Any = self.base.model_dump(mode="json")
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+
+def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
+    """Read the configuration of a search; see `load_yaml_config`.
+
+    Raises:
+        ConfigError: As there; or the training configuration is wrong, or an end of a range does not fit its key.
+    """
+    config = load_yaml_config(TuneConfig, path, overrides)
+    search = Search(config, path.parent / config.train)
+    for key, values in config.search.items():
+        for value in values.choice or values.uniform or values.log_uniform or values.integer or ():
+            try:
+                search.run_config({key: value})
+            except ConfigError as error:
+                raise ConfigError(f"{path}: search.{key} tries {yaml.safe_dump(value).split()[0]}. {error}") from error
+    return search

@@ -1,0 +1,140 @@
+"""What a run keeps of itself until it has ended, and finds again when the same command is given after it was killed."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.fs as pafs
+import ray.train
+
+from dermaray.config import RunConfig
+from dermaray.data.storage import STORE_ERRORS, explained, locate
+from dermaray.errors import DataError, OutputError, TrainingError
+from dermaray.training.state import RunState
+from dermaray.training.unfinished import check_job, settings_of, unfinished, write_job
+
+STATE_FILE = "state.npz"
+
+
+class Found(NamedTuple):
+    """A checkpoint, and the state in it."""
+
+    checkpoint: ray.train.Checkpoint
+    state: RunState
+
+
+class RunStore:
+    """The folder or prefix of a run that has not ended: what run it is, and a folder for each attempt at it.
+
+    Attributes:
+        place: A local path, or a URI.
+        folder: A local folder of the driver's, for what is not needed to go on.
+    """
+
+    def __init__(self, place: str, folder: Path) -> None:
+        self.place, self.folder = place, folder
+        self._filesystem, self._path = locate(place)
+
+    @classmethod
+    @contextmanager
+    def open(cls, config: RunConfig, data_digest: str, *, overwrite: bool) -> "Iterator[RunStore]":
+        """Yield the store of a run, new or as an earlier process left it; no other process of this machine has it.
+
+        What holds no checkpoint in the end is removed: there is nothing to go on from.
+
+        Args:
+            config: The run.
+            data_digest: Of its manifest.
+            overwrite: Drop what an earlier process left.
+
+        Raises:
+            OutputError: The place cannot be written; another process has it; or what is there is of a run with other
+                settings or other data.
+        """
+        with unfinished(Path(config.out)) as folder:
+            place = str(config.checkpoint.storage)
+            try:
+                place = str(folder / "checkpoints") if config.checkpoint.storage is None else _below(config)
+                store = cls(place, folder)
+                store._begin(config, data_digest, overwrite)
+            except (*STORE_ERRORS, DataError) as error:
+                raise _unusable(place, error) from error
+            try:
+                yield store
+            finally:
+                with suppress(*STORE_ERRORS):
+                    if store._latest() is None:
+                        store.remove()
+
+    def attempt(self) -> str:
+        """Return a new name for an attempt, after all that are there."""
+        return f"attempt-{len(self._attempts()) + 1:04}"
+
+    def latest(self) -> Found | None:
+        """Return the last checkpoint that is whole, or None; one that was cut short by a kill is passed over.
+
+        Raises:
+            OutputError: The place cannot be read.
+        """
+        try:
+            return self._latest()
+        except STORE_ERRORS as error:
+            raise _unusable(self.place, error) from error
+
+    def remove(self) -> None:
+        """Drop all of it: the run has ended."""
+        with suppress(FileNotFoundError):
+            self._filesystem.delete_dir(self._path)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _begin(self, config: RunConfig, data_digest: str, overwrite: bool) -> None:
+        job = {"settings": settings_of(config), "data": data_digest}
+        if not overwrite and self._latest() is not None:
+            check_job(self._filesystem, self._path, job)
+            return
+        self._filesystem.delete_dir_contents(self._path, missing_dir_ok=True)
+        self._filesystem.create_dir(self._path)
+        write_job(self._filesystem, self._path, job)
+
+    def _latest(self) -> Found | None:
+        for attempt in reversed(self._attempts()):
+            for folder in reversed(self._folders(f"{self._path}/{attempt}")):
+                checkpoint = ray.train.Checkpoint(f"{self._path}/{attempt}/{folder}", self._filesystem)
+                try:
+                    return Found(checkpoint, read_state(checkpoint))
+                except (FileNotFoundError, TrainingError):
+                    continue
+        return None
+
+    def _attempts(self) -> list[str]:
+        return [name for name in self._folders(self._path) if name.startswith("attempt-")]
+
+    def _folders(self, path: str) -> list[str]:
+        found = self._filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
+
+def read_state(checkpoint: ray.train.Checkpoint) -> RunState:
+    """Read the state that a checkpoint holds.
+
+    Raises:
+        TrainingError: As `RunState.read`.
+        OSError: The storage cannot be read.
+    """
+    with checkpoint.filesystem.open_input_file(f"{checkpoint.path}/{STATE_FILE}") as file:
+        return RunState.read(file)
+
+
+def _unusable(place: str, error: Exception) -> OutputError:
+    return OutputError(f"the run cannot be kept: {error if isinstance(error, DataError) else explained(place, error)}")
+
+
+def _below(config: RunConfig) -> str:
+    """Return the run's own place below `checkpoint.storage`; what follows a `?` stays at the end."""
+    storage = str(config.checkpoint.storage)
+    # For its checks: with a name behind it, "s3://" would be a bucket.
+    locate(storage)
+    base, mark, query = storage.partition("?")
+    return f"{base.rstrip('/')}/{config.name}{mark}{query}"

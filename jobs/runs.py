@@ -1,0 +1,52 @@
+"""python -m jobs.runs [FOLDER]
+
+The training runs below a folder: those that ended, with the figures of their best epoch, and those that can go on.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the job's arguments."""
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="where to look (default: runs)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the job and return its exit code."""
+    from rich.table import Table
+
+    from dermaray.training.runs import list_runs
+    from jobs.console import console, say
+
+    runs = list_runs(args.folder)
+    if not runs:
+        say(f"No runs below {args.folder}")
+        return 0
+    table = Table("run", "ended", "backbone", "epochs", "best", "val. loss", "val. accuracy", box=None, pad_edge=False)
+    for found in runs:
+        figures = found.figures
+        table.add_row(
+            str(found.out),
+            found.changed.astimezone().strftime("%Y-%m-%d %H:%M") if found.finished else "not yet",
+            found.backbone,
+            *(
+                [
+                    str(found.epochs),
+                    f"{figures['epoch']:.0f}",
+                    f"{figures['val_loss']:.3f}",
+                    f"{figures['val_accuracy']:.1%}",
+                ]
+                if found.finished
+                else ["", "", "", ""]
+            ),
+        )
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    from jobs.cli import run_job
+
+    sys.exit(run_job("runs"))

@@ -1,0 +1,165 @@
+"""Training is hard to kill: workers, the driver and a storage may fail, and the run ends with the same weights."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.relay import relay
+from dermaray.config import load_config
+from dermaray.data.manifest import Manifest
+from dermaray.errors import OutputError, TrainingError
+from dermaray.models.artifact import open_artifact
+from dermaray.training.run import train
+from dermaray.training.state import RunState
+from dermaray.training.store import RunStore
+from dermaray.training.task import WorkerTask, plan_run
+
+RunJob = Callable[..., int]
+
+ALL_THAT_HAS_A_STATE = (
+    "model.dropout=0.3",
+    "training.epochs=3",
+    "training.head_epochs=1",
+    "training.optimizer=adamw",
+    "training.schedule=cosine",
+    "training.warmup_steps=3",
+    "training.ema=0.8",
+    "checkpoint.every_steps=2",
+)
+TOLERANCE = 1e-5
+"""Relative to the largest weight of each tensor. On one worker a resumed run takes the same numbers through the same
+operations; only the order in which threads add them up may differ."""
+
+
+def task_of(config: Path, *overrides: str) -> WorkerTask:
+    resolved = load_config(config, overrides)
+    return plan_run(resolved, Manifest.read(Path(resolved.data.manifest)), 1.0)
+
+
+def trained(task: WorkerTask, notify: Any = None) -> RunState:
+    with RunStore.open(task.config, "digest", overwrite=False) as store:
+        state = train(task, store, notify)
+        store.remove()
+    return state
+
+
+def workers() -> list[int]:
+    """Return the processes that train now."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if b"RayTrainWorker" in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def assert_equal(a: RunState, b: RunState) -> None:
+    assert a.step == b.step
+    for part in ("model", "best", "optimizer"):
+        for x, y in zip(getattr(a, part), getattr(b, part), strict=True):
+            assert np.abs(x - y).max(initial=0) <= TOLERANCE * np.abs(x).max(initial=0), part
+    for one, other in zip(a.history, b.history, strict=True):
+        for name in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"):
+            assert other[name] == pytest.approx(one[name], rel=1e-5), name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: Path, ray_cluster: object) -> RunState:
+    return trained(task_of(config, f"out={config.parent / 'undisturbed'}", *ALL_THAT_HAS_A_STATE))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_worker_that_is_killed_costs_time_alone(num_workers: int, undisturbed: RunState, config: Path) -> None:
+    """Killed in the midst of an epoch, and again in the next one."""
+    task = task_of(
+        config,
+        f"out={config.parent / 'killed'}",
+        *ALL_THAT_HAS_A_STATE,
+        # Masks of dropout are each worker's own.
+        *([] if num_workers == 1 else ["model.dropout=0.0"]),
+        f"scaling.num_workers={num_workers}",
+    )
+    steps = task.steps_per_epoch
+    to_kill = [steps // 2, steps + steps // 2]
+
+    def kill(told: dict[str, Any]) -> None:
+        if to_kill and told["steps"] >= to_kill[0]:
+            to_kill.pop(0)
+            os.kill(workers()[0], signal.SIGKILL)
+
+    with relay(kill) as notify:
+        state = trained(task, notify)
+    assert not to_kill
+    assert_equal(undisturbed if num_workers == 1 else trained(task), state)
+
+
+def test_a_driver_that_is_killed_goes_on_by_the_same_command(undisturbed: RunState, config: Path) -> None:
+    out = config.parent / "driver"
+    command = [sys.executable, "-m", "jobs.train", "--config", str(config), f"out={out}", *ALL_THAT_HAS_A_STATE]
+    process = subprocess.Popen(command, start_new_session=True)
+    kept = config.parent / ".driver.unfinished" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while len(list(kept.glob("attempt-*/*/state.npz"))) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Going on from epoch" in done.stdout
+    assert_weights(out, undisturbed)
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".dermaray",
+        "config.yaml",
+        "history.csv",
+        "model",
+        "tensorboard",
+    ]
+    assert not kept.parent.exists()
+
+
+def assert_weights(out: Path, state: RunState) -> None:
+    for a, b in zip(open_artifact(out).load_model().get_weights(), state.best, strict=True):
+        assert np.abs(a - b).max() <= TOLERANCE * np.abs(b).max()
+
+
+def test_a_loss_that_is_no_number_names_its_images(config: Path, run_job: RunJob) -> None:
+    task = task_of(config, f"out={config.parent / 'nan'}", "training.learning_rate=1e30", "training.epochs=3")
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in step \d+ of epoch 1, whose images") as caught:
+        trained(task)
+    ids = set(task.train.image_ids.to_pylist())
+    named = str(caught.value).partition(" are ")[2].partition(". Try a lower training.learning_rate than 1e+30")[0]
+    assert len(named.split(", ")) == task.config.training.global_batch_size
+    assert set(named.split(", ")) <= ids
+
+
+def test_a_run_ends_early_where_nothing_improves(config: Path, ray_cluster: object) -> None:
+    # At this rate nothing moves, so no epoch after the first is better.
+    overrides = ("training.learning_rate=1e-30", "training.epochs=9", "training.early_stopping=2")
+    state = trained(task_of(config, f"out={config.parent / 'early'}", *overrides))
+    assert len(state.history) in (3, 4)
+
+
+def test_a_storage_that_fails_is_one_error(config: Path, ray_cluster: object, tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    task = task_of(config, f"out={tmp_path / 'out'}", f"checkpoint.storage={storage}", "checkpoint.every_steps=4")
+
+    def break_storage(_: dict[str, Any]) -> None:
+        attempt = storage / "tiny" / "attempt-0001"
+        if attempt.is_dir():
+            shutil.rmtree(attempt)
+            attempt.touch()
+
+    with relay(break_storage) as notify, pytest.raises(OutputError, match="a checkpoint could not be written to"):
+        trained(task, notify)

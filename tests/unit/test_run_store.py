@@ -1,0 +1,145 @@
+"""What a run keeps of itself: it comes back whole or not at all, and only to the run that it belongs to."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dermaray.config import RunConfig, TrainingConfig
+from dermaray.errors import OutputError, TrainingError
+from dermaray.training.state import RunState
+from dermaray.training.store import STATE_FILE, RunStore
+
+HISTORY = [
+    {"epoch": 1, "val_loss": 0.9},
+    {"epoch": 2, "val_loss": 0.7},
+    {"epoch": 3, "val_loss": 0.8},
+    {"epoch": 4, "val_loss": 0.7},
+]
+
+
+def config_of(tmp_path: Path, **changes: Any) -> RunConfig:
+    values = {"name": "a", "out": str(tmp_path / "out"), "data": {"manifest": "data"}} | changes
+    return RunConfig.model_validate(values)
+
+
+def state_of(step: int) -> RunState:
+    rng = np.random.default_rng(step)
+    arrays = [rng.normal(size=(3, 4)).astype(np.float32), np.array(step, np.int64)]
+    return RunState(step, HISTORY[:2], arrays[:1], arrays, [*arrays, *arrays] * 6, [])
+
+
+def bytes_of(state: RunState) -> bytes:
+    file = io.BytesIO()
+    state.write(file)
+    return file.getvalue()
+
+
+def keep(store: RunStore, attempt: str, name: str, data: bytes) -> None:
+    folder = Path(store.place) / attempt / f"checkpoint_{name}"
+    folder.mkdir(parents=True)
+    (folder / STATE_FILE).write_bytes(data)
+
+
+def test_a_state_comes_back_as_it_was() -> None:
+    state = state_of(7)
+    read = RunState.read(io.BytesIO(bytes_of(state)))
+    assert (read.step, read.history) == (7, HISTORY[:2])
+    for part in ("best", "model", "optimizer", "metrics"):
+        for a, b in zip(getattr(state, part), getattr(read, part), strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype
+
+
+def test_a_state_that_was_cut_or_changed_is_noticed() -> None:
+    data = bytes_of(state_of(7))
+    for length in range(0, len(data), len(data) // 50):
+        with pytest.raises(TrainingError, match="damaged"):
+            RunState.read(io.BytesIO(data[:length]))
+    # One byte in the midst of an array.
+    at = data.index(state_of(7).best[0].tobytes()) + 5
+    with pytest.raises(TrainingError, match="damaged"):
+        RunState.read(io.BytesIO(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]))
+
+
+def test_the_last_checkpoint_that_is_whole_is_found(tmp_path: Path) -> None:
+    with RunStore.open(config_of(tmp_path), "d", overwrite=False) as store:
+        assert store.latest() is None
+        assert store.attempt() == "attempt-0001"
+        keep(store, "attempt-0001", "2026-01-01", bytes_of(state_of(1)))
+        keep(store, "attempt-0002", "2026-01-02", bytes_of(state_of(2)))
+        keep(store, "attempt-0002", "2026-01-03", bytes_of(state_of(3))[:-100])
+        (Path(store.place) / "attempt-0003" / "checkpoint_2026-01-04").mkdir(parents=True)
+        found = store.latest()
+        assert found is not None
+        assert found.state.step == 2
+        assert store.attempt() == "attempt-0004"
+        store.remove()
+        assert not store.folder.exists()
+
+
+def test_a_run_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
+    with RunStore.open(config_of(tmp_path), "d", overwrite=False) as store:
+        keep(store, "attempt-0001", "1", bytes_of(state_of(1)))
+    scaled = {"scaling": {"num_workers": 2}, "ingest": {"cache": "none"}, "checkpoint": {"every_steps": 5}}
+    with RunStore.open(config_of(tmp_path, **scaled), "d", overwrite=False) as store:
+        assert store.latest() is not None
+    for changes, data, message in (
+        ({"training": {"learning_rate": 0.5}}, "d", r"training.learning_rate=0.001 in place of 0.5\. .*--overwrite"),
+        ({"training": {"epochs": 5}, "seed": 3}, "d", "and 1 other settings"),
+        ({}, "e", "other data"),
+    ):
+        with (
+            pytest.raises(OutputError, match=message),
+            RunStore.open(config_of(tmp_path, **changes), data, overwrite=False),
+        ):
+            pass
+    with RunStore.open(config_of(tmp_path, seed=3), "d", overwrite=True) as store:
+        assert store.latest() is None
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    with (
+        RunStore.open(config, "d", overwrite=False),
+        pytest.raises(OutputError, match="another process is at work"),
+        RunStore.open(config, "d", overwrite=False),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("/proc/nowhere", "the run cannot be kept: /proc/nowhere/a"),
+        ("nonsense://a/b", "unknown kind of store"),
+        ("s3://", "names no bucket"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_one_error(storage: str, message: str, tmp_path: Path) -> None:
+    config = config_of(tmp_path, checkpoint={"storage": storage})
+    with pytest.raises(OutputError, match=message), RunStore.open(config, "d", overwrite=False):
+        pass
+
+
+def test_an_error_in_the_run_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), RunStore.open(config_of(tmp_path), "d", overwrite=False):
+        raise PermissionError
+
+
+@pytest.mark.parametrize(
+    ("patience", "head_epochs", "epochs", "stale"),
+    [(None, 0, 4, False), (1, 0, 2, False), (1, 0, 3, True), (2, 0, 3, False), (2, 0, 4, True), (2, 3, 4, False)],
+)
+def test_a_run_is_stale_by_its_history(patience: int | None, head_epochs: int, epochs: int, stale: bool) -> None:
+    training = TrainingConfig(epochs=10, early_stopping=patience, head_epochs=head_epochs)
+    state = replace(RunState(), history=HISTORY[:epochs])
+    assert state.is_stale(training) is stale
+    assert not RunState().is_stale(training)
+
+
+def test_of_equal_epochs_the_first_is_best() -> None:
+    assert RunState(history=HISTORY).best_epoch["epoch"] == 2

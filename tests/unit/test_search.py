@@ -1,0 +1,108 @@
+"""A search's configuration: what is tried fits the training configuration, and what does not is named beforehand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dermaray.config import load_config
+from dermaray.errors import ConfigError
+from dermaray.training.search import load_search
+from dermaray.training.trials import Trial, write_search
+
+ROOT = Path(__file__).parents[2]
+TRAIN = {"name": "base", "out": "runs/base", "data": {"manifest": "data"}, "training": {"epochs": 6}}
+SEARCH = {
+    "name": "search",
+    "out": "runs/search",
+    "train": "train.yaml",
+    "fixed": {"training.epochs": 4},
+    "search": {
+        "training.learning_rate": {"log_uniform": [0.0001, 0.01]},
+        "training.optimizer": {"choice": ["adam", "sgd"]},
+        "model.options.filters": {"choice": [[8, 16], [32, 32, 64, 64]]},
+        "training.warmup_steps": {"integer": [0, 100]},
+    },
+}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    (folder / "train.yaml").write_text(yaml.safe_dump(TRAIN))
+    path = folder / "tune.yaml"
+    path.write_text(yaml.safe_dump(SEARCH | changes, sort_keys=False))
+    return path
+
+
+def test_a_trial_is_the_configuration_with_other_values(tmp_path: Path) -> None:
+    search = load_search(written(tmp_path))
+    run = search.run_config({"training.learning_rate": 0.003, "model.options.filters": [8, 16]}, name="t1")
+    assert (run.training.learning_rate, run.training.epochs, run.name) == (0.003, 4, "t1")
+    assert run.model.options == {"filters": [8, 16]}
+    assert run.training.optimizer == "adam"
+
+
+def test_the_first_trial_is_the_configuration_itself(tmp_path: Path) -> None:
+    search = {
+        "training.learning_rate": {"log_uniform": [0.0001, 0.01]},
+        "training.optimizer": {"choice": ["sgd", "adam"]},
+    }
+    first = load_search(written(tmp_path, search=search)).first()
+    assert first == {"training.learning_rate": 0.001, "training.optimizer": "adam"}
+    search["training.learning_rate"] = {"log_uniform": [0.01, 0.1]}
+    assert load_search(written(tmp_path, search=search)).first() is None
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"training.learning_rat": {"uniform": [0, 1]}}, "search.training.learning_rat tries 0.* unknown key"),
+        (
+            {"training.optimizer": {"choice": ["adam", "lion"]}},
+            "search.training.optimizer tries lion.*'adamw' or 'sgd'",
+        ),
+        ({"model.dropout": {"uniform": [0.0, 1.5]}}, "search.model.dropout tries 1.5"),
+        ({"model.dropout": {"uniform": [0.5, 0.1]}}, "first number must be below the second. Received: .0.5, 0.1"),
+        ({"model.dropout": {"log_uniform": [0.0, 0.1]}}, "log_uniform takes numbers greater than 0"),
+        ({"model.dropout": {}}, "one of uniform, log_uniform, integer, choice is needed. Received: none"),
+        ({"model.dropout": {"uniform": [0, 1], "choice": [1]}}, "is needed. Received: uniform, choice"),
+        ({"model.dropout": {"normal": [0, 1]}}, "unknown key 'search.model.dropout.normal'"),
+        ({}, "search: "),
+    ],
+)
+def test_what_cannot_be_tried_is_named(search: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_search(written(tmp_path, search=search))
+
+
+def test_what_is_written_can_be_trained(tmp_path: Path) -> None:
+    search = load_search(written(tmp_path))
+    values = [
+        {
+            "training.learning_rate": rate,
+            "training.optimizer": "sgd",
+            "model.options.filters": [8, 16],
+            "training.warmup_steps": 3,
+        }
+        for rate in (0.001, 0.002, 0.004)
+    ]
+    figures = {"loss": 1.0, "accuracy": 0.5, "val_accuracy": 0.5}
+    trials = [
+        Trial(value, [{"epoch": e, "val_loss": loss - 0.1 * e, **figures} for e in (1, 2)])
+        for value, loss in zip(values, (1.0, 0.8, 0.9), strict=True)
+    ]
+    best = write_search(tmp_path, search, trials)
+    assert best is trials[1]
+    tuned = load_config(tmp_path / "best.yaml")
+    assert tuned.training.learning_rate == 0.002
+    assert (tuned.name, tuned.out, tuned.training.epochs) == ("base-tuned", "runs/base-tuned", 4)
+    lines = (tmp_path / "trials.csv").read_text().splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("trial,training.learning_rate,training.optimizer")
+    assert (tmp_path / "trials.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_search_that_is_shipped_is_valid() -> None:
+    search = load_search(ROOT / "configs" / "tune.yaml")
+    assert search.config.trials >= 12
+    assert search.first() is not None
