@@ -144,7 +144,7 @@ class CheckpointConfig(_Section):
         every_seconds: Seconds between two checkpoints, about. There is one after every epoch in any case. Null: as
             `every_steps` says alone.
         storage: Where they are kept until the run has ended: a folder that all nodes see, or a URI (`s3://bucket/runs`),
-            under the run's `name`. Null: a hidden folder beside `out`.
+            in `.NAME.unfinished`. Null: a hidden folder beside `out`.
     """
 
     every_steps: int | None = Field(None, ge=1)
@@ -214,6 +214,9 @@ class RunConfig(_Section):
             raise ValueError(
                 f"training.precision={self.training.precision} needs scaling.use_gpu=true; CPUs are slower with it"
             )
+        # Each would look at its own gradients alone, and one might skip a step for which the others wait.
+        if self.training.precision == "float16" and self.scaling.num_workers > 1:
+            raise ValueError("training.precision=float16 is for one worker. Use bfloat16, which needs no loss scaling")
         return self
 
 
@@ -226,7 +229,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     config = load_yaml_config(RunConfig, path, overrides)
     build_augmenter(config.augment, config.input, config.seed, config.augment_engine)
     check_backbone(config.model)
-    return config
+    if config.model.weights in ("imagenet", "none"):
+        return config
+    # Workers run in folders of their own.
+    weights = str(Path(config.model.weights).resolve())
+    return config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})
 
 
 def dump_config(config: RunConfig) -> str:

@@ -48,17 +48,17 @@ def run(args: argparse.Namespace) -> int:
     leaks = check_gate(manifest, allow=args.allow_leaks)
     scaling = config.scaling
     with ray_session(args) as cluster:
-        cpus = cluster.cpus_per_worker(scaling.num_workers, scaling.use_gpu, scaling.cpus_per_worker)
-        with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
-            from dermaray.training.run import write_run
-            from dermaray.training.runs import EVENTS
-            from dermaray.training.store import RunStore
-            from dermaray.training.task import plan_run
+        from dermaray.training.runs import EVENTS
+        from dermaray.training.store import RunStore
+        from dermaray.training.task import plan_run
 
+        cpus = cluster.cpus_per_worker(scaling.num_workers, scaling.use_gpu, scaling.cpus_per_worker)
         task = plan_run(config, manifest, cpus, leaks=leaks)
         with RunStore.open(config, manifest.digest, overwrite=args.overwrite) as store:
             state = _train(task, store)
             with atomic_directory(out, overwrite=args.overwrite) as partial:
+                with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
+                    from dermaray.training.result import write_run
                 write_run(partial, task, state)
                 shutil.copytree(store.folder / EVENTS, partial / EVENTS)
             store.remove()

@@ -23,14 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
-    from cluster.quiet import silent_stderr
     from cluster.runtime import check_lasting
     from dermaray.data.gate import check_gate
     from dermaray.data.manifest import Manifest
     from dermaray.files import atomic_directory, check_output
     from dermaray.training.search import load_search
     from dermaray.training.unfinished import unfinished
-    from jobs.console import say, waiting
+    from jobs.console import say
     from jobs.session import ray_session
 
     search = load_search(args.config, args.overrides)
@@ -41,15 +40,14 @@ def run(args: argparse.Namespace) -> int:
     manifest = Manifest.read(Path(base.data.manifest)).for_fold(base.data.fold)
     leaks = check_gate(manifest, allow=args.allow_leaks)
     with ray_session(args) as cluster, unfinished(out) as folder:
+        from dermaray.training.task import plan_run
+        from dermaray.training.trials import write_search
+        from dermaray.training.tuning import begin_search, run_trials
+
         scaling = base.scaling
         cpus = cluster.cpus_per_worker(
             scaling.num_workers * config.concurrent, scaling.use_gpu, scaling.cpus_per_worker
         )
-        with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
-            from dermaray.training.task import plan_run
-            from dermaray.training.trials import write_search
-            from dermaray.training.tuning import begin_search, run_trials
-
         begin_search(search, manifest.digest, folder, overwrite=args.overwrite)
         trials = run_trials(search, folder, lambda run: plan_run(run, manifest, cpus, leaks=leaks))
         with atomic_directory(out, overwrite=args.overwrite) as partial:

@@ -23,6 +23,9 @@ APPLICATIONS = (
 )
 # fmt: on
 
+_DIVIDED_ONCE_MORE = tuple(f"EfficientNetB{size}" for size in range(8))
+IMAGENET_STDDEV = (0.229, 0.224, 0.225)
+
 
 def application(pixels: Tensor, name: str) -> Tensor:
     """Build a network without its classes, up to its pooled features.
@@ -64,3 +67,9 @@ def load_imagenet(model: "keras.Model", name: str) -> None:
             "Name a file with model.weights=PATH, or use efficientnet_lite0, whose weights can be installed"
         ) from error
     model.set_weights(trained.get_weights())
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            # Only with ImageNet's weights does Keras divide by the root of these once more; here it is in the variance.
+            if name in _DIVIDED_ONCE_MORE:
+                layer.adapt_variance.assign(layer.adapt_variance * IMAGENET_STDDEV)
+            layer.finalize_state()

@@ -31,6 +31,7 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._state, self._task, self._rank, self._world_size = state, task, rank, world_size
         self._notify = notify if rank == 0 else None
+        self._averages = task.config.training.ema is not None
         self._began = self._validating = self._told = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -51,16 +52,15 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._validating = time.monotonic()
-        if self.model.optimizer.use_ema:
+        if self._averages:
             self._trained = [np.array(variable) for variable in self.model.trainable_variables]
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         state, loss = self._state, float((logs or {})["loss"])
-        # One is kept even of a run whose every validation loss is infinite.
         if not state.history or loss < state.best_epoch["val_loss"]:
             state.best = self.model.get_weights()
-        if self.model.optimizer.use_ema:
+        if self._averages:
             for variable, value in zip(self.model.trainable_variables, self._trained, strict=True):
                 variable.assign(value)
 
@@ -119,7 +119,7 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         self._state.capture(self.model)
         self._cadence.saved(self._state.step)
         if self._rank != 0:
-            ray.train.report(metrics)
+            ray.train.report(metrics, checkpoint_dir_name=_name(self._state))
             return
         # One at a time: a storage that is slower than the cadence slows the run, and does not fill the memory.
         self._written.wait()
@@ -135,6 +135,8 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
 
         ray.train.report(
             metrics,
+            # So that the latest of an attempt is the last by name, whatever the clocks say.
+            checkpoint_dir_name=_name(state),
             # Ray Train asks for a folder to copy; what is to be written is in memory.
             checkpoint=ray.train.Checkpoint.from_directory(tempfile.gettempdir()),
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
@@ -172,6 +174,10 @@ class Cadence:
         """Count from here."""
         self._saved_step, self._saved_at = step, time.monotonic()
         self._look_at = step + _FIRST_LOOK_STEPS
+
+
+def _name(state: RunState) -> str:
+    return f"step-{state.step:010}"
 
 
 def _write(state: RunState, name: str) -> ray.train.Checkpoint:

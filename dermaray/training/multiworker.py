@@ -9,7 +9,12 @@ ray-project/ray#48910). Two of its steps fail there, and `MultiWorkerModel` repl
   not have. Here each worker reads its own replica's logs; what `fit` reports per epoch it reads from the metrics
   themselves, whose variables sum over the workers, and so are exact.
 
-`tests/integration/test_upstream.py` fails as soon as Keras needs neither.
+Two more are not failures, but would make N workers differ from one, or slow:
+
+- An optimiser clips gradients before it sums them over the workers; `summing_first` gives one that sums first.
+- `evaluate` begins its data anew in every epoch, so that its stream would have to be started anew.
+
+`tests/integration/test_upstream.py` fails as soon as Keras needs none of it.
 """
 
 from collections.abc import Callable, Iterator
@@ -50,6 +55,13 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         if self.test_function is None or force:
             self.test_function = self._per_step(self.test_step)
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Go on in the stream of validation batches where `fit` calls this anew."""
+        cached = getattr(self, "_eval_epoch_iterator", None)
+        if cached is not None and not isinstance(cached._distributed_dataset, _Continued):
+            cached._distributed_dataset = _Continued(cached._distributed_dataset)
+        return super().evaluate(*args, **kwargs)
+
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Update the metrics with the rows that count, each alike: class weights are for the training loss alone."""
         counts = None if sample_weight is None else keras.ops.cast(sample_weight, "bool")
@@ -80,3 +92,31 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
             return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
 
         return lambda iterator: on_replicas(next(iterator))
+
+
+class _Continued:
+    """A data set of which there is one iterator, however often it is asked for one."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._iterator = iter(dataset)
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator: Iterator[Any] = self._iterator
+        return iterator
+
+
+class _SumFirst:
+    """A mixin for Keras's optimisers: gradients are summed over the workers before they are clipped, not after."""
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        pairs = super()._all_reduce_sum_gradients(zip(grads, grads, strict=True))  # type: ignore[misc]
+        clipped: list[Any] = super()._clip_gradients([gradient for gradient, _ in pairs])  # type: ignore[misc]
+        return clipped
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars
+
+
+def summing_first(optimizer: type[Any]) -> type[Any]:
+    """Return a class of optimisers that clips the gradients of the global batch, not those of each worker's part."""
+    return type(optimizer.__name__, (_SumFirst, optimizer), {})

@@ -1,10 +1,11 @@
 """The optimiser of a configuration."""
 
-from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from dermaray.config import TrainingConfig
+from dermaray.training.multiworker import summing_first
 
 NOT_DECAYED = ("bias", "gamma", "beta")
 """Weights that `weight_decay` leaves alone, by their names: biases, and scale and shift of normalisations."""
@@ -24,12 +25,13 @@ def build_optimizer(training: TrainingConfig, rate: float, steps: int) -> keras.
         "use_ema": training.ema is not None,
         "ema_momentum": training.ema or 0.0,
     }
-    optimizers: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
-        "adam": lambda: keras.optimizers.Adam(**common),
-        "adamw": lambda: keras.optimizers.AdamW(**common, weight_decay=training.weight_decay),
-        "sgd": lambda: keras.optimizers.SGD(**common, momentum=0.9),
+    optimizers: dict[str, tuple[type[Any], dict[str, float]]] = {
+        "adam": (keras.optimizers.Adam, {}),
+        "adamw": (keras.optimizers.AdamW, {"weight_decay": training.weight_decay}),
+        "sgd": (keras.optimizers.SGD, {"momentum": 0.9}),
     }
-    optimizer = optimizers[training.optimizer]()
+    kind, own = optimizers[training.optimizer]
+    optimizer = summing_first(kind)(**common, **own)
     optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
     return optimizer
 

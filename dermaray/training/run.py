@@ -1,22 +1,18 @@
-"""A training run on the connected Ray, from its task to the folder that it writes."""
+"""A training run on the connected Ray, from its task to its last state."""
 
-import csv
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
-from ray.train.tensorflow import TensorflowTrainer
+from ray.train.data_parallel_trainer import DataParallelTrainer
 
-from dermaray.config import dump_config
 from dermaray.data.frames import remove_frames
 from dermaray.errors import ClusterError, TrainingError, find_user_error
-from dermaray.models.artifact import save_artifact
-from dermaray.models.classifier import build_classifier
+from dermaray.training.backend import TensorFlowConfig
 from dermaray.training.state import RunState
 from dermaray.training.store import Found, RunStore
 from dermaray.training.task import Notify, WorkerTask
@@ -65,26 +61,13 @@ def train(
         if config.ingest.cache != "none" and not keep_frames:
             remove_frames([images.frames(config.input) for images in (task.train, task.val)])
     end = store.latest()
-    if end is None or not end.state.history:
-        raise TrainingError(f"training has ended, but {store.place} holds no checkpoint of its end")
+    if end is None or not (end.state.step == task.train_plan.steps or end.state.is_stale(config.training)):
+        raise TrainingError(f"training has ended, but {store.place} lacks the checkpoint of its end. Try again")
     return end.state
 
 
-def write_run(out: Path, task: WorkerTask, state: RunState) -> None:
-    """Write what a run has come to into an existing folder: `model/`, `config.yaml` and `history.csv`.
-
-    The model is that of the epoch with the lowest validation loss.
-    """
-    config = task.config
-    # From the configuration, as a plain model, which loads without any class of ours.
-    plain = config.model.model_copy(update={"weights": "none"})
-    model = build_classifier(plain, config.input, len(task.label_set.classes))
-    model.set_weights(state.best)
-    (out / "model").mkdir()
-    provenance = {**task.provenance, "epoch": state.best_epoch}
-    save_artifact(out / "model", model, config.name, config.input, task.label_set, provenance, task.trained_on)
-    _write_history(out / "history.csv", state.history)
-    (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+# TensorFlow's classes, by name: the driver has no need of TensorFlow.
+_OTHERS_ARE_GONE = ("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "InternalError")
 
 
 class _WorkersLost(Exception):
@@ -102,14 +85,15 @@ def _trainer(
     found: Found | None,
     notify: Notify | None,
     callbacks: Sequence[ray.train.UserCallback],
-) -> TensorflowTrainer:
+) -> DataParallelTrainer:
     """Return one attempt at a run."""
     scaling = task.config.scaling
     elastic = scaling.min_workers is not None and scaling.min_workers < scaling.num_workers
     resume = None if found is None else found.checkpoint
-    return TensorflowTrainer(
+    return DataParallelTrainer(
         # Imported on the worker: the loop's model class exists only where TensorFlow may be set up for it.
         lambda: _train_worker(task_ref, resume, notify),
+        backend_config=TensorFlowConfig(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(scaling.min_workers, scaling.num_workers) if elastic else scaling.num_workers,
             use_gpu=scaling.use_gpu,
@@ -125,7 +109,7 @@ def _trainer(
     )
 
 
-def _fit(trainer: TensorflowTrainer) -> None:
+def _fit(trainer: DataParallelTrainer) -> None:
     try:
         with _interruptible():
             trainer.fit()
@@ -151,7 +135,14 @@ def _explained(error: ray.train.TrainingFailedError) -> Exception:
     if mistakes:
         return mistakes[0]
     first = str(failures[0] if failures else error).strip().splitlines()[-1]
-    return _WorkersLost(f"{len(failures)} training workers failed: {first}. -v shows their logs")
+    message = f"{len(failures)} training workers failed: {first}. -v shows their logs"
+    # What a worker raised by itself, it would raise again.
+    return _WorkersLost(message) if not failures or any(map(_tells_of_a_loss, failures)) else TrainingError(message)
+
+
+def _tells_of_a_loss(failure: Exception) -> bool:
+    """Tell whether a worker is gone, or says in TensorFlow's words that another is."""
+    return isinstance(failure, ray.exceptions.RayError) or type(failure).__name__ in _OTHERS_ARE_GONE
 
 
 @contextmanager
@@ -166,10 +157,3 @@ def _interruptible() -> Iterator[None]:
         # Only the main thread may have handlers; in another, Ray Train set none.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
-
-
-def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermaray.config import TrainingConfig
-from dermaray.errors import TrainingError
+from dermaray.errors import OutputError, TrainingError
 
 if TYPE_CHECKING:
     import keras
@@ -70,7 +70,8 @@ class RunState:
         if self.model:
             _assign(model.variables, self.model)
         if self.model and optimizer:
-            model.optimizer.build(model.trainable_variables)
+            if not model.optimizer.built:
+                model.optimizer.build(model.trainable_variables)
             _assign(model.optimizer.variables, self.optimizer)
 
     def restore_metrics(self, model: "keras.Model") -> None:
@@ -90,7 +91,8 @@ class RunState:
         """Read what `write` wrote.
 
         Raises:
-            TrainingError: It is cut, damaged, or of another version.
+            TrainingError: It is cut or damaged.
+            OutputError: It is of another version.
         """
         try:
             with np.load(file, allow_pickle=False) as archive:
@@ -101,7 +103,10 @@ class RunState:
             raise TrainingError(f"a checkpoint is damaged: {error}") from error
         version = progress["format_version"]
         if version != _FORMAT_VERSION:
-            raise TrainingError(f"a checkpoint has format version {version}; this dermaray reads {_FORMAT_VERSION}")
+            raise OutputError(
+                f"a checkpoint has format version {version}; this dermaray reads {_FORMAT_VERSION}. "
+                "Go on with the version that wrote it, or add --overwrite to begin anew"
+            )
         return cls(progress["step"], progress["history"], **parts)
 
 

@@ -10,10 +10,10 @@ import pyarrow.fs as pafs
 import ray.train
 
 from dermaray.config import RunConfig
-from dermaray.data.storage import STORE_ERRORS, explained, locate
+from dermaray.data.storage import STORE_ERRORS, absolute, explained, locate
 from dermaray.errors import DataError, OutputError, TrainingError
 from dermaray.training.state import RunState
-from dermaray.training.unfinished import check_job, settings_of, unfinished, write_job
+from dermaray.training.unfinished import JOB_FILE, SUFFIX, check_job, settings_of, unfinished, write_job
 
 STATE_FILE = "state.npz"
 
@@ -85,8 +85,10 @@ class RunStore:
 
     def remove(self) -> None:
         """Drop all of it: the run has ended."""
-        with suppress(FileNotFoundError):
-            self._filesystem.delete_dir(self._path)
+        try:
+            self._clear()
+        except STORE_ERRORS as error:
+            raise _unusable(self.place, error) from error
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _begin(self, config: RunConfig, data_digest: str, overwrite: bool) -> None:
@@ -94,9 +96,16 @@ class RunStore:
         if not overwrite and self._latest() is not None:
             check_job(self._filesystem, self._path, job)
             return
-        self._filesystem.delete_dir_contents(self._path, missing_dir_ok=True)
+        self._clear()
         self._filesystem.create_dir(self._path)
         write_job(self._filesystem, self._path, job)
+
+    def _clear(self) -> None:
+        """Delete what is the run's own, and nothing else that somebody may keep there."""
+        for attempt in self._attempts():
+            self._filesystem.delete_dir(f"{self._path}/{attempt}")
+        with suppress(FileNotFoundError):
+            self._filesystem.delete_file(f"{self._path}/{JOB_FILE}")
 
     def _latest(self) -> Found | None:
         for attempt in reversed(self._attempts()):
@@ -133,8 +142,8 @@ def _unusable(place: str, error: Exception) -> OutputError:
 
 def _below(config: RunConfig) -> str:
     """Return the run's own place below `checkpoint.storage`; what follows a `?` stays at the end."""
-    storage = str(config.checkpoint.storage)
+    storage = absolute(str(config.checkpoint.storage))
     # For its checks: with a name behind it, "s3://" would be a bucket.
     locate(storage)
     base, mark, query = storage.partition("?")
-    return f"{base.rstrip('/')}/{config.name}{mark}{query}"
+    return f"{base.rstrip('/')}/.{config.name}{SUFFIX}{mark}{query}"

@@ -18,7 +18,7 @@ SUFFIX = ".unfinished"
 JOB_FILE = "run.json"
 _FORMAT_VERSION = 1
 
-_FREE_TO_CHANGE = ("out", "ingest", "checkpoint", "scaling")
+_FREE_TO_CHANGE = ("ingest", "checkpoint", "scaling")
 """Settings that another part of a run may have: they do not touch what it computes."""
 
 

