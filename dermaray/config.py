@@ -1,6 +1,6 @@
 """The schema of the YAML file that `dermaray train` takes. Every default of training is stated here alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ from dermaray.augmentation.engines import Engine, build_augmenter
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import check_backbone
 from dermaray.models.spec import ModelConfig
-from dermaray.yaml_config import load_yaml_config
+from dermaray.yaml_config import load_yaml_config, validated
 
 
 class _Section(BaseModel):
@@ -226,7 +226,20 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: As there; or the recipe of augmentation, the backbone or one of its options is unknown.
     """
-    config = load_yaml_config(RunConfig, path, overrides)
+    return _checked(load_yaml_config(RunConfig, path, overrides))
+
+
+def make_config(values: Mapping[str, Any], source: str) -> RunConfig:
+    """Check the configuration of a training run that is no file; see `load_config`.
+
+    Args:
+        values: As a YAML file would hold them.
+        source: Where they come from, for an error.
+    """
+    return _checked(validated(RunConfig, values, source))
+
+
+def _checked(config: RunConfig) -> RunConfig:
     build_augmenter(config.augment, config.input, config.seed, config.augment_engine)
     check_backbone(config.model)
     if config.model.weights in ("imagenet", "none"):

@@ -26,16 +26,50 @@ def load_yaml_config(schema: type[Model], path: Path | None, overrides: Sequence
     Raises:
         ConfigError: The file is missing or no YAML, an override is malformed, or a key or value does not fit.
     """
-    values = {} if path is None else _read_yaml(path)
+    values = {} if path is None else read_yaml(path)
     for override in overrides:
         _apply_override(values, override)
+    return validated(schema, values, str(path or "the command line"))
+
+
+def validated(schema: type[Model], values: Mapping[str, Any], source: str) -> Model:
+    """Check values against a schema.
+
+    Args:
+        schema: What they must fit.
+        values: As a YAML file holds them.
+        source: Where they come from, for an error.
+
+    Raises:
+        ConfigError: A key or value does not fit.
+    """
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path or 'the command line'}: {_first_problem(schema, error)}") from None
+        raise ConfigError(f"{source}: {_first_problem(schema, error)}") from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def set_key(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set one key, given with the sections above it (`training.epochs`); missing sections are made.
+
+    Raises:
+        ConfigError: What should be a section is a value.
+    """
+    *parents, last = key.split(".")
+    section = values
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"{key}: {parent!r} is a value, not a section")
+    section[last] = value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: It is missing, or no such file.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -58,13 +92,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"the value of {override!r} is not YAML") from error
-    *parents, last = key.split(".")
-    section = values
-    for parent in parents:
-        section = section.setdefault(parent, {})
-        if not isinstance(section, dict):
-            raise ConfigError(f"{override!r}: {parent!r} is a value, not a section")
-    section[last] = value
+    set_key(values, key, value)
 
 
 class _Place(NamedTuple):

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
+from ray.util.placement_group import get_current_placement_group
 
 from dermaray.config import CheckpointConfig
 from dermaray.errors import OutputError, TrainingError
 from dermaray.training.state import RunState
 from dermaray.training.store import STATE_FILE
-from dermaray.training.task import Notify, WorkerTask
+from dermaray.training.task import PLACEMENT_GROUP, Notify, WorkerTask
 
 _TELL_SECONDS = 0.3
 _FIRST_LOOK_STEPS = 10
@@ -115,7 +116,10 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._report(self._state.history[-1])
 
-    def _report(self, metrics: dict[str, float]) -> None:
+    def _report(self, figures: dict[str, float]) -> None:
+        group = get_current_placement_group()
+        # For a search, which ends a run by force, and has to free what it held.
+        metrics = {**figures, PLACEMENT_GROUP: group.id.hex() if group else None}
         self._state.capture(self.model)
         self._cadence.saved(self._state.step)
         if self._rank != 0:

@@ -14,7 +14,7 @@ Two more are not failures, but would make N workers differ from one, or slow:
 - An optimiser clips gradients before it sums them over the workers; `summing_first` gives one that sums first.
 - `evaluate` begins its data anew in every epoch, so that its stream would have to be started anew.
 
-`tests/integration/test_upstream.py` fails as soon as Keras needs none of it.
+`tests/integration/test_upstream.py` fails as soon as Keras can `fit` there by itself.
 """
 
 from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from dermaray.data.frames import remove_frames
 from dermaray.errors import ClusterError, TrainingError, find_user_error
@@ -66,7 +66,9 @@ def train(
     return end.state
 
 
-# TensorFlow's classes, by name: the driver has no need of TensorFlow.
+# What Ray Train says of a worker that is gone, and TensorFlow on one that remains; by name, since the former are not
+# public and the driver has no need of the latter.
+_GONE = ("WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError")
 _OTHERS_ARE_GONE = ("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "InternalError")
 
 
@@ -142,7 +144,7 @@ def _explained(error: ray.train.TrainingFailedError) -> Exception:
 
 def _tells_of_a_loss(failure: Exception) -> bool:
     """Tell whether a worker is gone, or says in TensorFlow's words that another is."""
-    return isinstance(failure, ray.exceptions.RayError) or type(failure).__name__ in _OTHERS_ARE_GONE
+    return isinstance(failure, ray.exceptions.RayError) or type(failure).__name__ in (*_GONE, *_OTHERS_ARE_GONE)
 
 
 @contextmanager

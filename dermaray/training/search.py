@@ -1,16 +1,16 @@
 """The schema of the YAML file that `dermaray tune` takes: which keys of a training configuration to vary, and how."""
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dermaray.config import RunConfig, load_config
+from dermaray.config import RunConfig, make_config
 from dermaray.errors import ConfigError
-from dermaray.yaml_config import load_yaml_config
+from dermaray.yaml_config import load_yaml_config, read_yaml, set_key
 
 Bounds = tuple[float, float]
 
@@ -87,16 +87,23 @@ class TuneConfig(_Section):
 class Search:
     """A search, with the configuration that it starts from.
 
-    Attributes:
+    Args:
         config: What the file says.
+        train: The training configuration that it names, as YAML holds it.
+
+    Attributes:
+        config: As given.
         base: The training run without any key changed by a trial.
+
+    Raises:
+        ConfigError: The training configuration with `fixed` keys is wrong.
     """
 
-    def __init__(self, config: TuneConfig, train: Path) -> None:
+    def __init__(self, config: TuneConfig, train: dict[str, Any]) -> None:
         self.config, self._train = config, train
         self.base = self.run_config({})
 
-    def run_config(self, values: dict[str, Any], **changes: str) -> RunConfig:
+    def run_config(self, values: Mapping[str, Any], **changes: str) -> RunConfig:
         """Return the run of a trial.
 
         Args:
@@ -106,8 +113,10 @@ class Search:
         Raises:
             ConfigError: A key is unknown or a value does not fit.
         """
-        overrides = {**self.config.fixed, **values, **changes}
-        return load_config(self._train, [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
+        run = copy.deepcopy(self._train)
+        for key, value in {**self.config.fixed, **values, **changes}.items():
+            set_key(run, key, value)
+        return make_config(run, self.config.train)
 
     def first(self) -> dict[str, Any] | None:
         """Return the base's own values of the keys that are varied, or None where one is outside of its range."""
@@ -128,11 +137,11 @@ def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
         ConfigError: As there; or the training configuration is wrong, or an end of a range does not fit its key.
     """
     config = load_yaml_config(TuneConfig, path, overrides)
-    search = Search(config, path.parent / config.train)
+    search = Search(config, read_yaml(path.parent / config.train))
     for key, values in config.search.items():
         for value in values.choice or values.uniform or values.log_uniform or values.integer or ():
             try:
                 search.run_config({key: value})
             except ConfigError as error:
-                raise ConfigError(f"{path}: search.{key} tries {yaml.safe_dump(value).split()[0]}. {error}") from error
+                raise ConfigError(f"{path}: search.{key} tries {json.dumps(value)}. {error}") from error
     return search

@@ -15,6 +15,9 @@ from dermaray.labels import LabelSet
 from dermaray.models.artifact import TRAINED_ON_SCHEMA
 from dermaray.training.plan import Plan, training_plan, validation_plan, weigh_classes
 
+PLACEMENT_GROUP = "placement_group"
+"""What a worker's report calls the resources of the workers: the id of their placement group."""
+
 Notify = Callable[[dict[str, Any]], None]
 """Takes `epochs` and `steps` done so far, and the latest figures by name."""
 

@@ -1,23 +1,26 @@
 """A search on the connected Ray: Ray Tune's trials, each a training run of its own, proposed by Optuna, cut by ASHA."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
-from ray import tune
+from ray import PlacementGroupID, tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from dermaray.config import RunConfig
-from dermaray.errors import TrainingError
+from dermaray.data.frames import FrameLayout, remove_frames
+from dermaray.errors import TrainingError, find_user_error
 from dermaray.training.run import train
 from dermaray.training.search import Range, Search
 from dermaray.training.store import RunStore
-from dermaray.training.task import WorkerTask
+from dermaray.training.task import PLACEMENT_GROUP, WorkerTask
 from dermaray.training.trials import Trial
 from dermaray.training.unfinished import check_job, settings_of, write_job
 
@@ -25,7 +28,7 @@ _TUNE, _RUNS = "tune", "runs"
 _METRIC = "val_loss"
 _FIGURES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
-Plan = Callable[[RunConfig], WorkerTask]
+PlanRun = Callable[[RunConfig], WorkerTask]
 
 
 class _EveryEpoch(TuneReportCallback):  # type: ignore[misc]
@@ -34,6 +37,18 @@ class _EveryEpoch(TuneReportCallback):  # type: ignore[misc]
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         if _METRIC in metrics[0]:
             super().after_report(run_context, metrics, checkpoint)
+
+
+class _FreeWorkers(tune.Callback):  # type: ignore[misc]
+    """Free what the workers of a trial hold that Tune has ended.
+
+    Tune kills the trial, and with it Ray Train's controller. What Ray Train has for that case asks the dashboard, which
+    an embedded Ray has not; and the next trial would wait for ever.
+    """
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if group := trial.last_result.get(PLACEMENT_GROUP):
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group)))
 
 
 def begin_search(search: Search, data_digest: str, folder: Path, *, overwrite: bool) -> None:
@@ -52,7 +67,7 @@ def begin_search(search: Search, data_digest: str, folder: Path, *, overwrite: b
     write_job(local, str(folder), job)
 
 
-def run_trials(search: Search, folder: Path, plan: Plan) -> list[Trial]:
+def run_trials(search: Search, folder: Path, plan: PlanRun) -> list[Trial]:
     """Run the trials of a search, those that an earlier process has run left out.
 
     Args:
@@ -61,54 +76,85 @@ def run_trials(search: Search, folder: Path, plan: Plan) -> list[Trial]:
         plan: From a trial's configuration to its task.
 
     Returns:
-        The trials in their order.
+        The trials that had an epoch at least, in their order.
 
     Raises:
-        TrainingError: All of them failed.
+        TrainingError: None had.
+        KeyboardInterrupt: The user ended it.
     """
-    config = search.config
+    kept = folder / _TUNE
+    # The workers of a trial hold CPUs; what waits for them needs next to none.
+    trainable = tune.with_resources(_trainable(search, folder, plan), {"CPU": 0.01})
+    if tune.Tuner.can_restore(str(kept)):
+        tuner = tune.Tuner.restore(str(kept), trainable, restart_errored=True)
+    else:
+        tuner = _new_tuner(search, trainable, kept)
+    # Tune would take the first Ctrl-C for the end of the search.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    results = tuner.fit()
+    tables = [(result.config, result.metrics_dataframe) for result in results]
+    trials = [
+        # A trial that was interrupted has told of some epochs twice.
+        Trial(_decoded(values), table[list(_FIGURES)].drop_duplicates("epoch", keep="last").to_dict("records"))
+        for values, table in tables
+        if table is not None and _METRIC in table.columns
+    ]
+    remove_frames(_layouts(search, trials, plan))
+    if not trials:
+        mistakes = [mistake for error in results.errors if (mistake := find_user_error(error))]
+        raise mistakes[0] if mistakes else TrainingError("no trial has had an epoch. -v shows what went wrong")
+    return trials
 
+
+def _trainable(search: Search, folder: Path, plan: PlanRun) -> Callable[[dict[str, Any]], None]:
     def trial(values: dict[str, Any]) -> None:
         name = tune.get_context().get_trial_id()
         run = search.run_config(_decoded(values), name=name, out=str(folder / _RUNS / name))
         task = plan(run)
         with RunStore.open(run, str(task.provenance["data"]["digest"]), overwrite=False) as store:
+            _tell_of_known_epochs(store)
             train(task, store, callbacks=[_EveryEpoch()], keep_frames=True)
-            store.remove()
 
-    # The workers of a trial hold CPUs; what waits for them needs none.
-    trainable = tune.with_resources(trial, {"CPU": 0})
-    kept = folder / _TUNE
-    if tune.Tuner.can_restore(str(kept)):
-        tuner = tune.Tuner.restore(str(kept), trainable, restart_errored=True)
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space={key: _domain(values) for key, values in config.search.items()},
-            tune_config=tune.TuneConfig(
-                metric=_METRIC,
-                mode="min",
-                num_samples=config.trials,
-                max_concurrent_trials=config.concurrent,
-                search_alg=OptunaSearch(seed=config.seed, points_to_evaluate=_points(search)),
-                scheduler=ASHAScheduler(
-                    time_attr="epoch",
-                    max_t=search.base.training.epochs,
-                    grace_period=min(config.grace_epochs, search.base.training.epochs),
-                    reduction_factor=config.reduction_factor,
-                ),
+    return trial
+
+
+def _tell_of_known_epochs(store: RunStore) -> None:
+    """Tell Tune again of what a trial had reached when it was interrupted: it may not have heard of its last epoch."""
+    found = store.latest()
+    for row in found.state.history if found else []:
+        tune.report(row)
+
+
+def _new_tuner(search: Search, trainable: Any, kept: Path) -> tune.Tuner:
+    config, epochs = search.config, search.base.training.epochs
+    return tune.Tuner(
+        trainable,
+        param_space={key: _domain(values) for key, values in config.search.items()},
+        tune_config=tune.TuneConfig(
+            metric=_METRIC,
+            mode="min",
+            num_samples=config.trials,
+            max_concurrent_trials=config.concurrent,
+            search_alg=OptunaSearch(seed=config.seed, points_to_evaluate=_points(search)),
+            scheduler=ASHAScheduler(
+                time_attr="epoch",
+                # One more than there are: Tune would kill a trial in its last epoch, which ends by itself.
+                max_t=epochs + 1,
+                grace_period=min(config.grace_epochs, epochs),
+                reduction_factor=config.reduction_factor,
             ),
-            run_config=tune.RunConfig(name=kept.name, storage_path=str(folder), verbose=0),
-        )
-    results = tuner.fit()
-    trials = [_trial(result) for result in results if result.metrics_dataframe is not None]
-    if not trials:
-        raise TrainingError(f"all trials failed: {results.errors[0] if results.errors else 'none has had an epoch'}")
-    return trials
+        ),
+        run_config=tune.RunConfig(name=kept.name, storage_path=str(kept.parent), verbose=0, callbacks=[_FreeWorkers()]),
+    )
 
 
-def _trial(result: Any) -> Trial:
-    return Trial(_decoded(result.config), result.metrics_dataframe[list(_FIGURES)].to_dict("records"))
+def _layouts(search: Search, trials: Sequence[Trial], plan: PlanRun) -> list[FrameLayout]:
+    """Return the frames that the trials have left on the nodes; they differ where the search varies the input."""
+    if search.base.ingest.cache == "none":
+        return []
+    inputs = {search.run_config(trial.values).input for trial in trials}
+    task = plan(search.base)
+    return [images.frames(spec) for spec in inputs for images in (task.train, task.val)]
 
 
 def _domain(values: Range) -> Any:
@@ -126,8 +172,12 @@ def _decoded(values: dict[str, Any]) -> dict[str, Any]:
     return {key: json.loads(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
-def _points(search: Search) -> Sequence[dict[str, Any]] | None:
+def _points(search: Search) -> list[dict[str, Any]] | None:
+    """Return what is to be tried first, as Optuna knows it."""
     first = search.first()
-    if first is None:
-        return None
-    return [{key: json.dumps(value) if search.config.search[key].choice else value for key, value in first.items()}]
+    return None if first is None else [{key: _encoded(search.config.search[key], first[key]) for key in first}]
+
+
+def _encoded(values: Range, value: Any) -> Any:
+    # The member of the list that is equal: 0 and 0.0 are, but not their texts.
+    return value if values.choice is None else json.dumps(values.choice[values.choice.index(value)])

@@ -142,7 +142,7 @@ def test_a_malformed_override_is_shown(path: Path, override: str) -> None:
     ("override", "message"),
     [
         ("training.epochs=[1", r"the value of 'training.epochs=\[1' is not YAML"),
-        ("data.manifest.path=x", "'manifest' is a value, not a section"),
+        ("data.manifest.path=x", "data.manifest.path: 'manifest' is a value, not a section"),
         ("name=2024-13-45", "2024-13-45"),
     ],
 )
