@@ -49,7 +49,7 @@ def trained(folder: Path, optimizer: str, batch_normalization: bool, workers: in
     manifest = Manifest.read(Path(config.data.manifest))
     task = plan_run(config, manifest, cpus_per_worker=1.0)
     assert task.train_plan.steps == STEPS
-    with RunStore.open(config, manifest.digest, overwrite=True) as store:
+    with RunStore.open(config, manifest.digest, new=True) as store:
         state = train(task, store)
         store.remove()
     return state

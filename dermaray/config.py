@@ -203,6 +203,8 @@ class RunConfig(_Section):
         least = most if self.scaling.min_workers is None else self.scaling.min_workers
         if least > most:
             raise ValueError(f"scaling.min_workers must be at most num_workers. Received: {least} and {most}")
+        if least < most and self.scaling.cpus_per_worker is None:
+            raise ValueError("scaling.min_workers needs scaling.cpus_per_worker: it says how many workers find room")
         if any(batch % workers for workers in range(least, most + 1)):
             counts = "scaling.num_workers" if least == most else f"all of {least} to {most} workers"
             raise ValueError(f"training.global_batch_size must be a multiple of {counts}. Received: {batch} and {most}")

@@ -123,7 +123,7 @@ class _Demo:
             # A few images of one's own should do for a try.
             f"training.global_batch_size={max(workers, min(32, images // 4 * 2))}",
         ]
-        self._job("train", "--config", CONFIG, "--overwrite", *overrides)
+        self._job("train", "--config", CONFIG, "--overwrite", "--new", *overrides)
         epochs = len((out / "history.csv").read_text().splitlines()) - 1
         return f"{epochs} epochs", out / "model"
 

@@ -38,6 +38,13 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it holds files")
 
 
+def add_new(parser: argparse.ArgumentParser) -> None:
+    """Add `--new`: forget what was begun."""
+    parser.add_argument(
+        "--new", action="store_true", help="begin anew, where an earlier command was killed and could be gone on with"
+    )
+
+
 def add_preparing(parser: argparse.ArgumentParser) -> None:
     """Add what a `PrepareConfig` is made of; `preparing` makes it."""
     add_comparing(parser)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.options import add_address, add_allow_leaks, add_overwrite
+from jobs.options import add_address, add_allow_leaks, add_new, add_overwrite
 
 if TYPE_CHECKING:
     from dermaray.training.state import RunState
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_allow_leaks(parser)
     add_overwrite(parser)
+    add_new(parser)
     add_address(parser)
 
 
@@ -52,9 +53,10 @@ def run(args: argparse.Namespace) -> int:
         from dermaray.training.store import RunStore
         from dermaray.training.task import plan_run
 
-        cpus = cluster.cpus_per_worker(scaling.num_workers, scaling.use_gpu, scaling.cpus_per_worker)
+        least = scaling.min_workers or scaling.num_workers
+        cpus = cluster.cpus_per_worker(least, scaling.use_gpu, scaling.cpus_per_worker)
         task = plan_run(config, manifest, cpus, leaks=leaks)
-        with RunStore.open(config, manifest.digest, overwrite=args.overwrite) as store:
+        with RunStore.open(config, manifest.digest, new=args.new) as store:
             state = _train(task, store)
             with atomic_directory(out, overwrite=args.overwrite) as partial:
                 with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
@@ -97,7 +99,7 @@ def _train(task: "WorkerTask", store: "RunStore") -> "RunState":
                 state = train(task, store, notify)
         except KeyboardInterrupt:
             if found := store.latest():
-                say(f"Kept: {_position(task, found.state)}. The same command goes on; --overwrite begins anew")
+                say(f"Kept: {_position(task, found.state)}. The same command goes on; --new begins anew")
             raise
         events.complete(state)
     return state

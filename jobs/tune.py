@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from jobs.options import add_address, add_allow_leaks, add_overwrite
+from jobs.options import add_address, add_allow_leaks, add_new, add_overwrite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="change one key: trials=30")
     add_allow_leaks(parser)
     add_overwrite(parser)
+    add_new(parser)
     add_address(parser)
 
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         cpus = cluster.cpus_per_worker(
             scaling.num_workers * config.concurrent, scaling.use_gpu, scaling.cpus_per_worker
         )
-        begin_search(search, manifest.digest, folder, overwrite=args.overwrite)
+        begin_search(search, manifest.digest, folder, new=args.new)
         trials = run_trials(search, folder, lambda run: plan_run(run, manifest, cpus, leaks=leaks))
         with atomic_directory(out, overwrite=args.overwrite) as partial:
             best = write_search(partial, search, trials)

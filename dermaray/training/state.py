@@ -105,7 +105,7 @@ class RunState:
         if version != _FORMAT_VERSION:
             raise OutputError(
                 f"a checkpoint has format version {version}; this dermaray reads {_FORMAT_VERSION}. "
-                "Go on with the version that wrote it, or add --overwrite to begin anew"
+                "Go on with the version that wrote it, or add --new to begin anew"
             )
         return cls(progress["step"], progress["history"], **parts)
 

@@ -39,7 +39,7 @@ class RunStore:
 
     @classmethod
     @contextmanager
-    def open(cls, config: RunConfig, data_digest: str, *, overwrite: bool) -> "Iterator[RunStore]":
+    def open(cls, config: RunConfig, data_digest: str, *, new: bool) -> "Iterator[RunStore]":
         """Yield the store of a run, new or as an earlier process left it; no other process of this machine has it.
 
         What holds no checkpoint in the end is removed: there is nothing to go on from.
@@ -47,7 +47,7 @@ class RunStore:
         Args:
             config: The run.
             data_digest: Of its manifest.
-            overwrite: Drop what an earlier process left.
+            new: Drop what an earlier process left.
 
         Raises:
             OutputError: The place cannot be written; another process has it; or what is there is of a run with other
@@ -58,7 +58,7 @@ class RunStore:
             try:
                 place = str(folder / "checkpoints") if config.checkpoint.storage is None else _below(config)
                 store = cls(place, folder)
-                store._begin(config, data_digest, overwrite)
+                store._begin(config, data_digest, new)
             except (*STORE_ERRORS, DataError) as error:
                 raise _unusable(place, error) from error
             try:
@@ -91,9 +91,9 @@ class RunStore:
             raise _unusable(self.place, error) from error
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _begin(self, config: RunConfig, data_digest: str, overwrite: bool) -> None:
+    def _begin(self, config: RunConfig, data_digest: str, new: bool) -> None:
         job = {"settings": settings_of(config), "data": data_digest}
-        if not overwrite and self._latest() is not None:
+        if not new and self._latest() is not None:
             check_job(self._filesystem, self._path, job)
             return
         self._clear()

@@ -51,15 +51,15 @@ class _FreeWorkers(tune.Callback):  # type: ignore[misc]
             remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group)))
 
 
-def begin_search(search: Search, data_digest: str, folder: Path, *, overwrite: bool) -> None:
-    """Make sure that a folder is the search's own; an earlier one's is emptied where `overwrite` says so.
+def begin_search(search: Search, data_digest: str, folder: Path, *, new: bool) -> None:
+    """Make sure that a folder is the search's own; an earlier one's is emptied where `new` says so.
 
     Raises:
         OutputError: It keeps another search, or this one with other settings or other data.
     """
     local, base = pafs.LocalFileSystem(), settings_of(search.base)
     job = {"settings": {**search.config.model_dump(mode="json"), "base": base}, "data": data_digest}
-    if (folder / _TUNE).exists() and not overwrite:
+    if (folder / _TUNE).exists() and not new:
         check_job(local, str(folder), job)
         return
     for part in (_TUNE, _RUNS):
@@ -111,7 +111,7 @@ def _trainable(search: Search, folder: Path, plan: PlanRun) -> Callable[[dict[st
         name = tune.get_context().get_trial_id()
         run = search.run_config(_decoded(values), name=name, out=str(folder / _RUNS / name))
         task = plan(run)
-        with RunStore.open(run, str(task.provenance["data"]["digest"]), overwrite=False) as store:
+        with RunStore.open(run, str(task.provenance["data"]["digest"]), new=False) as store:
             _tell_of_known_epochs(store)
             train(task, store, callbacks=[_EveryEpoch()], keep_frames=True)
 

@@ -77,7 +77,7 @@ def check_job(filesystem: pafs.FileSystem, path: str, job: Mapping[str, Any]) ->
     if known != {"format_version": _FORMAT_VERSION, **job}:
         raise OutputError(
             f"{path} keeps a job that has not ended, with {_difference(known, job)}. "
-            "Give the same command as then to go on with it, or add --overwrite to begin anew"
+            "Give the same command as then to go on with it, or add --new to begin anew"
         )
 
 

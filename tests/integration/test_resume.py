@@ -46,7 +46,7 @@ def task_of(config: Path, *overrides: str) -> WorkerTask:
 
 
 def trained(task: WorkerTask, notify: Any = None) -> RunState:
-    with RunStore.open(task.config, "digest", overwrite=False) as store:
+    with RunStore.open(task.config, "digest", new=False) as store:
         state = train(task, store, notify)
         store.remove()
     return state

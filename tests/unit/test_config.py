@@ -114,7 +114,11 @@ def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
         ("training.head_epochs=10", "training: head_epochs must be fewer than epochs. Received: 10 and 10$"),
         ("training.precision=float16", "training.precision=float16 needs scaling.use_gpu=true"),
         ("scaling.min_workers=2", "scaling.min_workers must be at most num_workers. Received: 2 and 1"),
-        ("scaling={min_workers: 2, num_workers: 4}", "a multiple of all of 2 to 4 workers. Received: 32"),
+        ("scaling={min_workers: 2, num_workers: 4}", "min_workers needs scaling.cpus_per_worker"),
+        (
+            "scaling={min_workers: 2, num_workers: 4, cpus_per_worker: 1}",
+            "multiple of all of 2 to 4 workers. Received: 32",
+        ),
         ("training.loss=hinge", "training.loss: .*'cross_entropy' or 'focal'. Received: 'hinge'"),
         ("training.focal_gamma=3", "training: only training.loss=focal has a gamma. Received: focal_gamma=3"),
         (

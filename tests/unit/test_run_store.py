@@ -66,7 +66,7 @@ def test_a_state_that_was_cut_or_changed_is_noticed() -> None:
 
 
 def test_the_last_checkpoint_that_is_whole_is_found(tmp_path: Path) -> None:
-    with RunStore.open(config_of(tmp_path), "d", overwrite=False) as store:
+    with RunStore.open(config_of(tmp_path), "d", new=False) as store:
         assert store.latest() is None
         assert store.attempt() == "attempt-0001"
         keep(store, "attempt-0001", "2026-01-01", bytes_of(state_of(1)))
@@ -82,31 +82,31 @@ def test_the_last_checkpoint_that_is_whole_is_found(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
-    with RunStore.open(config_of(tmp_path), "d", overwrite=False) as store:
+    with RunStore.open(config_of(tmp_path), "d", new=False) as store:
         keep(store, "attempt-0001", "1", bytes_of(state_of(1)))
     scaled = {"scaling": {"num_workers": 2}, "ingest": {"cache": "none"}, "checkpoint": {"every_steps": 5}}
-    with RunStore.open(config_of(tmp_path, **scaled), "d", overwrite=False) as store:
+    with RunStore.open(config_of(tmp_path, **scaled), "d", new=False) as store:
         assert store.latest() is not None
     for changes, data, message in (
-        ({"training": {"learning_rate": 0.5}}, "d", r"training.learning_rate=0.001 in place of 0.5\. .*--overwrite"),
+        ({"training": {"learning_rate": 0.5}}, "d", r"training.learning_rate=0.001 in place of 0.5\. .*--new"),
         ({"training": {"epochs": 5}, "seed": 3}, "d", "and 1 other settings"),
         ({}, "e", "other data"),
     ):
         with (
             pytest.raises(OutputError, match=message),
-            RunStore.open(config_of(tmp_path, **changes), data, overwrite=False),
+            RunStore.open(config_of(tmp_path, **changes), data, new=False),
         ):
             pass
-    with RunStore.open(config_of(tmp_path, seed=3), "d", overwrite=True) as store:
+    with RunStore.open(config_of(tmp_path, seed=3), "d", new=True) as store:
         assert store.latest() is None
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     with (
-        RunStore.open(config, "d", overwrite=False),
+        RunStore.open(config, "d", new=False),
         pytest.raises(OutputError, match="another process is at work"),
-        RunStore.open(config, "d", overwrite=False),
+        RunStore.open(config, "d", new=False),
     ):
         pass
 
@@ -121,12 +121,12 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 )
 def test_a_place_that_cannot_be_used_is_one_error(storage: str, message: str, tmp_path: Path) -> None:
     config = config_of(tmp_path, checkpoint={"storage": storage})
-    with pytest.raises(OutputError, match=message), RunStore.open(config, "d", overwrite=False):
+    with pytest.raises(OutputError, match=message), RunStore.open(config, "d", new=False):
         pass
 
 
 def test_an_error_in_the_run_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), RunStore.open(config_of(tmp_path), "d", overwrite=False):
+    with pytest.raises(PermissionError), RunStore.open(config_of(tmp_path), "d", new=False):
         raise PermissionError
 
 
