@@ -83,8 +83,8 @@ class TrainingConfig(_Section):
             times that the class is drawn in an epoch, `sqrt` to its square root; `{nevus: 1, melanoma: 3, ...}` gives
             one weight for every class. They are scaled so that their mean over an epoch is 1.
         early_stopping: Ends the run when so many epochs in a row had no lower `val_loss`. Null: never.
-        precision: What a step computes in; weights are float32 in any case. `bfloat16` and `float16` (with its loss
-            scaled) are for GPUs.
+        precision: What a step computes in. `bfloat16` and `float16` (with its loss scaled) are for GPUs, and leave the
+            weights float32; `float64`, weights included, tells what of a difference is rounding.
     """
 
     epochs: int = Field(10, ge=1)
@@ -103,7 +103,7 @@ class TrainingConfig(_Section):
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     class_weights: ClassWeights = "none"
     early_stopping: int | None = Field(None, ge=1)
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
 
     @model_validator(mode="after")
     def _what_has_no_effect_is_refused(self) -> "TrainingConfig":
@@ -212,7 +212,7 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _precision_fits_the_device(self) -> "RunConfig":
-        if self.training.precision != "float32" and not self.scaling.use_gpu:
+        if self.training.precision in ("bfloat16", "float16") and not self.scaling.use_gpu:
             raise ValueError(
                 f"training.precision={self.training.precision} needs scaling.use_gpu=true; CPUs are slower with it"
             )

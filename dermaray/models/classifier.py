@@ -34,11 +34,7 @@ def build_classifier(
     features = build_features(config, pixels)
     if config.dropout:
         features = keras.layers.Dropout(config.dropout, name="head_dropout")(features)
-    # float32 whatever the compute type: softmax loses too much in half precision.
-    probabilities = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=HEAD)(features)
-    model = model_class(pixels, probabilities, name="classifier")
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            # So that the statistics of N workers are those of one with the same global batch.
-            layer.synchronized = True
-    return model
+    # In the precision of the weights whatever the others compute in: softmax loses too much in half of it.
+    precision = keras.config.dtype_policy().variable_dtype
+    probabilities = keras.layers.Dense(classes, activation="softmax", dtype=precision, name=HEAD)(features)
+    return model_class(pixels, probabilities, name="classifier")

@@ -11,7 +11,7 @@ from dermaray.data.streams import Recipe
 from dermaray.models.classifier import build_classifier
 from dermaray.training.callbacks import Checkpoints, Record
 from dermaray.training.ingest import distributed_batches, worker_stream
-from dermaray.training.multiworker import MultiWorkerModel
+from dermaray.training.multiworker import MultiWorkerModel, normalize_together
 from dermaray.training.plan import Plan
 from dermaray.training.stages import Stage, compile_stage, stages
 from dermaray.training.state import RunState
@@ -37,6 +37,7 @@ def train_worker(task: WorkerTask, resume: ray.train.Checkpoint | None, notify: 
     keras.config.set_dtype_policy(_POLICIES[config.training.precision])
     with worker.strategy.scope():
         model = build_classifier(config.model, config.input, len(task.label_set.classes), MultiWorkerModel)
+        normalize_together(model)
     callbacks = [
         Record(state, task, worker.rank, worker.world_size, notify),
         Checkpoints(state, config.checkpoint, worker.rank, task.steps_per_epoch),
@@ -50,7 +51,7 @@ def train_worker(task: WorkerTask, resume: ray.train.Checkpoint | None, notify: 
             _fit_stage(model, stage, state, worker, callbacks)
 
 
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+_POLICIES = {"float32": "float32", "float64": "float64", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def _fit_stage(

@@ -82,13 +82,6 @@ def test_a_saved_model_needs_no_class_of_ours(name: str, tmp_path: Path) -> None
     np.testing.assert_allclose(loaded(pixels), model(pixels), rtol=1e-5, atol=1e-6)
 
 
-def test_normalisation_is_over_all_workers() -> None:
-    for name in ("efficientnet_lite0", "MobileNetV2"):
-        norms = [layer for layer in built(name).layers if isinstance(layer, keras.layers.BatchNormalization)]
-        assert len(norms) > 20
-        assert all(layer.synchronized for layer in norms)
-
-
 def test_weights_come_from_a_file(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     first = built("case_study_cnn")
