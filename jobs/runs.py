@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from dermaray.training.runs import list_runs
     from jobs.console import console, say
@@ -24,7 +24,17 @@ def run(args: argparse.Namespace) -> int:
     if not runs:
         say(f"No runs below {args.folder}")
         return 0
-    table = Table("run", "ended", "backbone", "epochs", "best", "val. loss", "val. accuracy", box=None, pad_edge=False)
+    table = Table(
+        Column("run", overflow="fold"),
+        "ended",
+        "backbone",
+        "epochs",
+        "best",
+        "val. loss",
+        "val. accuracy",
+        box=None,
+        pad_edge=False,
+    )
     for found in runs:
         figures = found.figures
         table.add_row(
