@@ -12,7 +12,6 @@ medians of the rounds, and of their ratios.
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ import time
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from cluster.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS, CLASSES = 3, 9
@@ -76,10 +77,7 @@ def steps_of(case: dict[str, Any], folder: Path) -> int:
 
 def bare_side(case: dict[str, Any], folder: Path) -> dict[str, float]:
     """Run the same without Ray, in as many processes; return seconds a step."""
-    ports = []
-    for _ in range(case["workers"]):
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            ports.append(server.getsockname()[1])
+    ports = [free_port() for _ in range(case["workers"])]
     processes = []
     for index in range(case["workers"]):
         environment = dict(os.environ)

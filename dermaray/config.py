@@ -173,6 +173,19 @@ class ScalingConfig(_Section):
     cpus_per_worker: float | None = Field(None, gt=0.0)
 
 
+class TrackingConfig(_Section):
+    """Where a run is recorded besides its own folder.
+
+    Attributes:
+        mlflow: The address of an MLflow server or database: `http://HOST:5000`, `sqlite:///mlflow.db`. Needs the extra
+            `tracking`; credentials are read from MLflow's own environment variables. Null: nowhere.
+        experiment: The experiment that the run is listed under.
+    """
+
+    mlflow: str | None = None
+    experiment: str = Field("dermaray", min_length=1)
+
+
 class RunConfig(_Section):
     """A whole training run.
 
@@ -196,6 +209,7 @@ class RunConfig(_Section):
     ingest: IngestConfig = Field(default_factory=IngestConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     scaling: ScalingConfig = Field(default_factory=ScalingConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "RunConfig":

@@ -38,11 +38,22 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it holds files")
 
 
-def add_new(parser: argparse.ArgumentParser) -> None:
-    """Add `--new`: forget what was begun."""
+def add_run(parser: argparse.ArgumentParser, example: str, override: str) -> None:
+    """Add what a job takes that writes where its configuration says and may be gone on with.
+
+    Args:
+        parser: Of the job.
+        example: Files like the one that it takes.
+        override: An example of a changed key.
+    """
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help=f"a YAML file, as {example}")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=f"change one key: {override}")
+    add_allow_leaks(parser)
+    add_overwrite(parser)
     parser.add_argument(
         "--new", action="store_true", help="begin anew, where an earlier command was killed and could be gone on with"
     )
+    add_address(parser)
 
 
 def add_preparing(parser: argparse.ArgumentParser) -> None:

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.options import add_address, add_allow_leaks, add_new, add_overwrite
+from jobs.options import add_run
 
 if TYPE_CHECKING:
+    from dermaray.training.runlog import RunLog
     from dermaray.training.state import RunState
     from dermaray.training.store import RunStore
     from dermaray.training.task import WorkerTask
@@ -20,14 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a YAML file, as those in configs/")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key.path=value", help="change one key: training.epochs=3 scaling.num_workers=2"
-    )
-    add_allow_leaks(parser)
-    add_overwrite(parser)
-    add_new(parser)
-    add_address(parser)
+    add_run(parser, "those in configs/", "training.epochs=3 scaling.num_workers=2")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     leaks = check_gate(manifest, allow=args.allow_leaks)
     scaling = config.scaling
     with ray_session(args) as cluster:
+        from dermaray.training.runlog import RunLog
         from dermaray.training.runs import EVENTS
         from dermaray.training.store import RunStore
         from dermaray.training.task import plan_run
@@ -56,14 +51,15 @@ def run(args: argparse.Namespace) -> int:
         least = scaling.min_workers or scaling.num_workers
         cpus = cluster.cpus_per_worker(least, scaling.use_gpu, scaling.cpus_per_worker)
         task = plan_run(config, manifest, cpus, leaks=leaks)
-        with RunStore.open(config, manifest.digest, new=args.new) as store:
-            state = _train(task, store)
+        with RunStore.open(config, manifest.digest, new=args.new) as store, RunLog.open(task, store) as log:
+            state = _train(task, store, log)
             with atomic_directory(out, overwrite=args.overwrite) as partial:
                 with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
                     from dermaray.training.result import write_run
                 write_run(partial, task, state)
                 shutil.copytree(store.folder / EVENTS, partial / EVENTS)
             store.remove()
+            log.end(state, out / "model")
     best = state.best_epoch
     say(
         f"Trained {len(state.history)} epochs on {scaling.num_workers} worker(s). Best: epoch {best['epoch']:.0f}, "
@@ -73,26 +69,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train(task: "WorkerTask", store: "RunStore") -> "RunState":
+def _train(task: "WorkerTask", store: "RunStore", log: "RunLog") -> "RunState":
     """Train from wherever the run stands, and tell about it."""
     from cluster.relay import relay
-    from dermaray.training.events import EventLog
     from dermaray.training.run import train
-    from dermaray.training.runs import EVENTS
     from jobs.console import say, tracked
 
     config, batch = task.config, task.config.training.global_batch_size
     found = store.latest()
     if found is not None:
         say(f"Going on from {_position(task, found.state)}, which {store.place} keeps")
-    with (
-        EventLog(store.folder / EVENTS, len(found.state.history) if found else 0) as events,
-        tracked(f"Training {config.name}", task.train_plan.steps * batch) as tracker,
-    ):
+    with tracked(f"Training {config.name}", task.train_plan.steps * batch) as tracker:
 
         def receive(told: dict[str, Any]) -> None:
             tracker.update(told["steps"] * batch, _note(told, config.training.epochs))
-            events.tell(told)
+            log.tell(told)
 
         try:
             with relay(receive) as notify:
@@ -101,7 +92,7 @@ def _train(task: "WorkerTask", store: "RunStore") -> "RunState":
             if found := store.latest():
                 say(f"Kept: {_position(task, found.state)}. The same command goes on; --new begins anew")
             raise
-        events.complete(state)
+        log.complete(state)
     return state
 
 

@@ -9,17 +9,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from jobs.options import add_address, add_allow_leaks, add_new, add_overwrite
+from jobs.options import add_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a YAML file, as configs/tune.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="change one key: trials=30")
-    add_allow_leaks(parser)
-    add_overwrite(parser)
-    add_new(parser)
-    add_address(parser)
+    add_run(parser, "configs/tune.yaml", "trials=30")
 
 
 def run(args: argparse.Namespace) -> int:

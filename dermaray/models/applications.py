@@ -24,7 +24,7 @@ APPLICATIONS = (
 # fmt: on
 
 _DIVIDED_ONCE_MORE = tuple(f"EfficientNetB{size}" for size in range(8))
-IMAGENET_STDDEV = (0.229, 0.224, 0.225)
+_IMAGENET_STDDEV = (0.229, 0.224, 0.225)
 
 
 def application(pixels: Tensor, name: str) -> Tensor:
@@ -71,5 +71,5 @@ def load_imagenet(model: "keras.Model", name: str) -> None:
         if isinstance(layer, keras.layers.Normalization):
             # Only with ImageNet's weights does Keras divide by the root of these once more; here it is in the variance.
             if name in _DIVIDED_ONCE_MORE:
-                layer.adapt_variance.assign(layer.adapt_variance * IMAGENET_STDDEV)
+                layer.adapt_variance.assign(layer.adapt_variance * _IMAGENET_STDDEV)
             layer.finalize_state()

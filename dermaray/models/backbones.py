@@ -67,9 +67,9 @@ def check_backbone(config: ModelConfig) -> None:
     """
     name = config.backbone
     if name not in BACKBONES:
-        near = [known for known in BACKBONES if known not in APPLICATIONS]
+        own = [known for known in BACKBONES if known not in APPLICATIONS]
         raise ConfigError(
-            f"model.backbone {name!r} is unknown. Known: {', '.join(near)}, and the names of keras.applications "
+            f"model.backbone {name!r} is unknown. Known: {', '.join(own)}, and the names of keras.applications "
             "(EfficientNetV2B0, ResNet50, ...)"
         )
     backbone = BACKBONES[name]

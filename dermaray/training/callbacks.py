@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import keras
-import numpy as np
 import pyarrow as pa
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
@@ -16,7 +15,7 @@ from ray.util.placement_group import get_current_placement_group
 
 from dermaray.config import CheckpointConfig
 from dermaray.errors import OutputError, TrainingError
-from dermaray.training.state import RunState
+from dermaray.training.state import RunState, assign, values_of
 from dermaray.training.store import STATE_FILE
 from dermaray.training.task import PLACEMENT_GROUP, Notify, WorkerTask
 
@@ -54,7 +53,7 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._validating = time.monotonic()
         if self._averages:
-            self._trained = [np.array(variable) for variable in self.model.trainable_variables]
+            self._trained = values_of(self.model.trainable_variables)
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -62,8 +61,7 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
         if not state.history or loss < state.best_epoch["val_loss"]:
             state.best = self.model.get_weights()
         if self._averages:
-            for variable, value in zip(self.model.trainable_variables, self._trained, strict=True):
-                variable.assign(value)
+            assign(self.model.trainable_variables, self._trained)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         figures = {name: float(value) for name, value in (logs or {}).items()}

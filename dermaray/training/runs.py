@@ -12,6 +12,7 @@ import yaml
 
 from dermaray.errors import ArtifactError, DataError
 from dermaray.models.artifact import open_artifact
+from dermaray.training.state import best_epoch
 from dermaray.training.unfinished import JOB_FILE, SUFFIX
 
 EVENTS = "tensorboard"
@@ -69,9 +70,8 @@ def _finished(folder: Path) -> RunSummary | None:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
             history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        best = min(history, key=lambda row: row["val_loss"])
         created = datetime.fromisoformat(artifact.provenance["created"])
-        return RunSummary(folder, True, created, str(config["model"]["backbone"]), len(history), best)
+        return RunSummary(folder, True, created, str(config["model"]["backbone"]), len(history), best_epoch(history))
     # Somebody else's folder, or a damaged one, is no run.
     except (ArtifactError, OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None

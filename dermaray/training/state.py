@@ -7,6 +7,7 @@ stopping from the history.
 
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -50,7 +51,7 @@ class RunState:
     @property
     def best_epoch(self) -> dict[str, float]:
         """The figures of the epoch with the lowest validation loss, of equal ones the first."""
-        return min(self.history, key=lambda epoch: epoch["val_loss"])
+        return best_epoch(self.history)
 
     def is_stale(self, training: TrainingConfig) -> bool:
         """Tell whether `early_stopping` ends the run here. The epochs of the head alone do not count."""
@@ -61,22 +62,22 @@ class RunState:
 
     def capture(self, model: "keras.Model") -> None:
         """Take over a compiled model's variables; on all workers at once, since their metrics are summed for it."""
-        self.model = _values(model.variables)
-        self.optimizer = _values(model.optimizer.variables)
-        self.metrics = _values(model.metrics_variables)
+        self.model = values_of(model.variables)
+        self.optimizer = values_of(model.optimizer.variables)
+        self.metrics = values_of(model.metrics_variables)
 
     def restore(self, model: "keras.Model", *, optimizer: bool) -> None:
         """Give a compiled model its variables back, if any were captured; its optimiser's if that one goes on."""
         if self.model:
-            _assign(model.variables, self.model)
+            assign(model.variables, self.model)
         if self.model and optimizer:
             if not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
-            _assign(model.optimizer.variables, self.optimizer)
+            assign(model.optimizer.variables, self.optimizer)
 
     def restore_metrics(self, model: "keras.Model") -> None:
         """Give a model the figures of its epoch so far back."""
-        _assign(model.metrics_variables, self.metrics)
+        assign(model.metrics_variables, self.metrics)
 
     def write(self, file: BinaryIO) -> None:
         """Write the state as a NumPy archive, of which every entry has a checksum."""
@@ -110,10 +111,17 @@ class RunState:
         return cls(progress["step"], progress["history"], **parts)
 
 
-def _values(variables: list[Any]) -> Arrays:
+def best_epoch(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the figures of the epoch with the lowest validation loss, of equal ones the first."""
+    return min(history, key=lambda epoch: epoch["val_loss"])
+
+
+def values_of(variables: list[Any]) -> Arrays:
+    """Return copies of the values of Keras's variables."""
     return [np.array(variable) for variable in variables]
 
 
-def _assign(variables: list[Any], values: Arrays) -> None:
+def assign(variables: list[Any], values: Arrays) -> None:
+    """Give variables the values that `values_of` returned."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -35,6 +35,7 @@ class RunStore:
 
     def __init__(self, place: str, folder: Path) -> None:
         self.place, self.folder = place, folder
+        self._found: Found | None = None
         self._filesystem, self._path = locate(place)
 
     @classmethod
@@ -110,11 +111,14 @@ class RunStore:
     def _latest(self) -> Found | None:
         for attempt in reversed(self._attempts()):
             for folder in reversed(self._folders(f"{self._path}/{attempt}")):
-                checkpoint = ray.train.Checkpoint(f"{self._path}/{attempt}/{folder}", self._filesystem)
-                try:
-                    return Found(checkpoint, read_state(checkpoint))
-                except (FileNotFoundError, TrainingError):
-                    continue
+                path = f"{self._path}/{attempt}/{folder}"
+                # A checkpoint that is whole does not change any more.
+                if self._found is not None and self._found.checkpoint.path == path:
+                    return self._found
+                checkpoint = ray.train.Checkpoint(path, self._filesystem)
+                with suppress(FileNotFoundError, TrainingError):
+                    self._found = Found(checkpoint, read_state(checkpoint))
+                    return self._found
         return None
 
     def _attempts(self) -> list[str]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from dermaray.config import dump_config
 from dermaray.training.search import Range, Search
+from dermaray.training.state import best_epoch
 
 _INK, _MUTED, _BEST, _OTHER = "#1c2430", "#667085", "#d55e00", "#0072b2"
 
@@ -31,7 +32,7 @@ class Trial:
     @property
     def best(self) -> dict[str, float]:
         """The figures of the epoch with the lowest validation loss."""
-        return min(self.history, key=lambda epoch: epoch["val_loss"])
+        return best_epoch(self.history)
 
 
 def write_search(out: Path, search: Search, trials: Sequence[Trial]) -> Trial:

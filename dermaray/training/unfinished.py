@@ -18,7 +18,7 @@ SUFFIX = ".unfinished"
 JOB_FILE = "run.json"
 _FORMAT_VERSION = 1
 
-_FREE_TO_CHANGE = ("ingest", "checkpoint", "scaling")
+_FREE_TO_CHANGE = ("ingest", "checkpoint", "scaling", "tracking")
 """Settings that another part of a run may have: they do not touch what it computes."""
 
 
@@ -84,7 +84,7 @@ def check_job(filesystem: pafs.FileSystem, path: str, job: Mapping[str, Any]) ->
 def _difference(known: Mapping[str, Any], job: Mapping[str, Any]) -> str:
     if known.get("data") != job["data"]:
         return "other data"
-    before, now = _flat(known.get("settings", {})), _flat(job["settings"])
+    before, now = flat(known.get("settings", {})), flat(job["settings"])
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if not changed:
         return "another version of dermaray"
@@ -92,8 +92,9 @@ def _difference(known: Mapping[str, Any], job: Mapping[str, Any]) -> str:
     return f"{changed[0]}={before.get(changed[0])} in place of {now.get(changed[0])}{others}"
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return nested settings as `key.path` to value."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value}
-    return flat
+        found |= flat(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value}
+    return found

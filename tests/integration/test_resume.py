@@ -11,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 
 from cluster.relay import relay
@@ -19,6 +21,7 @@ from dermaray.config import load_config
 from dermaray.data.manifest import Manifest
 from dermaray.errors import OutputError, TrainingError
 from dermaray.models.artifact import open_artifact
+from dermaray.models.predictor import Predictor
 from dermaray.training.run import train
 from dermaray.training.state import RunState
 from dermaray.training.store import RunStore
@@ -97,10 +100,17 @@ def test_two_workers_of_which_one_is_killed_end_as_one_does(undisturbed: RunStat
 
 
 def test_a_driver_that_is_killed_goes_on_by_the_same_command(
-    undisturbed: RunState, config: Path, run_job: RunJob, capsys: pytest.CaptureFixture[str]
+    undisturbed: RunState,
+    config: Path,
+    run_job: RunJob,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = config.parent / "driver"
-    words = ["--config", str(config), f"out={out}", *ALL_THAT_HAS_A_STATE]
+    # MLflow keeps models below the working directory, where a database keeps the rest.
+    monkeypatch.chdir(config.parent)
+    database = f"sqlite:///{config.parent / 'mlflow.db'}"
+    words = ["--config", str(config), f"out={out}", f"tracking.mlflow={database}", *ALL_THAT_HAS_A_STATE]
     process = subprocess.Popen([sys.executable, "-m", "jobs.train", *words], start_new_session=True)
     kept = config.parent / ".driver.unfinished" / "checkpoints"
     deadline = time.monotonic() + 120
@@ -122,6 +132,24 @@ def test_a_driver_that_is_killed_goes_on_by_the_same_command(
         "tensorboard",
     ]
     assert not kept.parent.exists()
+    assert_tracked(database, out)
+
+
+def assert_tracked(database: str, out: Path) -> None:
+    """Both processes have told MLflow of one run, and its model answers as the one in the folder does."""
+    client = mlflow.MlflowClient(database)
+    (run,) = client.search_runs([client.get_experiment_by_name("dermaray").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.optimizer"] == "adamw"
+    history = client.get_metric_history(run.info.run_id, "val_loss")
+    assert [metric.step for metric in history] == [1, 2]
+    predictor = Predictor(open_artifact(out))
+    image = Path(Manifest.read(Path(run.data.params["data.manifest"])).table["uri"][0].as_py()).read_bytes()
+    mlflow.set_tracking_uri(database)
+    table = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(pd.DataFrame({"image": [image] * 2}))
+    prediction = predictor.predict(image)
+    assert list(table["label"]) == [prediction.label] * 2
+    assert table.iloc[1, 1:].to_dict() == pytest.approx(prediction.probabilities, abs=1e-6)
 
 
 def assert_weights(out: Path, state: RunState) -> None:

@@ -1,0 +1,104 @@
+"""The figures of a run as they become known, told to all that keep them: TensorBoard's files, MLflow on demand."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from tensorboardX import SummaryWriter
+
+from dermaray.training.runs import EVENTS
+from dermaray.training.state import RunState
+from dermaray.training.store import RunStore
+from dermaray.training.task import WorkerTask
+
+Figures = Mapping[str, float]
+
+
+class Keeper(Protocol):
+    """Keeps the figures of a run somewhere."""
+
+    def step(self, step: int, figures: Figures) -> None:
+        """Keep what is known after a step."""
+        ...
+
+    def epoch(self, epoch: int, figures: Figures) -> None:
+        """Keep what is known after an epoch, counted from 1."""
+        ...
+
+    def end(self, state: RunState, model: Path) -> None:
+        """Keep what the run has come to: its last state and its saved model."""
+        ...
+
+
+class RunLog:
+    """Tells keepers of every epoch once, whatever the workers' messages miss and however often the run was killed."""
+
+    def __init__(self, keepers: list[Keeper], epochs: int) -> None:
+        self._keepers, self._epochs = keepers, epochs
+
+    @classmethod
+    @contextmanager
+    def open(cls, task: WorkerTask, store: RunStore) -> "Iterator[RunLog]":
+        """Yield the log of a run that stands where its store says; what an earlier process has told is not told again.
+
+        Raises:
+            ConfigError: `tracking.mlflow` is set and MLflow is not installed.
+            OutputError: It is, and cannot be reached.
+        """
+        found, tracking = store.latest(), task.config.tracking
+        with ExitStack() as stack:
+            keepers: list[Keeper] = [TensorBoard(stack.enter_context(SummaryWriter(str(store.folder / EVENTS))))]
+            if tracking.mlflow is not None:
+                # Seconds to import, and an extra.
+                from dermaray.training.tracking import tracked_run
+
+                keepers.append(stack.enter_context(tracked_run(task, store.folder, resumed=found is not None)))
+            yield cls(keepers, len(found.state.history) if found else 0)
+
+    def tell(self, told: Figures) -> None:
+        """Take what a worker tells, which is for display and may miss an epoch; see `Notify`."""
+        figures = {name: value for name, value in told.items() if name not in ("epochs", "steps")}
+        if "val_loss" not in figures:
+            for keeper in self._keepers:
+                keeper.step(int(told["steps"]), figures)
+        elif told["epochs"] == self._epochs + 1:
+            self._epoch(figures)
+
+    def complete(self, state: RunState) -> None:
+        """Tell of the epochs that nobody told of."""
+        for row in state.history[self._epochs :]:
+            self._epoch({name: row[name] for name in row if name != "epoch"})
+
+    def end(self, state: RunState, model: Path) -> None:
+        """Tell that the run has ended."""
+        for keeper in self._keepers:
+            keeper.end(state, model)
+
+    def _epoch(self, figures: Figures) -> None:
+        self._epochs += 1
+        for keeper in self._keepers:
+            keeper.epoch(self._epochs, figures)
+
+
+class TensorBoard:
+    """Writes event files; what an earlier process wrote beside them stays."""
+
+    def __init__(self, writer: SummaryWriter) -> None:
+        self._writer = writer
+
+    def step(self, step: int, figures: Figures) -> None:
+        """Write the figures of a step."""
+        self._write("step", step, figures)
+
+    def epoch(self, epoch: int, figures: Figures) -> None:
+        """Write the figures of an epoch."""
+        self._write("epoch", epoch, figures)
+
+    def end(self, state: RunState, model: Path) -> None:
+        """Nothing is left to be written."""
+
+    def _write(self, group: str, at: int, figures: Figures) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(f"{group}/{name}", value, at)
+        self._writer.flush()
