@@ -1,5 +1,6 @@
 """A training run on the connected Ray, from its task to its last state."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -89,6 +90,8 @@ def _trainer(
     callbacks: Sequence[ray.train.UserCallback],
 ) -> DataParallelTrainer:
     """Return one attempt at a run."""
+    # Ray Train takes one report of a worker at every look at it, so its own 2 s would hold up frequent checkpoints.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     scaling = task.config.scaling
     elastic = scaling.min_workers is not None and scaling.min_workers < scaling.num_workers
     resume = None if found is None else found.checkpoint
