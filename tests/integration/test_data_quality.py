@@ -13,10 +13,11 @@ import Augmentor
 import pytest
 from PIL import Image
 
+import jobs.train
 from dermaray.data.manifest import Manifest
 from dermaray.data.synthetic import render_lesion
 from dermaray.errors import DataError, LabelError, LeakError
-from dermaray.models.artifact import open_artifact
+from dermaray.training.task import WorkerTask
 
 RunJob = Callable[..., int]
 
@@ -222,15 +223,28 @@ def test_the_gate_refuses_the_case_studys_folder_and_names_the_copies(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_override_is_written_into_the_model_and_the_report(
-    case_study: dict[str, Any], config: Path, run_job: RunJob, tmp_path: Path
+def test_an_override_goes_with_the_model(
+    case_study: dict[str, Any], config: Path, run_job: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Planned(Exception):
+        """In place of the training, whose model carries what is planned here."""
+
+    def stop(task: WorkerTask, *_: Any) -> None:
+        raise Planned(*task.provenance["leaks"])
+
+    monkeypatch.setattr(jobs.train, "_train", stop)
     data = f"data.manifest={case_study['data']}"
-    run_job("train", "--config", config, data, f"out={tmp_path / 'run'}", "--allow-leaks")
-    leaks = open_artifact(tmp_path / "run").provenance["leaks"]
-    assert leaks
-    assert any("_original_SYNTH_" in leak for leak in leaks)
-    words = ["evaluate", "--model", tmp_path / "run", "--data", case_study["data"], "--split", "val"]
+    with pytest.raises(Planned, match="_original_SYNTH_"):
+        run_job("train", "--config", config, data, f"out={tmp_path / 'run'}", "--allow-leaks")
+
+
+def test_an_override_is_written_into_the_report(
+    case_study: dict[str, Any], model: Path, run_job: RunJob, tmp_path: Path
+) -> None:
+    description = json.loads((shutil.copytree(model, tmp_path / "model") / "artifact.json").read_text())
+    description["provenance"]["leaks"] = ["a lesion in train and val"]
+    (tmp_path / "model" / "artifact.json").write_text(json.dumps(description))
+    words = ["evaluate", "--model", tmp_path / "model", "--data", case_study["data"], "--split", "val"]
     with pytest.raises(LeakError):
         run_job(*words, "--out", tmp_path / "report")
     run_job(*words, "--out", tmp_path / "report", "--allow-leaks")
