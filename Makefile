@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format lock results quality leakage clean
+.PHONY: help demo test lint types format lock results quality leakage equality chaos overhead case-study clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -53,6 +53,19 @@ quality: $(READY) ## Make the tables of docs/data-quality.md again (about 2 minu
 
 leakage: $(READY) ## Measure what a leak does to an accuracy, for docs/data-quality.md (about an hour on 2 cores)
 	$(BIN)/python benchmarks/leakage.py
+
+equality: $(READY) ## Compare two and three training workers with one, for docs/training.md (about 12 minutes on 2 cores)
+	$(BIN)/python -m benchmarks.equality
+
+chaos: $(READY) ## Kill training at ten moments, for docs/training.md (about half an hour on 2 cores)
+	$(BIN)/python -m benchmarks.chaos_train
+
+overhead: $(READY) ## Measure what Ray and dermaray add to training, for docs/training.md (about 20 minutes on 2 cores)
+	$(BIN)/python -m benchmarks.training step
+	$(BIN)/python -m benchmarks.training fit
+
+case-study: $(READY) ## Train the case study's models and search for a better one, for docs/results.md (about two hours on 2 cores)
+	$(BIN)/python -m benchmarks.case_study
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

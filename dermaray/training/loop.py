@@ -35,6 +35,8 @@ def train_worker(task: WorkerTask, resume: ray.train.Checkpoint | None, notify: 
     state = RunState() if checkpoint is None else read_state(checkpoint)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(_POLICIES[config.training.precision])
+    # That of losses and metrics, which know no policy.
+    keras.config.set_floatx("float64" if config.training.precision == "float64" else "float32")
     with worker.strategy.scope():
         model = build_classifier(config.model, config.input, len(task.label_set.classes), MultiWorkerModel)
         normalize_together(model)

@@ -38,10 +38,10 @@ ALL_THAT_HAS_A_STATE = (
     "training.clip_norm=0.5",
     "training.ema=0.8",
     "checkpoint.every_steps=2",
-    # In float32 training magnifies the rounding by which two workers differ from one, at times beyond any tolerance.
+    # In float32 two workers differ from one by rounding, which training magnifies.
     "training.precision=float64",
 )
-TOLERANCE = 1e-5
+TOLERANCE = 1e-9
 """Relative to the largest weight of each tensor."""
 
 
