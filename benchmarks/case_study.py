@@ -1,4 +1,4 @@
-"""python -m benchmarks.case_study [--data ../shared/data/kaggle9] [--out runs/kaggle9]   (about two hours on 2 CPU cores)
+"""python -m benchmarks.case_study [--data ../shared/data/kaggle9] [--out runs/kaggle9]   (two hours on 2 CPU cores)
 
 The case study's three models on the set that it used, cleaned and split before anything is augmented, and what a search
 makes of the third. Prints the commands, and a table of the accuracies on the training, the validation and the official
