@@ -160,11 +160,17 @@ def bare_loop(folder: Path, case: dict[str, Any]) -> float:
 
 
 def model_of(case: dict[str, Any], folder: Path) -> Any:
-    """Build the model of a case."""
+    """Build the model of a case; between workers its batch normalisation is synchronised by Keras's own means."""
+    import keras
+
     from dermaray.models.classifier import build_classifier
 
     config = config_of(case, folder)
-    return build_classifier(config.model, config.input, CLASSES)
+    model = build_classifier(config.model, config.input, CLASSES)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = case["workers"] > 1
+    return model
 
 
 def arrays_of(case: dict[str, Any], folder: Path) -> tuple[Any, Any]:
