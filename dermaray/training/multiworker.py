@@ -108,7 +108,8 @@ def _global_moments(axes: list[int], inputs: Any, _mask: Any) -> tuple[Any, Any]
     """Return mean and variance per channel; every worker has equally many rows."""
     workers = tf.distribute.get_replica_context()
     mean = workers.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(inputs, axes))
-    variance = tf.reduce_mean(tf.math.squared_difference(inputs, mean), axes)
+    # Deviations from the mean add up to 0, and so does what the mean would get of the variance's gradient.
+    variance = tf.reduce_mean(tf.math.squared_difference(inputs, tf.stop_gradient(mean)), axes)
     return mean, workers.all_reduce(tf.distribute.ReduceOp.MEAN, variance)
 
 
