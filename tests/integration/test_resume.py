@@ -154,7 +154,8 @@ def assert_tracked(database: str, out: Path) -> None:
 
 def assert_weights(out: Path, state: RunState) -> None:
     for a, b in zip(open_artifact(out).load_model().get_weights(), state.best, strict=True):
-        assert np.abs(a - b).max() <= TOLERANCE * np.abs(b).max()
+        # A saved model is in float32, whatever it was trained in.
+        assert np.abs(a - b).max() <= 1e-7 * np.abs(b).max()
 
 
 def test_a_loss_that_is_no_number_names_its_images(config: Path, run_job: RunJob) -> None:
