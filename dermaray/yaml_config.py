@@ -64,6 +64,14 @@ def set_key(values: dict[str, Any], key: str, value: Any) -> None:
     section[last] = value
 
 
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return nested sections as what `set_key` takes: `key.path` to value."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value}
+    return found
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 

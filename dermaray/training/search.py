@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dermaray.config import RunConfig, make_config
 from dermaray.errors import ConfigError
-from dermaray.yaml_config import load_yaml_config, read_yaml, set_key
+from dermaray.yaml_config import flat, load_yaml_config, read_yaml, set_key
 
 Bounds = tuple[float, float]
 
@@ -82,6 +82,12 @@ class TuneConfig(_Section):
     grace_epochs: int = Field(2, ge=1)
     reduction_factor: int = Field(3, ge=2)
     seed: int = Field(0, ge=0, lt=2**32)
+
+    @field_validator("fixed")
+    @classmethod
+    def _by_key(cls, fixed: dict[str, Any]) -> dict[str, Any]:
+        # A section would replace the whole one of the training configuration, keys that it does not name included.
+        return flat(fixed)
 
 
 class Search:

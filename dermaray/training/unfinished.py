@@ -11,6 +11,7 @@ import pyarrow.fs as pafs
 
 from dermaray.config import RunConfig
 from dermaray.errors import OutputError
+from dermaray.yaml_config import flat
 
 SUFFIX = ".unfinished"
 """The folder beside NAME is `.NAME.unfinished`."""
@@ -90,11 +91,3 @@ def _difference(known: Mapping[str, Any], job: Mapping[str, Any]) -> str:
         return "another version of dermaray"
     others = f" and {len(changed) - 1} other settings" if len(changed) > 1 else ""
     return f"{changed[0]}={before.get(changed[0])} in place of {now.get(changed[0])}{others}"
-
-
-def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return nested settings as `key.path` to value."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value}
-    return found

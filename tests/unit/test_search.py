@@ -42,6 +42,12 @@ def test_a_trial_is_the_configuration_with_other_values(tmp_path: Path) -> None:
     assert run.training.optimizer == "adam"
 
 
+def test_a_fixed_key_leaves_its_section_alone(tmp_path: Path) -> None:
+    search = load_search(written(tmp_path), ["fixed.data.balance=equal", "fixed.training.precision=float64"])
+    assert (search.base.data.manifest, search.base.data.balance) == ("data", "equal")
+    assert (search.base.training.epochs, search.base.training.precision) == (4, "float64")
+
+
 def test_the_first_trial_is_the_configuration_itself(tmp_path: Path) -> None:
     search = {
         "training.learning_rate": {"log_uniform": [0.0001, 0.01]},
