@@ -26,8 +26,8 @@ from dermaray.models.artifact import open_artifact
 ROOT = Path(__file__).resolve().parents[1]
 VICTIMS = ("worker", "driver", "all of Ray")
 LONGEST_SECONDS, MOST_COMMANDS = 300, 5
-TOLERANCE = 1e-7
-"""A saved model is in float32, whatever it was trained in."""
+TOLERANCE = 1.2e-7
+"""One bit: a saved model is in float32, whatever it was trained in."""
 CONFIG = """
 name: chaos
 out: {folder}/out

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dermaray.augmentation.engines import Engine, build_augmenter
 from dermaray.images.spec import InputSpec
@@ -184,6 +185,15 @@ class TrackingConfig(_Section):
 
     mlflow: str | None = None
     experiment: str = Field("dermaray", min_length=1)
+
+    @field_validator("mlflow")
+    @classmethod
+    def _no_password(cls, address: str | None) -> str | None:
+        # It is written into every model.
+        if address is not None and urlsplit(address).password is not None:
+            where = "Put it into MLFLOW_TRACKING_PASSWORD, or PGPASSWORD"
+            raise ValueError(f"the address must be without a password. Received: one with a password. {where}")
+        return address
 
 
 class RunConfig(_Section):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.options import add_run
 
 if TYPE_CHECKING:
+    from dermaray.config import RunConfig
     from dermaray.training.runlog import RunLog
     from dermaray.training.state import RunState
     from dermaray.training.store import RunStore
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from dermaray.data.gate import check_gate
     from dermaray.data.manifest import Manifest
     from dermaray.files import atomic_directory, check_output
-    from jobs.console import say, waiting
+    from jobs.console import waiting
     from jobs.session import ray_session
 
     config = load_config(args.config, args.overrides)
@@ -58,15 +59,22 @@ def run(args: argparse.Namespace) -> int:
                     from dermaray.training.result import write_run
                 write_run(partial, task, state)
                 shutil.copytree(store.folder / EVENTS, partial / EVENTS)
+            _say_result(config, state)
+            with waiting("Recording the model"):
+                log.end(state, out / "model")
             store.remove()
-            log.end(state, out / "model")
+    return 0
+
+
+def _say_result(config: "RunConfig", state: "RunState") -> None:
+    from jobs.console import say
+
     best = state.best_epoch
     say(
-        f"Trained {len(state.history)} epochs on {scaling.num_workers} worker(s). Best: epoch {best['epoch']:.0f}, "
-        f"validation loss {best['val_loss']:.3f}, accuracy {best['val_accuracy']:.1%}"
+        f"Trained {len(state.history)} epochs on {config.scaling.num_workers} worker(s). Best: epoch "
+        f"{best['epoch']:.0f}, validation loss {best['val_loss']:.3f}, accuracy {best['val_accuracy']:.1%}"
     )
-    say(f"Model: {out / 'model'}")
-    return 0
+    say(f"Model: {Path(config.out) / 'model'}")
 
 
 def _train(task: "WorkerTask", store: "RunStore", log: "RunLog") -> "RunState":

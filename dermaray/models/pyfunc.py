@@ -30,15 +30,15 @@ class ImageModel:
         Raises:
             ImageError: An image cannot be scored.
         """
-        classes = self._predictor.artifact.label_set.classes
-        parts = [self._scored(table["image"].iloc[at : at + _BATCH]) for at in range(0, len(table), _BATCH)]
-        return pd.concat(parts) if parts else pd.DataFrame(columns=["label", *classes])
+        starts = range(0, max(len(table), 1), _BATCH)
+        return pd.concat([self._scored(table["image"].iloc[start : start + _BATCH]) for start in starts])
 
     def _scored(self, images: pd.Series) -> pd.DataFrame:
         predictor = self._predictor
         probabilities = predictor.probabilities([predictor.decode(data).pixels for data in images])
-        table = pd.DataFrame(probabilities, columns=list(predictor.artifact.label_set.classes), index=images.index)
-        table.insert(0, "label", table.idxmax(axis=1))
+        classes = predictor.artifact.label_set.classes
+        table = pd.DataFrame(probabilities, columns=list(classes), index=images.index)
+        table.insert(0, "label", [classes[best] for best in probabilities.argmax(axis=1)])
         return table
 
 

@@ -72,7 +72,8 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
             "train_seconds": round(self._validating - self._began, 2),
             "val_seconds": round(time.monotonic() - self._validating, 2),
         }
-        self._state.history.append({"epoch": epoch + 1, **figures, **times})
+        figures |= times
+        self._state.history.append({"epoch": epoch + 1, **figures})
         self._tell(figures)
         if self._state.is_stale(self._task.config.training):
             self.model.stop_training = True

@@ -22,7 +22,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
         self.smoothing = smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of every row, float32 [rows]; see `FocalLoss.call`."""
+        """Return the loss of every row, float [rows]; see `FocalLoss.call`."""
         return keras.losses.categorical_crossentropy(_one_hot(y_true, y_pred), y_pred, label_smoothing=self.smoothing)
 
 
@@ -41,7 +41,7 @@ class FocalLoss(keras.losses.Loss):  # type: ignore[misc]
         self.gamma = gamma
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of every row, float32 [rows].
+        """Return the loss of every row, float [rows].
 
         Args:
             y_true: Class indices [rows], of any dtype: Keras hands them over as floats.

@@ -1,5 +1,6 @@
 """The figures of a run as they become known, told to all that keep them: TensorBoard's files, MLflow on demand."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,7 +33,12 @@ class Keeper(Protocol):
 
 
 class RunLog:
-    """Tells keepers of every epoch once, whatever the workers' messages miss and however often the run was killed."""
+    """Tells keepers of every epoch, whatever the workers' messages miss.
+
+    Args:
+        keepers: Who is told.
+        epochs: Of which an earlier process has told.
+    """
 
     def __init__(self, keepers: list[Keeper], epochs: int) -> None:
         self._keepers, self._epochs = keepers, epochs
@@ -46,15 +52,19 @@ class RunLog:
             ConfigError: `tracking.mlflow` is set and MLflow is not installed.
             OutputError: It is, and cannot be reached.
         """
-        found, tracking = store.latest(), task.config.tracking
+        found, events = store.latest(), store.folder / EVENTS
+        history = found.state.history if found else []
+        if found is None:
+            # Of a run that was begun before this one and came to nothing.
+            shutil.rmtree(events, ignore_errors=True)
         with ExitStack() as stack:
-            keepers: list[Keeper] = [TensorBoard(stack.enter_context(SummaryWriter(str(store.folder / EVENTS))))]
-            if tracking.mlflow is not None:
+            keepers: list[Keeper] = [TensorBoard(stack.enter_context(SummaryWriter(str(events))))]
+            if task.config.tracking.mlflow is not None:
                 # Seconds to import, and an extra.
                 from dermaray.training.tracking import tracked_run
 
-                keepers.append(stack.enter_context(tracked_run(task, store.folder, resumed=found is not None)))
-            yield cls(keepers, len(found.state.history) if found else 0)
+                keepers.append(stack.enter_context(tracked_run(task, store.folder, history)))
+            yield cls(keepers, len(history))
 
     def tell(self, told: Figures) -> None:
         """Take what a worker tells, which is for display and may miss an epoch; see `Notify`."""

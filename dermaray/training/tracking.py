@@ -3,90 +3,112 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from dermaray import __version__
+from dermaray.config import RunConfig
 from dermaray.errors import ConfigError, OutputError
 from dermaray.models.artifact import Artifact, open_artifact
 from dermaray.training.state import RunState
 from dermaray.training.task import WorkerTask
-from dermaray.training.unfinished import flat
+from dermaray.yaml_config import flat
 
 _log = logging.getLogger(__name__)
-_RUN_FILE = "mlflow-run"
+_RUN_FILE = "mlflow.json"
 
 
 @contextmanager
-def tracked_run(task: WorkerTask, folder: Path, *, resumed: bool) -> "Iterator[MlflowRun]":
+def tracked_run(task: WorkerTask, folder: Path, history: Sequence[Mapping[str, float]]) -> "Iterator[MlflowRun]":
     """Yield MLflow's run of a training run: a new one, or where that goes on the one that it began.
 
     Args:
         task: The run, whose `tracking.mlflow` is set.
-        folder: Where the id of MLflow's run is kept while the run lasts.
-        resumed: Whether the run goes on.
+        folder: Where it is kept which run is MLflow's, while training lasts.
+        history: The epochs done; empty where training begins.
 
     Raises:
         ConfigError: MLflow is not installed.
         OutputError: The server or the database cannot be used.
     """
-    mlflow, tracking, file = _import_mlflow(), task.config.tracking, folder / _RUN_FILE
+    mlflow, params = _import_mlflow(), _params(task)
     try:
-        mlflow.set_tracking_uri(tracking.mlflow)
-        mlflow.set_experiment(tracking.experiment)
-        if resumed and file.exists():
-            mlflow.start_run(run_id=file.read_text())
-        else:
-            begun = mlflow.start_run(run_name=task.config.name)
-            mlflow.log_params(_params(task))
-            mlflow.set_tags({"dermaray": __version__, "data": task.provenance["data"]["digest"]})
-            file.write_text(begun.info.run_id)
+        run = _start(mlflow, task, folder / _RUN_FILE, params, resumed=bool(history))
+    except KeyboardInterrupt:
+        _end(mlflow, "KILLED")
+        raise
     # Whatever the store behind MLflow raises: a server, a database and a folder have errors of their own.
     except Exception as error:
-        raise OutputError(f"MLflow at {tracking.mlflow} cannot be used: {_first_line(error)}") from error
-    run = MlflowRun(mlflow, mlflow.active_run().info.run_id)
+        _end(mlflow, "FAILED")
+        address = task.config.tracking.mlflow
+        raise OutputError(f"MLflow at {address} cannot be used: {_first_line(error)}") from error
+    run.record(history)
     try:
         yield run
     except KeyboardInterrupt:
-        run.close("KILLED")
+        _end(mlflow, "KILLED")
         raise
     except BaseException:
-        run.close("FAILED")
+        _end(mlflow, "FAILED")
         raise
-    run.close("FINISHED")
+    _end(mlflow, "FINISHED")
 
 
 class MlflowRun:
-    """A run that MLflow knows. Training does not end because MLflow cannot be reached: that is said in the log."""
+    """A run that MLflow knows. Training does not end, nor wait, because MLflow cannot be reached.
 
-    def __init__(self, mlflow: Any, run_id: str) -> None:
-        self._mlflow, self._run_id = mlflow, run_id
+    Args:
+        mlflow: The package.
+        run_id: The run, which this thread has started.
+        epochs: That MLflow knows of it.
+    """
+
+    def __init__(self, mlflow: Any, run_id: str, epochs: int) -> None:
+        self._mlflow, self._run_id, self._epochs = mlflow, run_id, epochs
+        self._lost = False
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
         """Steps are left to TensorBoard: each would be a request."""
 
     def epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Record the figures of an epoch."""
-        # By its id: MLflow's active run is that of the thread which began it, and in another it would begin a new one.
-        self._try(lambda: self._mlflow.log_metrics(dict(figures), step=epoch, run_id=self._run_id))
+        """Record the figures of an epoch; once that has failed, `end` has to make up for it."""
+        if not self._lost:
+            self.record([{"epoch": epoch, **figures}])
 
     def end(self, state: RunState, model: Path) -> None:
-        """Record the figures of the best epoch, and the model."""
+        """Record what MLflow lacks, the figures of the best epoch, and the model."""
+        self._lost = False
+        self.record(state.history)
+        if self._lost:
+            return
         best = {f"best_{name}": value for name, value in state.best_epoch.items()}
-        self._try(lambda: self._mlflow.log_metrics(best, run_id=self._run_id))
-        self._try(lambda: log_pyfunc(self._mlflow, open_artifact(model)))
-
-    def close(self, status: str) -> None:
-        """Record how the run ended; one that goes on later is running again."""
-        self._try(lambda: self._mlflow.end_run(status))
-
-    def _try(self, record: Callable[[], object]) -> None:
         try:
-            record()
+            self._mlflow.log_metrics(best, run_id=self._run_id)
+            log_pyfunc(self._mlflow, open_artifact(model))
         except Exception as error:
-            _log.warning("MLflow does not know all of this run: %s", _first_line(error))
+            self._warn(error)
+
+    def record(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Record the epochs of a history that MLflow does not know yet."""
+        for row in history:
+            epoch = int(row["epoch"])
+            if epoch <= self._epochs:
+                continue
+            figures = {name: value for name, value in row.items() if name != "epoch"}
+            try:
+                # By its id: MLflow's active run is that of the thread which began it; in another it would begin one.
+                self._mlflow.log_metrics(figures, step=epoch, run_id=self._run_id)
+            except Exception as error:
+                self._warn(error)
+                return
+            self._epochs = epoch
+
+    def _warn(self, error: Exception) -> None:
+        self._lost = True
+        _log.warning("MLflow does not know all of this run: %s", _first_line(error))
 
 
 def log_pyfunc(mlflow: Any, artifact: Artifact) -> None:
@@ -107,20 +129,85 @@ def log_pyfunc(mlflow: Any, artifact: Artifact) -> None:
 
 
 def _import_mlflow() -> Any:
-    # It asks a server of its makers home when it is imported, and takes minutes to find that another does not answer.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    defaults = {
+        # Without it MLflow reports to its makers.
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Its own are 7 and 120 s: it would take a quarter of an hour to find that a server does not answer.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
     try:
         import mlflow
     except ImportError as error:
         raise ConfigError("tracking.mlflow needs MLflow: pip install 'dermaray[tracking]', or leave it out") from error
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    # Each retry, and that there is no git, in many lines.
+    for name in ("mlflow", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return mlflow
+
+
+def _start(mlflow: Any, task: WorkerTask, file: Path, params: dict[str, str], *, resumed: bool) -> MlflowRun:
+    config = task.config
+    place = {"mlflow": config.tracking.mlflow, "experiment": config.tracking.experiment}
+    mlflow.set_tracking_uri(config.tracking.mlflow)
+    client = mlflow.MlflowClient()
+    known = _known(client, file, place)
+    if known is not None and resumed:
+        mlflow.start_run(run_id=known)
+        told = client.get_metric_history(known, "val_loss")
+        return MlflowRun(mlflow, known, max((metric.step for metric in told), default=0))
+    if known is not None:
+        # It was begun anew.
+        client.set_terminated(known, "KILLED")
+    run = mlflow.start_run(experiment_id=_experiment(client, config), run_name=config.name)
+    mlflow.log_params(params)
+    mlflow.set_tags({"dermaray": __version__, "data": task.provenance["data"]["digest"]})
+    file.write_text(json.dumps({**place, "run_id": run.info.run_id}), encoding="utf-8")
+    return MlflowRun(mlflow, run.info.run_id, 0)
+
+
+def _known(client: Any, file: Path, place: dict[str, str | None]) -> str | None:
+    """Return the run that an earlier process has begun in the same place and nobody has deleted since."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        begun = json.loads(file.read_text(encoding="utf-8"))
+        run_id = str(begun.pop("run_id"))
+        if begun == place and client.get_run(run_id).info.lifecycle_stage == "active":
+            return run_id
+    except (FileNotFoundError, ValueError, KeyError):
+        pass
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    return None
+
+
+def _experiment(client: Any, config: RunConfig) -> str:
+    """Return the id of the experiment, made where it is missing."""
+    name, address = config.tracking.experiment, str(config.tracking.mlflow)
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    # A database keeps no files: MLflow would have them in the working directory, wherever that is.
+    place = None if address.startswith("http") else (Path(config.out).resolve().parent / "mlruns").as_uri()
+    return str(client.create_experiment(name, artifact_location=place))
+
+
+def _end(mlflow: Any, status: str) -> None:
+    """Tell how the run has ended, if one has begun; one that goes on later is running again."""
+    with suppress(Exception):
+        mlflow.end_run(status)
 
 
 def _params(task: WorkerTask) -> dict[str, str]:
     values = flat(task.config.model_dump(mode="json", exclude={"tracking"}))
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    # MLflow has its own idea of what a name is, which that of a class may not fit.
+    names = {key: re.sub(r"[^/\w.\- :]", "_", key) for key in values}
+    return {names[key]: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
 def _first_line(error: Exception) -> str:

@@ -100,15 +100,9 @@ def test_two_workers_of_which_one_is_killed_end_as_one_does(undisturbed: RunStat
 
 
 def test_a_driver_that_is_killed_goes_on_by_the_same_command(
-    undisturbed: RunState,
-    config: Path,
-    run_job: RunJob,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    undisturbed: RunState, config: Path, run_job: RunJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = config.parent / "driver"
-    # MLflow keeps models below the working directory, where a database keeps the rest.
-    monkeypatch.chdir(config.parent)
     database = f"sqlite:///{config.parent / 'mlflow.db'}"
     words = ["--config", str(config), f"out={out}", f"tracking.mlflow={database}", *ALL_THAT_HAS_A_STATE]
     process = subprocess.Popen([sys.executable, "-m", "jobs.train", *words], start_new_session=True)
