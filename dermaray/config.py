@@ -1,9 +1,9 @@
 """The schema of the YAML file that `dermaray train` takes. Every default of training is stated here alone."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -190,7 +190,7 @@ class TrackingConfig(_Section):
     @classmethod
     def _no_password(cls, address: str | None) -> str | None:
         # It is written into every model.
-        if address is not None and urlsplit(address).password is not None:
+        if address is not None and re.search("://[^/@]*:[^/@]*@", address):
             where = "Put it into MLFLOW_TRACKING_PASSWORD, or PGPASSWORD"
             raise ValueError(f"the address must be without a password. Received: one with a password. {where}")
         return address

@@ -53,7 +53,6 @@ class RunLog:
             OutputError: It is, and cannot be reached.
         """
         found, events = store.latest(), store.folder / EVENTS
-        history = found.state.history if found else []
         if found is None:
             # Of a run that was begun before this one and came to nothing.
             shutil.rmtree(events, ignore_errors=True)
@@ -63,8 +62,8 @@ class RunLog:
                 # Seconds to import, and an extra.
                 from dermaray.training.tracking import tracked_run
 
-                keepers.append(stack.enter_context(tracked_run(task, store.folder, history)))
-            yield cls(keepers, len(history))
+                keepers.append(stack.enter_context(tracked_run(task, store.folder, found and found.state)))
+            yield cls(keepers, len(found.state.history) if found else 0)
 
     def tell(self, told: Figures) -> None:
         """Take what a worker tells, which is for display and may miss an epoch; see `Notify`."""

@@ -22,13 +22,13 @@ _RUN_FILE = "mlflow.json"
 
 
 @contextmanager
-def tracked_run(task: WorkerTask, folder: Path, history: Sequence[Mapping[str, float]]) -> "Iterator[MlflowRun]":
+def tracked_run(task: WorkerTask, folder: Path, found: RunState | None) -> "Iterator[MlflowRun]":
     """Yield MLflow's run of a training run: a new one, or where that goes on the one that it began.
 
     Args:
         task: The run, whose `tracking.mlflow` is set.
         folder: Where it is kept which run is MLflow's, while training lasts.
-        history: The epochs done; empty where training begins.
+        found: Where training goes on; None where it begins.
 
     Raises:
         ConfigError: MLflow is not installed.
@@ -36,7 +36,7 @@ def tracked_run(task: WorkerTask, folder: Path, history: Sequence[Mapping[str, f
     """
     mlflow, params = _import_mlflow(), _params(task)
     try:
-        run = _start(mlflow, task, folder / _RUN_FILE, params, resumed=bool(history))
+        run = _start(mlflow, task, folder / _RUN_FILE, params, resumed=found is not None)
     except KeyboardInterrupt:
         _end(mlflow, "KILLED")
         raise
@@ -45,7 +45,7 @@ def tracked_run(task: WorkerTask, folder: Path, history: Sequence[Mapping[str, f
         _end(mlflow, "FAILED")
         address = task.config.tracking.mlflow
         raise OutputError(f"MLflow at {address} cannot be used: {_first_line(error)}") from error
-    run.record(history)
+    run.record(found.history if found else [])
     try:
         yield run
     except KeyboardInterrupt:

@@ -50,7 +50,7 @@ def known(task: Any) -> list[tuple[str, list[int]]]:
 
 def interrupt(task: Any, folder: Path) -> None:
     """Begin a run and interrupt it after its first epoch."""
-    with suppress(KeyboardInterrupt), tracked_run(task, folder, []) as run:
+    with suppress(KeyboardInterrupt), tracked_run(task, folder, None) as run:
         run.epoch(1, {"val_loss": 1.0})
         raise KeyboardInterrupt
 
@@ -58,21 +58,21 @@ def interrupt(task: Any, folder: Path) -> None:
 def test_a_run_goes_on_in_mlflows_run_and_makes_up_for_what_that_lacks(task: Task, tmp_path: Path) -> None:
     interrupt(task(), tmp_path)
     assert known(task()) == [("KILLED", [1])]
-    with tracked_run(task(), tmp_path, HISTORY[:2]) as run:
+    with tracked_run(task(), tmp_path, RunState(history=HISTORY[:2])) as run:
         run.epoch(3, {"val_loss": 0.3})
     assert known(task()) == [("FINISHED", [1, 2, 3])]
 
 
 def test_a_run_that_is_begun_anew_has_a_run_of_its_own(task: Task, tmp_path: Path) -> None:
     interrupt(task(), tmp_path)
-    with tracked_run(task(), tmp_path, []) as run:
+    with tracked_run(task(), tmp_path, None) as run:
         run.epoch(1, {"val_loss": 0.5})
     assert known(task()) == [("FINISHED", [1]), ("KILLED", [1])]
 
 
 def test_a_run_goes_on_where_its_experiment_changed(task: Task, tmp_path: Path) -> None:
     interrupt(task(), tmp_path)
-    with tracked_run(task(experiment="other"), tmp_path, HISTORY):
+    with tracked_run(task(experiment="other"), tmp_path, RunState(history=HISTORY)):
         pass
     assert known(task(experiment="other")) == [("FINISHED", [1, 2, 3])]
 
@@ -81,14 +81,14 @@ def test_a_server_that_does_not_answer_is_one_error(task: Task, tmp_path: Path) 
     address = "http://127.0.0.1:1"
     with (
         pytest.raises(OutputError, match=f"MLflow at {address} cannot be used: API request"),
-        tracked_run(task(address), tmp_path, []),
+        tracked_run(task(address), tmp_path, None),
     ):
         pass
 
 
 def test_the_extra_that_is_missing_is_named(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(ConfigError, match=r"pip install 'dermaray\[tracking\]'"), tracked_run(task(), tmp_path, []):
+    with pytest.raises(ConfigError, match=r"pip install 'dermaray\[tracking\]'"), tracked_run(task(), tmp_path, None):
         pass
 
 
