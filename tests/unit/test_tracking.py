@@ -63,6 +63,14 @@ def test_a_run_goes_on_in_mlflows_run_and_makes_up_for_what_that_lacks(task: Tas
     assert known(task()) == [("FINISHED", [1, 2, 3])]
 
 
+def test_a_run_that_had_no_whole_epoch_goes_on_in_mlflows_run(task: Task, tmp_path: Path) -> None:
+    with suppress(KeyboardInterrupt), tracked_run(task(), tmp_path, None):
+        raise KeyboardInterrupt
+    with tracked_run(task(), tmp_path, RunState(step=4)) as run:
+        run.epoch(1, {"val_loss": 1.0})
+    assert known(task()) == [("FINISHED", [1])]
+
+
 def test_a_run_that_is_begun_anew_has_a_run_of_its_own(task: Task, tmp_path: Path) -> None:
     interrupt(task(), tmp_path)
     with tracked_run(task(), tmp_path, None) as run:
