@@ -1,6 +1,7 @@
 """Ray Data streams of images: read or decoded, and augmented, where there are CPUs; delivered in order."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import ray.data
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.interfaces.ref_bundle import BlockEntry, BlockSlice, RefBundle
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.data._internal.logical.interfaces import LogicalPlan
 from ray.data._internal.logical.operators import InputData
 from ray.data._internal.stats import DatasetStats
@@ -42,6 +45,9 @@ and to hand out another."""
 ACTOR_CPUS = 0.01
 """What an actor holds of Ray's CPUs: next to nothing, so that none ever waits for what training, another stream or
 another run holds. A stream whose actor waits, at its start or after a node was lost, would hold up all workers."""
+
+REST_SECONDS = 0.1
+"""Between two looks of Ray Data at its tasks, at most, while the consumer waits for nothing."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,7 @@ def image_stream(
     dataset.context.execution_options.preserve_order = True
     # A stream may rest as long as an epoch of training takes, or the validation between two.
     dataset.context.execution_no_progress_timeout_s = -1
+    dataset.context.custom_execution_callback_classes = [_Rest]
     count = min(actors, -(-plan.num_rows // rows))
     return dataset.map_batches(
         _ReadRows,
@@ -197,6 +204,21 @@ def image_stream(
         num_cpus=ACTOR_CPUS,
         compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=TASKS_PER_ACTOR),
     )
+
+
+class _Rest(ExecutionCallback):  # type: ignore[misc]
+    """Let Ray Data's scheduling rest while the consumer waits for nothing.
+
+    It has a thread in the consumer's process, which waits for tasks alone. Where all of them wait for the consumer it
+    would turn without end: a whole core, and much of the interpreter's lock, which training needs.
+    """
+
+    def on_execution_step(self, executor: StreamingExecutor) -> None:
+        """Wait, once around the loop, until the consumer takes a block or finds none."""
+        _, state = executor._output_node
+        blocks, until = state.output_queue.num_blocks, time.monotonic() + REST_SECONDS
+        while not state._num_waiting_consumers and state.output_queue.num_blocks >= blocks and time.monotonic() < until:
+            time.sleep(0.01)
 
 
 def _sliced(table: pa.Table, rows: int) -> ray.data.Dataset:
