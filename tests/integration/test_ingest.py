@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import signal
+import time
 import uuid
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from cluster.runtime import Cluster
 from dermaray.augmentation.engines import build_augmenter
+from dermaray.data import streams
 from dermaray.data.frames import node_folder, remove_frames
 from dermaray.data.manifest import Manifest
 from dermaray.data.streams import ImageTable, Recipe, block_rows, image_stream
@@ -257,6 +259,28 @@ def test_ending_a_stream_waits_for_no_tuning(table: ImageTable) -> None:
     stream = worker_stream(plan, table, SPEC, RECIPE, batch_size=BATCH, world_size=1, reserved_cpus=4, cached=True)
     batches = distributed_batches(tf.distribute.get_strategy(), stream, SPEC, BATCH, [])
     assert batches.options().autotune.enabled is False
+
+
+def test_a_stream_rests_while_nobody_takes_its_blocks(table: ImageTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = []
+
+    class Counted(streams._Rest):
+        def on_execution_step(self, executor: object) -> None:
+            turns.append(time.monotonic())
+            super().on_execution_step(executor)
+
+    monkeypatch.setattr(streams, "_Rest", Counted)
+    # More blocks than the object store may hold of this stream.
+    plan = training_plan(table.labels, 400, BATCH, "equal", seed=1).shard(0, 1)
+    stream = worker_stream(plan, table, SPEC, Recipe(), batch_size=BATCH, world_size=1, reserved_cpus=7, cached=True)
+    blocks = iter(stream.iter_batches(batch_size=None))
+    rows = len(next(blocks)["label"])
+    time.sleep(6)
+    before = len(turns)
+    time.sleep(2)
+    # A turn takes two thousandths of a second; one that finds work to do may be followed by another at once.
+    assert 5 <= len(turns) - before <= 60
+    assert rows + sum(len(block["label"]) for block in blocks) == plan.num_rows
 
 
 def test_blocks_hold_whole_batches_where_one_fits() -> None:
