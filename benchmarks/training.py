@@ -33,7 +33,7 @@ TIMED = EPOCHS - 2
 CASES: dict[str, dict[str, Any]] = {
     "step": {
         "workers": 2,
-        "images": 2600,
+        "images": 1300,
         "size": 96,
         "batch": 64,
         "model": {"options": {"batch_normalization": True}},

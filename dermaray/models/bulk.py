@@ -12,6 +12,7 @@ from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.spec import InputSpec
 from dermaray.models.artifact import Artifact
+from dermaray.models.lean_keras import import_lean_keras
 from dermaray.models.predictor import Predictor
 
 BATCH_SIZE = 32
@@ -70,6 +71,7 @@ class _Score:
     """Hold a model and score what was decoded."""
 
     def __init__(self, artifact: Artifact) -> None:
+        import_lean_keras()
         self._predictor = Predictor(artifact)
 
     def __call__(self, batch: Batch) -> Batch:

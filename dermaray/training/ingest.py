@@ -13,6 +13,7 @@ import tensorflow as tf
 from dermaray.data.streams import ImageTable, Recipe, block_rows, image_stream
 from dermaray.errors import DataError
 from dermaray.images.spec import InputSpec
+from dermaray.training.multiworker import as_it_is
 
 PREFETCH_BATCHES = 4
 
@@ -99,7 +100,7 @@ def distributed_batches(
         options.autotune.enabled = False
         return stream.prefetch(PREFETCH_BATCHES).with_options(options)
 
-    return strategy.distribute_datasets_from_function(build)
+    return as_it_is(strategy.distribute_datasets_from_function(build))
 
 
 def rebatched(blocks: Iterable[Batch], size: int) -> Iterator[Batch]:

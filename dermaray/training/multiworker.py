@@ -9,12 +9,14 @@ ray-project/ray#48910). Two of its steps fail there, and `MultiWorkerModel` repl
   not have. Here each worker reads its own replica's logs; what `fit` reports per epoch it reads from the metrics
   themselves, whose variables sum over the workers, and so are exact.
 
-Three more are not failures, but would make N workers differ from one, or slow:
+Four more are not failures, but would make N workers differ from one, or slow:
 
 - Synchronised batch normalisation takes the variance as E(x^2) - E(x)^2, of which float32 leaves few digits where a
   channel varies little about a large mean; `normalize_together` takes the mean first, with one exchange less.
 - An optimiser clips gradients before it sums them over the workers; `summing_first` gives one that sums first.
 - `evaluate` begins its data anew in every epoch, so that its stream would have to be started anew.
+- What a strategy distributes goes through a second stream, to the devices, whose thread sleeps up to a minute while a
+  training that has ended waits for it; `as_it_is` takes a worker's batches from where they are made.
 
 `tests/integration/test_upstream.py` fails as soon as Keras can `fit` there by itself.
 """
@@ -25,6 +27,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.distribute.input_lib import DistributedDatasetsFromFunction
 
 Step = Callable[[Any], dict[str, Any]]
 
@@ -122,6 +125,22 @@ class _Continued:
     def __iter__(self) -> Iterator[Any]:
         iterator: Iterator[Any] = self._iterator
         return iterator
+
+
+class _OwnPart(DistributedDatasetsFromFunction):  # type: ignore[misc]
+    """The part of a distributed data set that is made in this process, which has one device."""
+
+    def __iter__(self) -> Iterator[Any]:
+        (own,) = self._datasets
+        return iter(own)
+
+
+def as_it_is(distributed: Any) -> Any:
+    """Return what `Strategy.distribute_datasets_from_function` gave, without the stream that fetches to devices."""
+    if isinstance(distributed, DistributedDatasetsFromFunction):
+        # Keras asks for one of these, and there is no public way to make one.
+        distributed.__class__ = _OwnPart
+    return distributed
 
 
 class _SumFirst:
