@@ -179,9 +179,9 @@ class Worker:
 
     def deliver(self, warm_up: Any, table: Any, epochs: int, cached: bool) -> Timing:
         """Time all epochs, after one epoch of `warm_up` without a cache."""
-        from dermaray.models.allocator import keep_tensor_memory
+        from dermaray.models.own_process import import_keras
 
-        keep_tensor_memory()
+        import_keras()
         self._timing(warm_up, 1, False)
         return self._timing(table, epochs, cached)
 

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     leaks = check_gate(manifest, allow=args.allow_leaks)
     scaling = config.scaling
     with ray_session(args) as cluster:
-        from dermaray.models.lean_keras import import_lean_keras
+        from dermaray.models.own_process import import_keras
         from dermaray.training.runlog import RunLog
         from dermaray.training.runs import EVENTS
         from dermaray.training.store import RunStore
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             state = _train(task, store, log)
             with atomic_directory(out, overwrite=args.overwrite) as partial:
                 with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
-                    import_lean_keras()
+                    import_keras()
                     from dermaray.training.result import write_run
                 write_run(partial, task, state)
                 shutil.copytree(store.folder / EVENTS, partial / EVENTS)

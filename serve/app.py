@@ -20,7 +20,7 @@ from dermaray.images.decode import decode_image
 from dermaray.images.resize import UInt8Array
 from dermaray.models.artifact import open_artifact
 from dermaray.models.engine import Float32Array
-from dermaray.models.lean_keras import import_lean_keras
+from dermaray.models.own_process import import_keras
 from dermaray.models.predictor import Predictor, to_prediction
 from serve.upload import STATUS_OF_REASON, read_upload
 
@@ -47,7 +47,7 @@ class Classifier:
     """Holds the model and scores decoded images in batches."""
 
     def __init__(self, args: ServeArgs) -> None:
-        import_lean_keras()
+        import_keras()
         self._predictor = Predictor(open_artifact(Path(args.model)))
         self.probabilities.set_max_batch_size(args.max_batch_size)
         self.probabilities.set_batch_wait_timeout_s(args.batch_wait_timeout_s)

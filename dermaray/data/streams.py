@@ -194,7 +194,8 @@ def image_stream(
     dataset.context.execution_options.preserve_order = True
     # A stream may rest as long as an epoch of training takes, or the validation between two.
     dataset.context.execution_no_progress_timeout_s = -1
-    dataset.context.custom_execution_callback_classes = [_Rest]
+    callbacks = dataset.context.custom_execution_callback_classes
+    dataset.context.custom_execution_callback_classes = [*callbacks, _Rest]
     count = min(actors, -(-plan.num_rows // rows))
     return dataset.map_batches(
         _ReadRows,
@@ -214,10 +215,10 @@ class _Rest(ExecutionCallback):  # type: ignore[misc]
     """
 
     def on_execution_step(self, executor: StreamingExecutor) -> None:
-        """Wait, once around the loop, until the consumer takes a block or finds none."""
+        """Wait, once around the loop, until the consumer takes a block or finds none, or for `REST_SECONDS`."""
         _, state = executor._output_node
         blocks, until = state.output_queue.num_blocks, time.monotonic() + REST_SECONDS
-        while not state._num_waiting_consumers and state.output_queue.num_blocks >= blocks and time.monotonic() < until:
+        while not state.num_waiting_consumers and state.output_queue.num_blocks >= blocks and time.monotonic() < until:
             time.sleep(0.01)
 
 

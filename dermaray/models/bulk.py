@@ -12,7 +12,7 @@ from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.spec import InputSpec
 from dermaray.models.artifact import Artifact
-from dermaray.models.lean_keras import import_lean_keras
+from dermaray.models.own_process import import_keras
 from dermaray.models.predictor import Predictor
 
 BATCH_SIZE = 32
@@ -71,7 +71,7 @@ class _Score:
     """Hold a model and score what was decoded."""
 
     def __init__(self, artifact: Artifact) -> None:
-        import_lean_keras()
+        import_keras()
         self._predictor = Predictor(artifact)
 
     def __call__(self, batch: Batch) -> Batch:

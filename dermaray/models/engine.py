@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dermaray.images.resize import UInt8Array
-from dermaray.models.allocator import keep_tensor_memory
 from dermaray.models.artifact import Artifact
 
 Float32Array = npt.NDArray[np.float32]
@@ -30,7 +29,6 @@ class KerasEngine:
     def __init__(self, artifact: Artifact) -> None:
         import tensorflow as tf
 
-        keep_tensor_memory()
         model = artifact.load_model()
         signature = tf.TensorSpec([None, *artifact.input_spec.shape], tf.uint8)
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from dermaray.data.streams import ImageTable, Recipe, block_rows, image_stream
 from dermaray.errors import DataError
 from dermaray.images.spec import InputSpec
-from dermaray.training.multiworker import as_it_is
+from dermaray.training.multiworker import own_part
 
 PREFETCH_BATCHES = 4
 
@@ -67,7 +67,7 @@ def distributed_batches(
     batch_size: int,
     failures: list[Exception],
 ) -> Any:
-    """Return a `tf.data` stream of (pixels, labels, weights), one local batch a step, for as many steps as planned.
+    """Return what `fit` takes: (pixels, labels, weights), one local batch a step, for as many steps as planned.
 
     Args:
         strategy: What will run the steps.
@@ -100,7 +100,7 @@ def distributed_batches(
         options.autotune.enabled = False
         return stream.prefetch(PREFETCH_BATCHES).with_options(options)
 
-    return as_it_is(strategy.distribute_datasets_from_function(build))
+    return own_part(strategy.distribute_datasets_from_function(build))
 
 
 def rebatched(blocks: Iterable[Batch], size: int) -> Iterator[Batch]:

@@ -8,7 +8,6 @@ import ray.train
 import tensorflow as tf
 
 from dermaray.data.streams import Recipe
-from dermaray.models.allocator import keep_tensor_memory
 from dermaray.models.classifier import build_classifier
 from dermaray.training.callbacks import Checkpoints, Record
 from dermaray.training.ingest import distributed_batches, worker_stream
@@ -30,7 +29,6 @@ def train_worker(task: WorkerTask, resume: ray.train.Checkpoint | None, notify: 
         resume: The state to start from; None for the beginning. A later one of this attempt is preferred.
         notify: Called by the first worker, a few times a second, with what a progress display shows.
     """
-    keep_tensor_memory()
     worker = _Worker.start(task)
     config = task.config
     checkpoint = ray.train.get_checkpoint() or resume

@@ -16,7 +16,7 @@ Four more are not failures, but would make N workers differ from one, or slow:
 - An optimiser clips gradients before it sums them over the workers; `summing_first` gives one that sums first.
 - `evaluate` begins its data anew in every epoch, so that its stream would have to be started anew.
 - What a strategy distributes goes through a second stream, to the devices, whose thread sleeps up to a minute while a
-  training that has ended waits for it; `as_it_is` takes a worker's batches from where they are made.
+  training that has ended waits for it; on CPUs `own_part` takes batches from where they are made.
 
 `tests/integration/test_upstream.py` fails as soon as Keras can `fit` there by itself.
 """
@@ -135,9 +135,12 @@ class _OwnPart(DistributedDatasetsFromFunction):  # type: ignore[misc]
         return iter(own)
 
 
-def as_it_is(distributed: Any) -> Any:
-    """Return what `Strategy.distribute_datasets_from_function` gave, without the stream that fetches to devices."""
-    if isinstance(distributed, DistributedDatasetsFromFunction):
+def own_part(distributed: Any) -> Any:
+    """Return what `Strategy.distribute_datasets_from_function` gave, without the stream that fetches to devices.
+
+    Where there are GPUs that stream copies while they compute, and is left in.
+    """
+    if isinstance(distributed, DistributedDatasetsFromFunction) and not tf.config.list_logical_devices("GPU"):
         # Keras asks for one of these, and there is no public way to make one.
         distributed.__class__ = _OwnPart
     return distributed

@@ -13,7 +13,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from dermaray.data.frames import remove_frames
 from dermaray.errors import ClusterError, TrainingError, find_user_error
-from dermaray.models.lean_keras import import_lean_keras
+from dermaray.models.own_process import import_keras
 from dermaray.training.backend import TensorFlowConfig
 from dermaray.training.state import RunState
 from dermaray.training.store import Found, RunStore
@@ -127,7 +127,7 @@ def _fit(trainer: DataParallelTrainer) -> None:
 
 
 def _train_worker(task_ref: Any, resume: ray.train.Checkpoint | None, notify: Notify | None) -> None:
-    import_lean_keras()
+    import_keras()
     from dermaray.training.loop import train_worker
 
     train_worker(ray.get(task_ref), resume, notify)

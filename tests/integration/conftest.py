@@ -9,15 +9,20 @@ import pytest
 
 from cluster.runtime import Cluster, connect
 from dermaray.data.synthetic import generate_dataset
+from tests.object_store import KEYS
 
 RunJob = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
-    # More logical CPUs than cores, so that several workers fit beside what feeds them.
-    with connect(None, num_cpus=8) as cluster:
-        yield cluster
+    with pytest.MonkeyPatch.context() as patch:
+        # What Ray starts has the environment that it was started in.
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        # More logical CPUs than cores, so that several workers fit beside what feeds them.
+        with connect(None, num_cpus=8) as cluster:
+            yield cluster
 
 
 @pytest.fixture(scope="session")

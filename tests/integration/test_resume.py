@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from dermaray.training.run import train
 from dermaray.training.state import RunState
 from dermaray.training.store import RunStore
 from dermaray.training.task import WorkerTask, plan_run
+from tests.object_store import Bucket, new_bucket
 
 RunJob = Callable[..., int]
 
@@ -99,16 +100,22 @@ def test_two_workers_of_which_one_is_killed_end_as_one_does(undisturbed: RunStat
     assert_equal(undisturbed, state)
 
 
-def test_a_driver_that_is_killed_goes_on_by_the_same_command(
-    undisturbed: RunState, config: Path, run_job: RunJob, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    with new_bucket("runs") as made:
+        yield made
+
+
+def test_a_driver_that_is_killed_goes_on_by_the_same_command_from_an_object_store(
+    undisturbed: RunState, config: Path, run_job: RunJob, bucket: Bucket, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = config.parent / "driver"
     database = f"sqlite:///{config.parent / 'mlflow.db'}"
-    words = ["--config", str(config), f"out={out}", f"tracking.mlflow={database}", *ALL_THAT_HAS_A_STATE]
+    places = [f"out={out}", f"tracking.mlflow={database}", f"checkpoint.storage={bucket.uri('mine')}"]
+    words = ["--config", str(config), *places, *ALL_THAT_HAS_A_STATE]
     process = subprocess.Popen([sys.executable, "-m", "jobs.train", *words], start_new_session=True)
-    kept = config.parent / ".driver.unfinished" / "checkpoints"
     deadline = time.monotonic() + 120
-    while not list(kept.glob("attempt-*/*/state.npz")):
+    while not any(key.endswith("state.npz") for key in bucket.files()):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
@@ -125,7 +132,8 @@ def test_a_driver_that_is_killed_goes_on_by_the_same_command(
         "model",
         "tensorboard",
     ]
-    assert not kept.parent.exists()
+    assert not (config.parent / ".driver.unfinished").exists()
+    assert bucket.files() == []
     assert_tracked(database, out)
 
 

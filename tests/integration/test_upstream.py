@@ -16,7 +16,7 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
-from dermaray.training.multiworker import MultiWorkerModel
+from dermaray.training.multiworker import MultiWorkerModel, own_part
 
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
 
@@ -29,6 +29,9 @@ with strategy.scope():
 data = strategy.distribute_datasets_from_function(
     lambda _: tf.data.Dataset.from_tensor_slices((x, y)).batch(4).repeat()
 )
+if kind is MultiWorkerModel:
+    data = own_part(data)
+    assert isinstance(iter(data), tf.data.Iterator), "there is a second stream, to the devices"
 model.fit(data, steps_per_epoch=2, epochs=1, verbose=0)
 print("trained")
 """

@@ -1,15 +1,12 @@
 """Sources in an object store, against a server of one on the loopback interface."""
 
 import io
-import logging
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from dermaray.data import archive
@@ -18,6 +15,7 @@ from dermaray.data.formats import read_reference, read_source
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import is_uri, list_tree, local_path, name_of, read_bytes
 from dermaray.errors import DataError
+from tests.object_store import KEYS, Bucket, new_bucket
 
 CSV = b"lesion_id,image_id,dx,age,sex,localization\nHAM_1,ISIC_1,bkl,80.0,male,scalp\nHAM_2,ISIC_2,nv,,,\n"
 
@@ -40,44 +38,24 @@ OBJECTS = {
 }
 
 
-class Store:
-    """A bucket `skin` with `OBJECTS` in it."""
-
-    def __init__(self, server: ThreadedMotoServer) -> None:
-        import boto3
-
-        host, port = server.get_host_and_port()
-        self.endpoint = f"http://{host}:{port}"
-        self.query = f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-        self.client: Any = boto3.client("s3", endpoint_url=self.endpoint, **keys)
-        self.client.create_bucket(Bucket="skin")
-        for key, data in OBJECTS.items():
-            self.client.put_object(Bucket="skin", Key=key, Body=data)
-
-    def uri(self, path: str) -> str:
-        return f"s3://skin/{path}{self.query}"
-
-
 @pytest.fixture(scope="module")
-def running() -> Iterator[Store]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    yield Store(server)
-    server.stop()
+def running() -> Iterator[Bucket]:
+    with new_bucket("skin") as bucket:
+        for key, data in OBJECTS.items():
+            bucket.client.put_object(Bucket="skin", Key=key, Body=data)
+        yield bucket
 
 
 @pytest.fixture
-def store(running: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+def store(running: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A bucket `skin` with `OBJECTS` in it."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
     return running
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_class_folders_below_a_prefix(store: Store, slash: str) -> None:
+def test_class_folders_below_a_prefix(store: Bucket, slash: str) -> None:
     assert read_source(store.uri(f"folders{slash}")) == [
         SourceImage(
             "a b #1é%20", store.uri("folders/Train/nevus/a%20b%20%231%C3%A9%2520.jpg"), "nevus", official_split="train"
@@ -87,7 +65,7 @@ def test_class_folders_below_a_prefix(store: Store, slash: str) -> None:
     ]
 
 
-def test_images_with_a_csv_below_a_prefix(store: Store) -> None:
+def test_images_with_a_csv_below_a_prefix(store: Bucket) -> None:
     assert read_source(store.uri("ham")) == [
         SourceImage("ISIC_1", store.uri("ham/images/ISIC_1.jpg"), "bkl", "HAM_1", age=80.0, sex="male", site="scalp"),
         SourceImage("ISIC_2", None, "nv", "HAM_2"),
@@ -96,14 +74,14 @@ def test_images_with_a_csv_below_a_prefix(store: Store) -> None:
 
 
 @pytest.mark.parametrize("path", ["ham", "ham/HAM10000_metadata.csv"])
-def test_a_reference_in_a_store(store: Store, path: str) -> None:
+def test_a_reference_in_a_store(store: Bucket, path: str) -> None:
     assert {i: image.label for i, image in read_reference([store.uri(path)]).items()} == {
         "ISIC_1": "bkl",
         "ISIC_2": "nv",
     }
 
 
-def test_the_environment_can_name_the_endpoint(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_can_name_the_endpoint(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     # A bucket of its own: what is opened once is opened for the whole process.
@@ -114,7 +92,7 @@ def test_the_environment_can_name_the_endpoint(store: Store, monkeypatch: pytest
     assert read_bytes("s3://by-environment/nevus/a.jpg") == b"data"
 
 
-def test_objects_are_read_in_the_order_asked_for_among_files(store: Store, tmp_path: Path) -> None:
+def test_objects_are_read_in_the_order_asked_for_among_files(store: Bucket, tmp_path: Path) -> None:
     (tmp_path / "local.jpg").write_bytes(b"local")
     uris = [str(image.uri) for image in read_source(store.uri("folders"))]
     places = [uris[2], str(tmp_path / "local.jpg"), uris[0], uris[1]]
@@ -126,7 +104,7 @@ def test_objects_are_read_in_the_order_asked_for_among_files(store: Store, tmp_p
     assert [member.data for member in members] == [OBJECTS[keys[0]], b"local", OBJECTS[keys[1]], OBJECTS[keys[2]]]
 
 
-def test_a_missing_object_is_told_and_the_others_are_read(store: Store) -> None:
+def test_a_missing_object_is_told_and_the_others_are_read(store: Bucket) -> None:
     places = [store.uri("ham/images/gone%20now.jpg"), store.uri("ham/images/ISIC_1.jpg"), "s3://no uri.jpg"]
     missing, there, broken = read_members(files_listing(places))
     assert (there.error, there.data) == (None, OBJECTS["ham/images/ISIC_1.jpg"])
@@ -137,7 +115,7 @@ def test_a_missing_object_is_told_and_the_others_are_read(store: Store) -> None:
 
 
 def test_of_a_huge_object_no_more_is_read_than_shows_that_it_is_too_large(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "MAX_BYTES", 100)
     (member,) = read_members(files_listing([store.uri("ham/images/ISIC_1.jpg")]))
@@ -167,7 +145,7 @@ def test_objects_are_fetched_several_at_a_time_and_not_all_ahead(monkeypatch: py
     assert 1 < most <= archive._THREADS
 
 
-def test_access_that_is_denied(store: Store) -> None:
+def test_access_that_is_denied(store: Bucket) -> None:
     import urllib.request
 
     def allow(actions: bytes) -> None:
@@ -198,7 +176,7 @@ def test_access_that_is_denied(store: Store) -> None:
         ("ftp://skin/ham", r"ftp://skin: unknown kind of store. A local path, s3://, gs:// or abfs://"),
     ],
 )
-def test_a_source_that_cannot_be_listed_is_named(store: Store, uri: str, message: str) -> None:
+def test_a_source_that_cannot_be_listed_is_named(store: Bucket, uri: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         read_source(uri.format(query=store.query))
     assert "\n" not in str(error.value)

@@ -1,0 +1,73 @@
+"""How TensorFlow and Keras are set up where a process is dermaray's own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dermaray.models.own_process import import_keras
+
+STEPS = """
+import resource
+{load}
+import tensorflow as tf
+ones = tf.ones((4096, 2560))
+faults = []
+for _ in range(20):
+    (ones + 1) * (ones + 2)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[4])
+"""
+LOAD = "from dermaray.models.own_process import import_keras; import_keras()"
+IMPORTED = f"""
+import sys
+{LOAD}
+print(*(name in sys.modules for name in ("keras", "tensorflow", "sklearn", "matplotlib")))
+import matplotlib.pyplot
+import sklearn.metrics
+print(sklearn.metrics.roc_auc_score([0, 1], [0.1, 0.9]))
+"""
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB"):
+        # So that it is put back afterwards, whatever the test makes of it.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def printed(code: str) -> list[str]:
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return ran.stdout.split()
+
+
+def test_tensors_of_a_step_take_the_memory_of_the_step_before(environment: None) -> None:
+    kept, by_default = (int(printed(STEPS.format(load=load))[-1]) for load in (LOAD, ""))
+    # Three tensors of 42 MB a step are 460,000 pages of 4 kB; or 900 of 2 MB, where the system makes them so large.
+    assert kept < 200
+    # Should this fail, TensorFlow keeps memory by itself.
+    assert by_default > 3 * kept
+
+
+def test_what_the_user_has_set_stands(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CPU_ALLOCATOR_USE_BFC", "0")
+    import_keras()
+    assert os.environ["TF_CPU_ALLOCATOR_USE_BFC"] == "0"
+
+
+def test_the_limit_is_the_machine_s_memory(environment: None) -> None:
+    import_keras()
+    with open("/proc/meminfo") as file:
+        total = int(file.readline().split()[1]) >> 10
+    assert abs(int(os.environ["TF_CPU_BFC_MEM_LIMIT_IN_MB"]) - total) <= 1
+
+
+def test_keras_comes_without_what_it_imports_in_passing_and_that_can_be_had_afterwards() -> None:
+    assert printed(IMPORTED) == ["True", "True", "False", "False", "1.0"]
+
+
+def test_keras_imports_them_by_itself() -> None:
+    # Should this fail, Keras has learnt to wait with it.
+    assert printed("import sys, keras; print('sklearn' in sys.modules or 'matplotlib' in sys.modules)") == ["True"]
