@@ -118,7 +118,7 @@ def test_a_driver_that_is_killed_goes_on_by_the_same_command_from_an_object_stor
     while not any(key.endswith("state.npz") for key in bucket.files()):
         assert time.monotonic() < deadline
         assert process.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.5)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not out.exists()
