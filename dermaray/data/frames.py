@@ -156,17 +156,23 @@ def remove_frames(layouts: Sequence[FrameLayout]) -> None:
     """
     keys = [layout.key for layout in layouts]
     with suppress(ray.exceptions.RayError, ConnectionError):
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        # Without a task, which might wait a second for a process to start in.
+        here = ray.get_runtime_context().get_node_id() if _remove_here(keys) else None
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         task = ray.remote(num_cpus=0, max_retries=0)(_remove_here)
         removals = [task.options(scheduling_strategy=strategy(node, soft=True)).remote(keys) for node in nodes]
         ray.wait(removals, num_returns=len(removals), timeout=_REMOVAL_SECONDS)
 
 
-def _remove_here(keys: Sequence[str]) -> None:
-    if folder := node_folder():
-        for key in keys:
-            shutil.rmtree(folder / key, ignore_errors=True)
+def _remove_here(keys: Sequence[str]) -> bool:
+    """Remove frames from the node of this process; False where it has no folder, or is on none."""
+    folder = node_folder()
+    if folder is None:
+        return False
+    for key in keys:
+        shutil.rmtree(folder / key, ignore_errors=True)
+    return True
 
 
 def _open_files(folder: Path, layout: FrameLayout) -> tuple[int, int]:

@@ -1,23 +1,20 @@
 """A training run on the connected Ray, from its task to its last state."""
 
-import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 import ray.train
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from dermaray.data.frames import remove_frames
 from dermaray.errors import ClusterError, TrainingError, find_user_error
 from dermaray.models.own_process import import_keras
 from dermaray.training.backend import TensorFlowConfig
+from dermaray.training.feed import Feed
 from dermaray.training.state import RunState
-from dermaray.training.store import Found, RunStore
+from dermaray.training.store import Found, RunStore, read_state
 from dermaray.training.task import Notify, WorkerTask
+from dermaray.training.trainer import Trainer
 
 
 def train(
@@ -63,9 +60,13 @@ def train(
         if config.ingest.cache != "none" and not keep_frames:
             remove_frames([images.frames(config.input) for images in (task.train, task.val)])
     end = store.latest()
-    if end is None or not (end.state.step == task.train_plan.steps or end.state.is_stale(config.training)):
+    if end is None or not _has_ended(task, end.state):
         raise TrainingError(f"training has ended, but {store.place} lacks the checkpoint of its end. Try again")
     return end.state
+
+
+def _has_ended(task: WorkerTask, state: RunState) -> bool:
+    return state.step == task.train_plan.steps or state.is_stale(task.config.training)
 
 
 # What Ray Train says of a worker that is gone, and TensorFlow on one that remains; by name, since the former are not
@@ -89,14 +90,12 @@ def _trainer(
     found: Found | None,
     notify: Notify | None,
     callbacks: Sequence[ray.train.UserCallback],
-) -> DataParallelTrainer:
+) -> Trainer:
     """Return one attempt at a run."""
-    # Ray Train takes one report of a worker at every look at it, so its own 2 s would hold up frequent checkpoints.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     scaling = task.config.scaling
     elastic = scaling.min_workers is not None and scaling.min_workers < scaling.num_workers
     resume = None if found is None else found.checkpoint
-    return DataParallelTrainer(
+    return Trainer(
         # Imported on the worker: the loop's model class exists only where TensorFlow may be set up for it.
         lambda: _train_worker(task_ref, resume, notify),
         backend_config=TensorFlowConfig(),
@@ -115,10 +114,9 @@ def _trainer(
     )
 
 
-def _fit(trainer: DataParallelTrainer) -> None:
+def _fit(trainer: Trainer) -> None:
     try:
-        with _interruptible():
-            trainer.fit()
+        trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _explained(error) from error
     except ray.exceptions.RayError as error:
@@ -127,10 +125,17 @@ def _fit(trainer: DataParallelTrainer) -> None:
 
 
 def _train_worker(task_ref: Any, resume: ray.train.Checkpoint | None, notify: Notify | None) -> None:
+    """Train on this worker; from a later checkpoint of this attempt than the one given, where there is one."""
+    task, context = ray.get(task_ref), ray.train.get_context()
+    checkpoint = ray.train.get_checkpoint() or resume
+    state = RunState() if checkpoint is None else read_state(checkpoint)
+    feed = Feed(task, context.get_world_rank(), context.get_world_size())
+    if not _has_ended(task, state):
+        feed.begin(state.step)
     import_keras()
     from dermaray.training.loop import train_worker
 
-    train_worker(ray.get(task_ref), resume, notify)
+    train_worker(feed, state, notify)
 
 
 def _explained(error: ray.train.TrainingFailedError) -> Exception:
@@ -150,17 +155,3 @@ def _explained(error: ray.train.TrainingFailedError) -> Exception:
 def _tells_of_a_loss(failure: Exception) -> bool:
     """Tell whether a worker is gone, or says in TensorFlow's words that another is."""
     return isinstance(failure, ray.exceptions.RayError) or type(failure).__name__ in (*_GONE, *_OTHERS_ARE_GONE)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make Ctrl-C a KeyboardInterrupt again: Ray Train's handler aborts the run, exits, and is left in place."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        # Only the main thread may have handlers; in another, Ray Train set none.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)

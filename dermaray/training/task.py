@@ -53,6 +53,14 @@ class WorkerTask:
         """Global batches of an epoch."""
         return self.train_plan.steps // self.config.training.epochs
 
+    def stop_after(self, step: int) -> int:
+        """Return where a call of `fit` that begins at a step ends: with its epoch, if in its midst, else its stage."""
+        epoch = self.steps_per_epoch
+        if within := step % epoch:
+            return step - within + epoch
+        head = self.config.training.head_epochs * epoch
+        return head if step < head else self.train_plan.steps
+
 
 def plan_run(config: RunConfig, manifest: Manifest, cpus_per_worker: float, leaks: Sequence[str] = ()) -> WorkerTask:
     """Fix all that a run will do, before any worker starts.

@@ -26,7 +26,8 @@ from dermaray.data.synthetic import render_lesion
 from dermaray.errors import DataError
 from dermaray.images.decode import decode_frame
 from dermaray.images.spec import InputSpec
-from dermaray.training.ingest import distributed_batches, rebatched, worker_stream
+from dermaray.training.feed import begun, worker_stream
+from dermaray.training.ingest import distributed_batches, rebatched
 from dermaray.training.plan import Plan, training_plan
 from dermaray.training.task import image_table
 
@@ -222,7 +223,7 @@ def test_an_image_that_changed_since_it_was_prepared_is_named(mistake: str, tabl
     plan = plan_of(table).shard(0, 1)
     stream = worker_stream(plan, table, SPEC, RECIPE, batch_size=BATCH, world_size=1, reserved_cpus=4, cached=True)
     failures: list[Exception] = []
-    batches = distributed_batches(tf.distribute.get_strategy(), stream, SPEC, BATCH, failures)
+    batches = distributed_batches(tf.distribute.get_strategy(), begun(stream), SPEC, BATCH, failures)
     with pytest.raises(tf.errors.OpError):
         for _ in batches:
             pass
@@ -257,7 +258,7 @@ def test_all_workers_take_the_same_steps(workers: int, table: ImageTable) -> Non
 def test_ending_a_stream_waits_for_no_tuning(table: ImageTable) -> None:
     plan = plan_of(table).shard(0, 1)
     stream = worker_stream(plan, table, SPEC, RECIPE, batch_size=BATCH, world_size=1, reserved_cpus=4, cached=True)
-    batches = distributed_batches(tf.distribute.get_strategy(), stream, SPEC, BATCH, [])
+    batches = distributed_batches(tf.distribute.get_strategy(), begun(stream), SPEC, BATCH, [])
     assert batches.options().autotune.enabled is False
 
 

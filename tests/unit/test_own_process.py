@@ -9,7 +9,9 @@ import pytest
 from dermaray.models.own_process import import_keras
 
 STEPS = """
-import resource
+import os, resource
+# Where a processor has instructions for neural networks, TensorFlow's own kernels for it keep their memory.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 {load}
 import tensorflow as tf
 ones = tf.ones((4096, 2560))

@@ -1,0 +1,56 @@
+"""Ray Train's trainer, less the processes that dermaray has no use for: on two cores each costs a run's start a second.
+
+Ray Train gives its controller an environment of its own. All that the controller starts inherits it, workers and what
+reads images for them; so each such process imports Ray once to set that environment up and once more to work, and none
+can be one of those that Ray keeps ready. Here the controller is told by its arguments.
+"""
+
+import os
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.preemption_callback import PreemptionCallback
+from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, get_env_vars_to_propagate
+from ray.train.v2._internal.execution.callback import RayTrainCallback
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+HEALTH_CHECK_SECONDS = 0.25
+"""Ray Train takes one report of a worker at every look at it, so its own 2 s would hold up frequent checkpoints."""
+
+
+class Trainer(DataParallelTrainer):  # type: ignore[misc]
+    """Runs a function on workers, each of which has Ray Data streams of its own."""
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        # Has a process that hands out data sets, of which Ray Train is given none here.
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if not isinstance(callback, DatasetsCallback)]
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> ray.train.Result:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_Controller)
+        controller = actor.remote(get_env_vars_to_propagate(), **arguments)
+        try:
+            ray.get(controller.run.remote())
+            return ray.get(controller.get_result.remote())
+        except KeyboardInterrupt:
+            with suppress(ray.exceptions.RayActorError):
+                ray.get(controller.abort.remote())
+            raise
+
+
+class _Controller(TrainController):  # type: ignore[misc]
+    """Ray Train's controller, told of the driver's settings by its first argument."""
+
+    def __init__(self, environment: dict[str, str], **arguments: Any) -> None:
+        os.environ.update(environment)
+        super().__init__(**arguments)
+        if HEALTH_CHECK_INTERVAL_S_ENV_VAR not in environment:
+            self._health_check_interval_s = HEALTH_CHECK_SECONDS
+        # Has a process that tells workers of a node's end, for which nothing here asks.
+        callbacks: list[Any] = self._worker_group_callbacks_to_propagate
+        callbacks[:] = [callback for callback in callbacks if not isinstance(callback, PreemptionCallback)]
