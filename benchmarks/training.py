@@ -4,11 +4,11 @@
     python -m benchmarks.training fit     one worker, against `model.fit` on NumPy arrays that are in memory
 
 All sides have the same model, the same optimiser and batches of the same size; nothing is augmented. A round runs
-them one after the other, each in processes of its own; the time of a step is that of the second and third epoch, so
-neither decoding nor starting is in it. dermaray is stopped then, far from the last of its planned epochs, so that its
-stream is at work all the while, as in the midst of a long run. How long it took until its first epoch began is told
-apart. dermaray lets TensorFlow keep the memory of its tensors; the bare side is run as TensorFlow is by default, and
-with that setting too. Figures are medians of the rounds, and of their ratios.
+them one after the other, each in processes of its own; the time of a step is that of the second epoch, so neither
+decoding nor starting is in it, but the writing of the first epoch's checkpoint is. dermaray is stopped then, far from
+the last of its planned epochs, so that its stream is at work all the while, as in the midst of a long run. How long it
+took until its first epoch began is told apart. dermaray lets TensorFlow keep the memory of its tensors; the bare side
+is run as TensorFlow is by default, and with that setting too. Figures are medians of the rounds, and of their ratios.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -29,17 +30,25 @@ from cluster.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 9
-TIMED, PLANNED = 2, 16
-"""Epochs: those after the first that are timed, and those that dermaray believes are to come."""
+PLANNED = 16
+"""Epochs that dermaray believes are to come; the second is timed."""
 CASES: dict[str, dict[str, Any]] = {
     "step": {
         "workers": 2,
         "images": 1300,
+        "steps": 100,
         "size": 96,
         "batch": 64,
         "model": {"options": {"batch_normalization": True}},
     },
-    "fit": {"workers": 1, "images": 400, "size": 160, "batch": 32, "model": {"backbone": "efficientnet_lite0"}},
+    "fit": {
+        "workers": 1,
+        "images": 400,
+        "steps": 60,
+        "size": 160,
+        "batch": 32,
+        "model": {"backbone": "efficientnet_lite0"},
+    },
 }
 
 
@@ -51,7 +60,8 @@ def config_of(case: dict[str, Any], folder: Path) -> Any:
         {
             "name": "benchmark",
             "out": str(folder / "out"),
-            "data": {"manifest": str(folder / "data")},
+            # So that an epoch has the steps of the case, from however few images.
+            "data": {"manifest": str(folder / "data"), "balance": {"n_per_class": images_of(case) // CLASSES}},
             "input": {"height": case["size"], "width": case["size"]},
             "model": case["model"],
             "training": {"epochs": PLANNED, "global_batch_size": case["batch"]},
@@ -64,32 +74,33 @@ def dermaray_side(case: dict[str, Any], folder: Path) -> dict[str, float]:
     """Run `dermaray train` for as long as it is timed; return seconds a step, and seconds until the first epoch."""
     import yaml
 
+    from dermaray.errors import OutputError, TrainingError
     from dermaray.training.state import RunState
 
     (folder / "config.yaml").write_text(yaml.safe_dump(config_of(case, folder).model_dump(mode="json")))
     command = [sys.executable, "-m", "jobs.train", "--config", str(folder / "config.yaml"), "--new"]
-    steps = steps_of(case, folder)
-    last = f".out.unfinished/checkpoints/attempt-*/step-{(1 + TIMED) * steps:010}/state.npz"
+    last = f".out.unfinished/checkpoints/attempt-*/step-{2 * case['steps']:010}/state.npz"
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (found := list(folder.glob(last))) and process.poll() is None:
+    epochs: list[dict[str, float]] = []
+    while not epochs and process.poll() is None:
         time.sleep(0.1)
+        for path in folder.glob(last):
+            # Until it is whole.
+            with suppress(TrainingError, OutputError, OSError), path.open("rb") as file:
+                epochs = RunState.read(file).history
     seconds = time.perf_counter() - began
     process.send_signal(signal.SIGINT)
     process.wait()
-    if not found:
+    if not epochs:
         raise SystemExit("dermaray failed")
-    with found[0].open("rb") as file:
-        epochs = RunState.read(file).history
     within = sum(epoch["train_seconds"] + epoch["val_seconds"] for epoch in epochs)
-    return {"step": sum(epoch["train_seconds"] for epoch in epochs[1:]) / TIMED / steps, "start": seconds - within}
+    return {"step": epochs[1]["train_seconds"] / case["steps"], "start": seconds - within}
 
 
-def steps_of(case: dict[str, Any], folder: Path) -> int:
-    """Return the steps of an epoch."""
-    from dermaray.data.manifest import Manifest
-
-    return int(Manifest.read(folder / "data").rows("train").num_rows) // int(case["batch"])
+def images_of(case: dict[str, Any]) -> int:
+    """Return how many images an epoch has: whole batches of them, and equally many of every class, or nearly so."""
+    return -(-int(case["steps"] * case["batch"]) // CLASSES) * CLASSES
 
 
 def bare_side(case: dict[str, Any], folder: Path, keep_memory: bool) -> dict[str, float]:
@@ -130,8 +141,8 @@ def bare_fit(folder: Path, case: dict[str, Any]) -> float:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             times[-1] = time.perf_counter() - times[-1]
 
-    model.fit(pixels, labels, batch_size=case["batch"], epochs=1 + TIMED, verbose=0, callbacks=[Clock()])
-    return sum(times[1:]) / TIMED / (len(pixels) // case["batch"])
+    model.fit(pixels, labels, batch_size=case["batch"], epochs=2, verbose=0, callbacks=[Clock()])
+    return times[1] / case["steps"]
 
 
 def bare_loop(folder: Path, case: dict[str, Any]) -> float:
@@ -142,7 +153,6 @@ def bare_loop(folder: Path, case: dict[str, Any]) -> float:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     pixels, labels = arrays_of(case, folder)
     local = case["batch"] // case["workers"]
-    steps = len(pixels) // case["batch"]
     with strategy.scope():
         model = model_of(case, folder)
         optimizer = keras.optimizers.Adam(1e-3)
@@ -168,12 +178,12 @@ def bare_loop(folder: Path, case: dict[str, Any]) -> float:
         return strategy.run(step, args=(batch,))
 
     batches = iter(strategy.distribute_datasets_from_function(dataset))
-    for _ in range(steps):
+    for _ in range(case["steps"]):
         run(next(batches))
     began = time.perf_counter()
-    for _ in range(TIMED * steps):
+    for _ in range(case["steps"]):
         run(next(batches))
-    return (time.perf_counter() - began) / (TIMED * steps)
+    return (time.perf_counter() - began) / case["steps"]
 
 
 def model_of(case: dict[str, Any], folder: Path) -> Any:
@@ -191,16 +201,17 @@ def model_of(case: dict[str, Any], folder: Path) -> Any:
 
 
 def arrays_of(case: dict[str, Any], folder: Path) -> tuple[Any, Any]:
-    """Return the training images of a case, as whole batches: uint8 [N, size, size, 3] and int32 [N]."""
+    """Return an epoch of a case, some images more than once: uint8 [steps * batch, size, size, 3] and int32 [...]."""
     import numpy as np
 
     from dermaray.data.manifest import Manifest
     from dermaray.images.decode import decode_image
 
     config, manifest = config_of(case, folder), Manifest.read(folder / "data")
-    rows = manifest.rows("train").slice(0, steps_of(case, folder) * case["batch"])
+    rows = manifest.rows("train")
     pixels = [decode_image(Path(uri).read_bytes(), config.input).pixels for uri in rows["uri"].to_pylist()]
-    return np.stack(pixels), np.asarray(manifest.label_indices(rows), np.int32)
+    drawn = np.arange(case["steps"] * case["batch"]) % len(pixels)
+    return np.stack(pixels)[drawn], np.asarray(manifest.label_indices(rows), np.int32)[drawn]
 
 
 SIDES: dict[str, Callable[[dict[str, Any], Path], dict[str, float]]] = {

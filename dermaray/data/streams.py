@@ -46,8 +46,9 @@ ACTOR_CPUS = 0.01
 """What an actor holds of Ray's CPUs: next to nothing, so that none ever waits for what training, another stream or
 another run holds. A stream whose actor waits, at its start or after a node was lost, would hold up all workers."""
 
-REST_SECONDS = 0.1
-"""Between two looks of Ray Data at its tasks, at most, while the consumer waits for nothing."""
+REST_SECONDS = 1.0
+"""Between two looks of Ray Data at its tasks, at most, while the consumer has blocks to take; a tenth where it has none,
+but does not wait for one either."""
 
 
 @dataclass(frozen=True)
@@ -217,9 +218,11 @@ class _Rest(ExecutionCallback):  # type: ignore[misc]
     def on_execution_step(self, executor: StreamingExecutor) -> None:
         """Wait, once around the loop, until the consumer takes a block or finds none, or for `REST_SECONDS`."""
         _, state = executor._output_node
-        blocks, until = state.output_queue.num_blocks, time.monotonic() + REST_SECONDS
+        blocks = state.output_queue.num_blocks
+        seconds = REST_SECONDS if blocks else REST_SECONDS / 10
+        until = time.monotonic() + seconds
         while not state.num_waiting_consumers and state.output_queue.num_blocks >= blocks and time.monotonic() < until:
-            time.sleep(0.01)
+            time.sleep(seconds / 20)
 
 
 def _sliced(table: pa.Table, rows: int) -> ray.data.Dataset:

@@ -280,7 +280,7 @@ def test_a_stream_rests_while_nobody_takes_its_blocks(table: ImageTable, monkeyp
     before = len(turns)
     time.sleep(2)
     # A turn takes two thousandths of a second; one that finds work to do may be followed by another at once.
-    assert 5 <= len(turns) - before <= 60
+    assert 1 <= len(turns) - before <= 20
     assert rows + sum(len(block["label"]) for block in blocks) == plan.num_rows
 
 
