@@ -47,8 +47,8 @@ ACTOR_CPUS = 0.01
 another run holds. A stream whose actor waits, at its start or after a node was lost, would hold up all workers."""
 
 REST_SECONDS = 1.0
-"""Between two looks of Ray Data at its tasks, at most, while the consumer has blocks to take; a tenth where it has none,
-but does not wait for one either."""
+"""Between two looks of Ray Data at its tasks, at most, while the consumer has blocks to take; a tenth of it where there
+are none and the consumer is busy still."""
 
 
 @dataclass(frozen=True)
