@@ -190,7 +190,7 @@ class Worker:
 
         from dermaray.data.streams import Recipe
         from dermaray.images.spec import InputSpec
-        from dermaray.training.feed import begun, worker_stream
+        from dermaray.training.feed import started, worker_stream
         from dermaray.training.ingest import distributed_batches
         from dermaray.training.plan import training_plan
 
@@ -208,7 +208,7 @@ class Worker:
                 reserved_cpus=0,
                 cached=cached,
             )
-            yield from distributed_batches(tf.distribute.get_strategy(), begun(stream), spec, BATCH, [])
+            yield from distributed_batches(tf.distribute.get_strategy(), started(stream), spec, BATCH, [])
 
         stream = batches()
         return timed(islice(stream, plan.steps // epochs) for _ in range(epochs))

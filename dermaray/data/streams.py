@@ -216,12 +216,14 @@ class _Rest(ExecutionCallback):  # type: ignore[misc]
     """
 
     def on_execution_step(self, executor: StreamingExecutor) -> None:
-        """Wait, once around the loop, until the consumer takes a block or finds none, or for `REST_SECONDS`."""
+        """Wait, once around the loop, until the consumer takes a block or finds none; see `REST_SECONDS`."""
         _, state = executor._output_node
         blocks = state.output_queue.num_blocks
         seconds = REST_SECONDS if blocks else REST_SECONDS / 10
         until = time.monotonic() + seconds
-        while not state.num_waiting_consumers and state.output_queue.num_blocks >= blocks and time.monotonic() < until:
+        while not (state.num_waiting_consumers or state.output_queue.num_blocks < blocks or executor._shutdown):
+            if time.monotonic() > until:
+                break
             time.sleep(seconds / 20)
 
 

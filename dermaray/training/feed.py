@@ -4,8 +4,9 @@ Nothing here imports TensorFlow, so that a stream can start while TensorFlow is 
 """
 
 import math
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import numpy.typing as npt
@@ -39,16 +40,16 @@ class Feed:
     def __init__(self, task: WorkerTask, rank: int, world_size: int) -> None:
         self.task, self.rank, self.world_size = task, rank, world_size
         self.batch_size = task.config.training.global_batch_size // world_size
-        self._begun: dict[int, Iterator[Batch]] = {}
+        self._ahead: dict[int, Iterator[Batch]] = {}
 
     def begin(self, step: int) -> None:
         """Start the stream that `train` will be asked for."""
-        self._begun[step] = self.train(step)
+        self._ahead[step] = self.train(step)
 
     def train(self, step: int) -> Iterator[Batch]:
         """Return the training images from a step on, as far as one call of `fit` takes them."""
-        if step in self._begun:
-            return self._begun.pop(step)
+        if step in self._ahead:
+            return self._ahead.pop(step)
         task, config = self.task, self.task.config
         recipe = Recipe(config.augment, config.seed, config.augment_engine)
         return self._blocks(task.train_plan.between(step, task.stop_after(step)), task.train, recipe)
@@ -69,7 +70,7 @@ class Feed:
             reserved_cpus=self.world_size * self.task.cpus_per_worker,
             cached=self.task.config.ingest.cache == "local",
         )
-        return begun(stream)
+        return started(stream)
 
 
 def worker_stream(
@@ -97,7 +98,7 @@ def worker_stream(
     """
     rows = block_rows(spec, batch_size)
     total = ray.cluster_resources()
-    # As many for training as for validation: the two seldom work at the same time.
+    # As many for training as for validation: but for their start the two do not work at the same time.
     actors = max(round((total.get("CPU", 1.0) - reserved_cpus) / world_size), 1)
     dataset = image_stream(plan, images, spec, recipe, rows, cached, actors)
     options = dataset.context.execution_options
@@ -108,7 +109,7 @@ def worker_stream(
     return dataset
 
 
-def begun(dataset: ray.data.Dataset) -> Iterator[Batch]:
+def started(dataset: ray.data.Dataset) -> Iterator[Batch]:
     """Start a stream now, in a thread, rather than when it is first asked for a block; return its blocks.
 
     Args:
@@ -118,9 +119,16 @@ def begun(dataset: ray.data.Dataset) -> Iterator[Batch]:
         DataError: When a block is taken that has an image which could not be read.
     """
     blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1))
-    pool = ThreadPoolExecutor(1, "begin")
-    first = pool.submit(next, blocks, None)
-    pool.shutdown(wait=False)
+    first: Future[dict[str, npt.NDArray[Any]] | None] = Future()
+
+    def ask() -> None:
+        try:
+            first.set_result(next(blocks, None))
+        except BaseException as error:
+            first.set_exception(error)
+
+    # As a daemon, so that nothing waits for images that nobody takes.
+    threading.Thread(target=ask, name="first-block", daemon=True).start()
 
     def checked() -> Iterator[Batch]:
         block = first.result()

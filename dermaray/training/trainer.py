@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.callbacks.preemption_callback import PreemptionCallback
 from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, get_env_vars_to_propagate
 from ray.train.v2._internal.execution.callback import RayTrainCallback
@@ -26,9 +27,13 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
     """Runs a function on workers, each of which has Ray Data streams of its own."""
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        # Has a process that hands out data sets, of which Ray Train is given none here.
+        # The first has a process that hands out data sets, of which Ray Train is given none here. The second has one
+        # that frees the workers' resources where the controller is gone, as Ray does by itself when the driver's job
+        # ends. It asks Ray's state API, which takes any Ray that it finds on the machine for its own: beside another
+        # one it sees no controller, and takes the workers' resources away as soon as they have started.
         callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if not isinstance(callback, DatasetsCallback)]
+        left_out = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [callback for callback in callbacks if not isinstance(callback, left_out)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> ray.train.Result:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -38,7 +43,8 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
             ray.get(controller.run.remote())
             return ray.get(controller.get_result.remote())
         except KeyboardInterrupt:
-            with suppress(ray.exceptions.RayActorError):
+            # Whatever has become of it, the user wants to leave.
+            with suppress(ray.exceptions.RayError, ConnectionError):
                 ray.get(controller.abort.remote())
             raise
 
@@ -48,6 +54,8 @@ class _Controller(TrainController):  # type: ignore[misc]
 
     def __init__(self, environment: dict[str, str], **arguments: Any) -> None:
         os.environ.update(environment)
+        # Upstream's way to say so is a variable, which the workers would inherit.
+        ray._private.worker.blocking_get_inside_async_warned = True
         super().__init__(**arguments)
         if HEALTH_CHECK_INTERVAL_S_ENV_VAR not in environment:
             self._health_check_interval_s = HEALTH_CHECK_SECONDS

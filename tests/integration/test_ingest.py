@@ -26,7 +26,7 @@ from dermaray.data.synthetic import render_lesion
 from dermaray.errors import DataError
 from dermaray.images.decode import decode_frame
 from dermaray.images.spec import InputSpec
-from dermaray.training.feed import begun, worker_stream
+from dermaray.training.feed import started, worker_stream
 from dermaray.training.ingest import distributed_batches, rebatched
 from dermaray.training.plan import Plan, training_plan
 from dermaray.training.task import image_table
@@ -223,7 +223,7 @@ def test_an_image_that_changed_since_it_was_prepared_is_named(mistake: str, tabl
     plan = plan_of(table).shard(0, 1)
     stream = worker_stream(plan, table, SPEC, RECIPE, batch_size=BATCH, world_size=1, reserved_cpus=4, cached=True)
     failures: list[Exception] = []
-    batches = distributed_batches(tf.distribute.get_strategy(), begun(stream), SPEC, BATCH, failures)
+    batches = distributed_batches(tf.distribute.get_strategy(), started(stream), SPEC, BATCH, failures)
     with pytest.raises(tf.errors.OpError):
         for _ in batches:
             pass
@@ -255,10 +255,8 @@ def test_all_workers_take_the_same_steps(workers: int, table: ImageTable) -> Non
         assert rows == plan.steps * BATCH // workers
 
 
-def test_ending_a_stream_waits_for_no_tuning(table: ImageTable) -> None:
-    plan = plan_of(table).shard(0, 1)
-    stream = worker_stream(plan, table, SPEC, RECIPE, batch_size=BATCH, world_size=1, reserved_cpus=4, cached=True)
-    batches = distributed_batches(tf.distribute.get_strategy(), begun(stream), SPEC, BATCH, [])
+def test_ending_a_stream_waits_for_no_tuning() -> None:
+    batches = distributed_batches(tf.distribute.get_strategy(), iter(()), SPEC, BATCH, [])
     assert batches.options().autotune.enabled is False
 
 
@@ -280,7 +278,7 @@ def test_a_stream_rests_while_nobody_takes_its_blocks(table: ImageTable, monkeyp
     before = len(turns)
     time.sleep(2)
     # A turn takes two thousandths of a second; one that finds work to do may be followed by another at once.
-    assert 1 <= len(turns) - before <= 20
+    assert 1 <= len(turns) - before <= 8
     assert rows + sum(len(block["label"]) for block in blocks) == plan.num_rows
 
 

@@ -1,6 +1,7 @@
 """Training is hard to kill: workers, the driver and a storage may fail, and the run ends with the same weights."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import ray.cluster_utils
 
 from cluster.relay import relay
 from dermaray.config import load_config
@@ -101,13 +103,26 @@ def test_two_workers_of_which_one_is_killed_end_as_one_does(undisturbed: RunStat
 
 
 @pytest.fixture
+def another_ray() -> Iterator[None]:
+    """Another Ray on this machine: its parts find each other by what they were told, and not by looking around."""
+    cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    yield
+    cluster.shutdown()
+
+
+@pytest.fixture
 def bucket() -> Iterator[Bucket]:
     with new_bucket("runs") as made:
         yield made
 
 
 def test_a_driver_that_is_killed_goes_on_by_the_same_command_from_an_object_store(
-    undisturbed: RunState, config: Path, run_job: RunJob, bucket: Bucket, capsys: pytest.CaptureFixture[str]
+    undisturbed: RunState,
+    config: Path,
+    run_job: RunJob,
+    another_ray: None,
+    bucket: Bucket,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = config.parent / "driver"
     database = f"sqlite:///{config.parent / 'mlflow.db'}"
@@ -135,6 +150,24 @@ def test_a_driver_that_is_killed_goes_on_by_the_same_command_from_an_object_stor
     assert not (config.parent / ".driver.unfinished").exists()
     assert bucket.files() == []
     assert_tracked(database, out)
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(config: Path, ray_cluster: object) -> None:
+    out = config.parent / "ctrl-c"
+    command = [sys.executable, "-m", "jobs.train", "--config", str(config), f"out={out}", "training.epochs=99"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    deadline = time.monotonic() + 120
+    while not list(config.parent.glob(".ctrl-c.unfinished/checkpoints/*/*/state.npz")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    # As a terminal does: to all that the command has started and that has not left its group.
+    os.killpg(process.pid, signal.SIGINT)
+    said, complained = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"Kept: epoch \d+ of 99.*\. The same command goes on; --new begins anew", said)
+    assert complained.strip().splitlines()[-1] == "dermaray train: interrupted"
+    assert not out.exists()
 
 
 def assert_tracked(database: str, out: Path) -> None:
