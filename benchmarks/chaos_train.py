@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.processes import below, processes
 from dermaray.data.synthetic import generate_dataset
 from dermaray.models.artifact import open_artifact
 
@@ -42,30 +43,6 @@ training: {{epochs: 12, head_epochs: 1, global_batch_size: 24, optimizer: adamw,
 checkpoint: {{every_steps: 5}}
 scaling: {{num_workers: {workers}}}
 """
-
-
-def processes() -> dict[int, tuple[int, bytes]]:
-    """Return the parent and the command line of every process."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, IndexError):
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            found[int(path.name)] = parent, (path / "cmdline").read_bytes()
-    return found
-
-
-def below(driver: int) -> dict[int, bytes]:
-    """Return the command lines of the processes that a driver has started, and those that they have."""
-    known = processes()
-    found: dict[int, bytes] = {}
-    grown = True
-    while grown:
-        new = {
-            pid: command for pid, (parent, command) in known.items() if parent in {driver, *found} and pid not in found
-        }
-        found |= new
-        grown = bool(new)
-    return found
 
 
 def kill(what: str, driver: int, rng: random.Random) -> None:

@@ -23,8 +23,8 @@ guard_embedded_ray()
 import ray
 from ray.cluster_utils import Cluster
 
-from benchmarks.chaos_train import below
 from benchmarks.equality import difference
+from benchmarks.processes import below
 from dermaray.config import RunConfig
 from dermaray.data.manifest import Manifest
 from dermaray.data.synthetic import generate_dataset

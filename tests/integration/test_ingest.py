@@ -6,7 +6,6 @@ import shutil
 import signal
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
+from benchmarks.processes import below
 from cluster.runtime import Cluster
 from dermaray.augmentation.engines import build_augmenter
 from dermaray.data import streams
@@ -127,13 +127,9 @@ def test_an_actor_that_is_killed_costs_time_alone(table: ImageTable) -> None:
 
 
 def actors_of_streams() -> list[int]:
-    """Return the processes of the streams' actors that run by now."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if path.read_bytes().startswith(b"ray::MapWorker(MapBatches(_ReadRows))"):
-                found.append(int(path.parent.name))
-    return found
+    """Return the processes of the streams' actors that run by now on the shared Ray."""
+    name = b"ray::MapWorker(MapBatches(_ReadRows))"
+    return [process for process, command in below(os.getpid()).items() if command.startswith(name)]
 
 
 def test_a_stream_may_rest_for_longer_than_an_epoch(table: ImageTable) -> None:

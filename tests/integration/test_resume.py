@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pandas as pd
 import pytest
 import ray.cluster_utils
 
+from benchmarks.processes import below
 from cluster.relay import relay
 from dermaray.config import load_config
 from dermaray.data.manifest import Manifest
@@ -61,13 +61,8 @@ def trained(task: WorkerTask, notify: Any = None) -> RunState:
 
 
 def workers() -> list[int]:
-    """Return the processes that train now."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if b"RayTrainWorker" in path.read_bytes():
-                found.append(int(path.parent.name))
-    return found
+    """Return the processes that train now on the shared Ray."""
+    return [process for process, command in below(os.getpid()).items() if b"RayTrainWorker" in command]
 
 
 def assert_equal(a: RunState, b: RunState) -> None:
@@ -152,12 +147,12 @@ def test_a_driver_that_is_killed_goes_on_by_the_same_command_from_an_object_stor
     assert_tracked(database, out)
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(config: Path, ray_cluster: object) -> None:
-    out = config.parent / "ctrl-c"
+def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(config: Path, ray_cluster: object, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     command = [sys.executable, "-m", "jobs.train", "--config", str(config), f"out={out}", "training.epochs=99"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
     deadline = time.monotonic() + 120
-    while not list(config.parent.glob(".ctrl-c.unfinished/checkpoints/*/*/state.npz")):
+    while not list(tmp_path.glob(".out.unfinished/checkpoints/*/*/state.npz")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
