@@ -21,9 +21,7 @@ def below(root: int) -> dict[int, bytes]:
     grown = True
     while grown:
         new = {
-            pid: command
-            for pid, (parent, command) in known.items()
-            if parent in {root, *found} and pid not in found
+            pid: command for pid, (parent, command) in known.items() if parent in {root, *found} and pid not in found
         }
         found |= new
         grown = bool(new)
