@@ -14,6 +14,7 @@ is run as TensorFlow is by default, and with that setting too. Figures are media
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,7 +79,9 @@ def dermaray_side(case: dict[str, Any], folder: Path) -> dict[str, float]:
     from dermaray.training.state import RunState
 
     (folder / "config.yaml").write_text(yaml.safe_dump(config_of(case, folder).model_dump(mode="json")))
-    command = [sys.executable, "-m", "jobs.train", "--config", str(folder / "config.yaml"), "--new"]
+    # Of the round before, whose checkpoints would be taken for those of this one.
+    shutil.rmtree(folder / ".out.unfinished", ignore_errors=True)
+    command = [sys.executable, "-m", "jobs.train", "--config", str(folder / "config.yaml")]
     last = f".out.unfinished/checkpoints/attempt-*/step-{2 * case['steps']:010}/state.npz"
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
