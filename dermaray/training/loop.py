@@ -14,7 +14,7 @@ from dermaray.training.task import Notify
 
 
 def train_worker(feed: Feed, state: RunState, notify: Notify | None) -> None:
-    """Train this worker's part; called by Ray Train on every worker with the same run.
+    """Train this worker's part; called on every worker with the same run.
 
     What comes of it is the last checkpoint.
 
