@@ -57,7 +57,9 @@ class RunLog:
             # Of a run that was begun before this one and came to nothing.
             shutil.rmtree(events, ignore_errors=True)
         with ExitStack() as stack:
-            keepers: list[Keeper] = [TensorBoard(stack.enter_context(SummaryWriter(str(events))))]
+            board = TensorBoard(events, found.state.step if found else 0)
+            stack.callback(board.close)
+            keepers: list[Keeper] = [board]
             if task.config.tracking.mlflow is not None:
                 # Seconds to import, and an extra.
                 from dermaray.training.tracking import tracked_run
@@ -91,14 +93,22 @@ class RunLog:
 
 
 class TensorBoard:
-    """Writes event files; what an earlier process wrote beside them stays."""
+    """Writes event files; what an earlier process wrote beside them stays, up to the step from which the run goes on.
 
-    def __init__(self, writer: SummaryWriter) -> None:
-        self._writer = writer
+    Args:
+        folder: Of the files.
+        step: Where the run stands.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self._step = step
 
     def step(self, step: int, figures: Figures) -> None:
-        """Write the figures of a step."""
-        self._write("step", step, figures)
+        """Write the figures of a step, unless they are known: after the loss of a worker, steps are taken again."""
+        if step > self._step:
+            self._step = step
+            self._write("step", step, figures)
 
     def epoch(self, epoch: int, figures: Figures) -> None:
         """Write the figures of an epoch."""
@@ -106,6 +116,10 @@ class TensorBoard:
 
     def end(self, state: RunState, model: Path) -> None:
         """Nothing is left to be written."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
 
     def _write(self, group: str, at: int, figures: Figures) -> None:
         for name, value in figures.items():
