@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.processes import below, processes
+from benchmarks.runs import difference
 from dermaray.data.synthetic import generate_dataset
 from dermaray.models.artifact import open_artifact
 
@@ -123,10 +124,9 @@ def main() -> None:
             began = time.monotonic()
             commands = disturbed(train, folder, what, after, rng)
             took = time.monotonic() - began
-            pairs = zip(undisturbed, weights(folder), strict=True)
-            difference = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs)
-            worst = max(worst, difference)
-            print(f"| {number + 1} | {what} | {after:.1f} | {commands} | {took:.0f} | {difference:.1e} |", flush=True)
+            apart = difference(undisturbed, weights(folder))
+            worst = max(worst, apart)
+            print(f"| {number + 1} | {what} | {after:.1f} | {commands} | {took:.0f} | {apart:.1e} |", flush=True)
     print(f"\nlargest difference of all: {worst:.1e}")
     sys.exit(worst > TOLERANCE)
 

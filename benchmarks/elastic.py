@@ -23,15 +23,11 @@ guard_embedded_ray()
 import ray
 from ray.cluster_utils import Cluster
 
-from benchmarks.equality import difference
 from benchmarks.processes import below
+from benchmarks.runs import difference, trained
 from dermaray.config import RunConfig
-from dermaray.data.manifest import Manifest
 from dermaray.data.synthetic import generate_dataset
-from dermaray.training.run import train
 from dermaray.training.state import RunState
-from dermaray.training.store import RunStore
-from dermaray.training.task import plan_run
 from jobs.cli import main as dermaray
 
 CPUS_PER_WORKER = 2
@@ -103,25 +99,15 @@ def config_of(folder: Path, name: str, workers: int) -> RunConfig:
     )
 
 
-def trained(config: RunConfig) -> RunState:
-    """Train from the beginning to the end."""
-    manifest = Manifest.read(Path(config.data.manifest))
-    task = plan_run(config, manifest, CPUS_PER_WORKER)
-    with RunStore.open(config, manifest.digest, new=True) as store:
-        state = train(task, store)
-        store.remove()
-    return state
-
-
 def main() -> None:
     """Tell what happens; exit with 1 where it is not what should, or where the weights differ."""
     with tempfile.TemporaryDirectory() as made, two_nodes() as cluster, ThreadPoolExecutor() as threads:
         folder = Path(made)
         generate_dataset(folder / "images", 300)
         dermaray(["prepare", str(folder / "images"), "--out", str(folder / "data")])
-        alone = trained(config_of(folder, "alone", 1))
+        alone = trained(config_of(folder, "alone", 1), CPUS_PER_WORKER)
         # Nodes are Ray's to add in the main thread alone, so that it is the run that has another.
-        run = threads.submit(trained, config_of(folder, "elastic", 2))
+        run = threads.submit(trained, config_of(folder, "elastic", 2), CPUS_PER_WORKER)
         watch = Watch(run, folder / ".elastic.unfinished" / "checkpoints")
         watch.until(workers=2)
         watch.say("the second node is killed")

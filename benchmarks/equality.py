@@ -11,16 +11,11 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-
+from benchmarks.runs import difference, trained
 from cluster.runtime import connect
 from dermaray.config import RunConfig
-from dermaray.data.manifest import Manifest
 from dermaray.data.synthetic import generate_dataset
-from dermaray.training.run import train
-from dermaray.training.state import Arrays, RunState
-from dermaray.training.store import RunStore
-from dermaray.training.task import plan_run
+from dermaray.training.state import RunState
 from jobs.cli import main as dermaray
 
 STEPS, BATCH, CLASSES = 20, 24, 9
@@ -34,7 +29,7 @@ NORMALIZATIONS = {"without": False, "synchronised": True}
 FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
-def trained(folder: Path, optimizer: str, batch_normalization: bool, workers: int, precision: str) -> RunState:
+def run(folder: Path, optimizer: str, batch_normalization: bool, workers: int, precision: str) -> RunState:
     """Train for 20 steps, which are one epoch."""
     config = RunConfig.model_validate(
         {
@@ -48,21 +43,9 @@ def trained(folder: Path, optimizer: str, batch_normalization: bool, workers: in
             "scaling": {"num_workers": workers},
         }
     )
-    manifest = Manifest.read(Path(config.data.manifest))
-    task = plan_run(config, manifest, cpus_per_worker=1.0)
-    assert task.train_plan.steps == STEPS
-    with RunStore.open(config, manifest.digest, new=True) as store:
-        state = train(task, store)
-        store.remove()
+    state = trained(config, cpus_per_worker=1.0)
+    assert state.step == STEPS
     return state
-
-
-def difference(one: Arrays, other: Arrays) -> float:
-    """Return the largest difference of two lists of tensors, in units of each tensor's largest value in the first."""
-    pairs = [
-        (a.astype(np.float64), b.astype(np.float64)) for a, b in zip(one, other, strict=True) if np.abs(a).max() > 0
-    ]
-    return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs)
 
 
 def main() -> None:
@@ -75,7 +58,7 @@ def main() -> None:
         print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
         for optimizer, name, precision in product(("sgd", "adamw"), NORMALIZATIONS, ("float32", "float64")):
             normalized = NORMALIZATIONS[name]
-            one, *others = (trained(folder, optimizer, normalized, workers, precision) for workers in WORKERS)
+            one, *others = (run(folder, optimizer, normalized, workers, precision) for workers in WORKERS)
             for workers, other in zip(WORKERS[1:], others, strict=True):
                 network, slots = difference(one.model, other.model), difference(one.optimizer, other.optimizer)
                 (a,), (b,) = one.history, other.history

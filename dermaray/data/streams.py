@@ -221,9 +221,9 @@ class _Rest(ExecutionCallback):  # type: ignore[misc]
         blocks = state.output_queue.num_blocks
         seconds = REST_SECONDS if blocks else REST_SECONDS / 10
         until = time.monotonic() + seconds
-        while not (state.num_waiting_consumers or state.output_queue.num_blocks < blocks or executor._shutdown):
-            if time.monotonic() > until:
-                break
+        while time.monotonic() < until and not executor._shutdown:
+            if state.num_waiting_consumers or state.output_queue.num_blocks < blocks:
+                return
             time.sleep(seconds / 20)
 
 

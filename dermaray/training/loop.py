@@ -5,10 +5,11 @@ import tensorflow as tf
 
 from dermaray.models.classifier import build_classifier
 from dermaray.training.callbacks import Checkpoints, Record
+from dermaray.training.compile import compile_stage
 from dermaray.training.feed import Feed
 from dermaray.training.ingest import distributed_batches
 from dermaray.training.multiworker import MultiWorkerModel, normalize_together
-from dermaray.training.stages import Stage, compile_stage, stages
+from dermaray.training.stages import Stage
 from dermaray.training.state import RunState
 from dermaray.training.task import Notify
 
@@ -37,7 +38,7 @@ def train_worker(feed: Feed, state: RunState, notify: Notify | None) -> None:
         Record(state, task, feed.rank, feed.world_size, notify),
         Checkpoints(state, config.checkpoint, feed.rank, task.steps_per_epoch),
     ]
-    for stage in stages(config.training, task.steps_per_epoch):
+    for stage in task.stages:
         if state.step < stage.stop and not state.is_stale(config.training):
             with strategy.scope():
                 # XLA is slower than none on CPUs, and between workers it cannot compile the exchange of gradients.

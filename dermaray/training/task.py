@@ -14,6 +14,7 @@ from dermaray.data.streams import ImageTable
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import TRAINED_ON_SCHEMA
 from dermaray.training.plan import Plan, training_plan, validation_plan, weigh_classes
+from dermaray.training.stages import Stage, stages
 
 PLACEMENT_GROUP = "placement_group"
 """What a worker's report calls the resources of the workers: the id of their placement group."""
@@ -53,13 +54,17 @@ class WorkerTask:
         """Global batches of an epoch."""
         return self.train_plan.steps // self.config.training.epochs
 
+    @property
+    def stages(self) -> list[Stage]:
+        """The run's stages, in order."""
+        return stages(self.config.training, self.steps_per_epoch)
+
     def stop_after(self, step: int) -> int:
         """Return where a call of `fit` that begins at a step ends: with its epoch, if in its midst, else its stage."""
         epoch = self.steps_per_epoch
         if within := step % epoch:
             return step - within + epoch
-        head = self.config.training.head_epochs * epoch
-        return head if step < head else self.train_plan.steps
+        return next(stage.stop for stage in self.stages if step < stage.stop)
 
 
 def plan_run(config: RunConfig, manifest: Manifest, cpus_per_worker: float, leaks: Sequence[str] = ()) -> WorkerTask:

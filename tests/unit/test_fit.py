@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from dermaray.config import TrainingConfig
+from dermaray.training.compile import compile_stage
 from dermaray.training.multiworker import MultiWorkerModel, normalize_together
-from dermaray.training.stages import Stage, compile_stage
+from dermaray.training.stages import Stage
 from dermaray.training.state import RunState
 
 STEPS, ROWS = 6, 8

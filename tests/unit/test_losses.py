@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermaray.config import TrainingConfig
+from dermaray.training.compile import compile_stage
 from dermaray.training.losses import FocalLoss, training_loss
 from dermaray.training.multiworker import MultiWorkerModel
-from dermaray.training.stages import Stage, compile_stage
+from dermaray.training.stages import Stage
 
 ROWS, FEATURES, CLASSES = 8, 5, 3
 LOSSES = ({"loss": "cross_entropy"}, {"loss": "focal", "focal_gamma": 1.5})

@@ -322,7 +322,6 @@ def test_what_leaks_is_kept_with_the_model() -> None:
 
 @pytest.mark.parametrize("head_epochs", [0, 1])
 def test_a_call_of_fit_ends_with_its_stage_or_with_the_epoch_that_was_interrupted(head_epochs: int) -> None:
-    from dermaray.training.stages import stages
     from dermaray.training.task import plan_run
 
     training = {"epochs": 3, "head_epochs": head_epochs, "global_batch_size": 4}
@@ -330,7 +329,7 @@ def test_a_call_of_fit_ends_with_its_stage_or_with_the_epoch_that_was_interrupte
     task = plan_run(config, HOLDOUT, 1.0)
     epoch = task.steps_per_epoch
     assert epoch == 2
-    for stage in stages(config.training, epoch):
+    for stage in task.stages:
         for step in range(stage.start, stage.stop):
             expected = stage.stop if step % epoch == 0 else (step // epoch + 1) * epoch
             assert task.stop_after(step) == expected

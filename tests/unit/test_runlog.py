@@ -20,7 +20,7 @@ def events(folder: Path) -> Iterator[Event]:
 
 
 def shown(folder: Path) -> list[tuple[int, float]]:
-    """Return the steps and losses that TensorBoard shows: what stands before a new start is dropped from its step on."""
+    """Return steps and losses as TensorBoard shows them: a new start drops what stands before it, from its step on."""
     found: list[tuple[int, float]] = []
     for event in events(folder):
         if event.session_log.status == SessionLog.START:

@@ -11,9 +11,10 @@ from dermaray.config import TrainingConfig
 from dermaray.images.spec import InputSpec
 from dermaray.models.classifier import HEAD, build_classifier
 from dermaray.models.spec import ModelConfig
+from dermaray.training.compile import compile_stage
 from dermaray.training.losses import SmoothedCrossEntropy
 from dermaray.training.optimizer import build_optimizer
-from dermaray.training.stages import Stage, compile_stage, stages
+from dermaray.training.stages import Stage, stages
 
 
 def model_of() -> keras.Model:
