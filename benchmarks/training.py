@@ -45,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fit": {
         "workers": 1,
         "images": 400,
-        "steps": 60,
+        "steps": 30,
         "size": 160,
         "batch": 32,
         "model": {"backbone": "efficientnet_lite0"},
@@ -224,8 +224,8 @@ SIDES: dict[str, Callable[[dict[str, Any], Path], dict[str, float]]] = {
 }
 
 
-def compare(name: str, rounds: int) -> None:
-    """Print the table of a case."""
+def compare(name: str, rounds: int, others: list[str]) -> None:
+    """Print the table of a case: dermaray, and those that it is compared with."""
     from dermaray.data.synthetic import generate_dataset
 
     case = CASES[name]
@@ -234,10 +234,10 @@ def compare(name: str, rounds: int) -> None:
         generate_dataset(folder / "images", case["images"])
         prepare = [sys.executable, "-m", "jobs.prepare", str(folder / "images"), "--out", str(folder / "data")]
         subprocess.run(prepare, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+        runs: dict[str, list[dict[str, float]]] = {side: [] for side in ("dermaray", *others)}
         for number in range(rounds):
-            for side, run in SIDES.items():
-                runs[side].append(run(case, folder))
+            for side in runs:
+                runs[side].append(SIDES[side](case, folder))
             shown = ", ".join(f"{side} {1000 * found[-1]['step']:.1f} ms" for side, found in runs.items())
             print(f"round {number + 1}: {shown}", file=sys.stderr, flush=True)
     pixels = f"{case['size']}x{case['size']} pixels"
@@ -260,8 +260,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=list(CASES))
     parser.add_argument("--rounds", type=int, default=5)
+    others = [side for side in SIDES if side != "dermaray"]
+    parser.add_argument("--against", nargs="+", choices=others, default=others)
     args = parser.parse_args()
-    compare(args.case, args.rounds)
+    compare(args.case, args.rounds, args.against)
 
 
 if __name__ == "__main__":

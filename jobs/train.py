@@ -7,6 +7,7 @@ A manifest and a configuration to a model: `model/` (the artifact), `config.yaml
 import argparse
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, args.overrides)
     out = Path(config.out)
-    check_lasting(out)
+    for path in _written(config):
+        check_lasting(path)
     check_output(out, overwrite=args.overwrite)
     manifest = Manifest.read(Path(config.data.manifest)).for_fold(config.data.fold)
     leaks = check_gate(manifest, allow=args.allow_leaks)
@@ -66,6 +68,14 @@ def run(args: argparse.Namespace) -> int:
                 log.end(state, out / "model")
             store.remove()
     return 0
+
+
+def _written(config: "RunConfig") -> Iterator[Path]:
+    """Yield the local paths that a run writes to."""
+    for place in (config.out, config.checkpoint.storage, config.tracking.mlflow):
+        path = (place or "").removeprefix("sqlite:///")
+        if path and "://" not in path:
+            yield Path(path)
 
 
 def _say_result(config: "RunConfig", state: "RunState") -> None:

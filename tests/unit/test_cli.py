@@ -73,3 +73,28 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("dermaray")
     assert not (tmp / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "lost"),
+    [
+        ("out=runs/x", "runs/x"),
+        ("checkpoint.storage=checkpoints", "checkpoints"),
+        ("tracking.mlflow=sqlite:///mlflow.db", "mlflow.db"),
+    ],
+)
+def test_a_submitted_job_writes_nothing_that_would_be_lost(
+    override: str,
+    lost: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    config = request.config.rootpath / "configs" / "case-study-balanced.yaml"
+    lasting = ["out=/shared/x", "checkpoint.storage=s3://mine/runs", "tracking.mlflow=sqlite:////shared/mlflow.db"]
+    assert main(["train", "--config", str(config), *lasting, override]) == 2
+    assert f"the output {lost} would be lost" in capsys.readouterr().err
+    # What lasts is not what is complained of.
+    assert main(["train", "--config", str(config), *lasting, "data.manifest=/no.parquet"]) == 2
+    assert "/no.parquet" in capsys.readouterr().err
