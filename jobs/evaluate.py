@@ -5,6 +5,7 @@ A model and a manifest to `metrics.json`, `report.html`, plots, and one row of s
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.options import add_address, add_allow_leaks, add_model, add_out
@@ -16,9 +17,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help="what dermaray prepare wrote")
     parser.add_argument("--split", choices=["train", "val", "test"], default="test", help="(default: test)")
     parser.add_argument("--fold", type=int, metavar="I", help="of data in folds, the one that is the val split")
+    parser.add_argument(
+        "--min-tpr",
+        type=share,
+        default=0.8,
+        metavar="RATE",
+        help="sensitivity for melanoma from which on the partial AUC counts (default: 0.8)",
+    )
     add_allow_leaks(parser)
     add_out(parser)
     add_address(parser)
+
+
+def share(text: str) -> float:
+    """Read a sensitivity that may be asked for, 0 to below 1."""
+    with suppress(ValueError):
+        if 0 <= float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"a number from 0 to below 1 was expected. Received: {text}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,17 +66,25 @@ def run(args: argparse.Namespace) -> int:
 
         cluster.check_actors(1)
         with tracked("Evaluating", images.num_rows) as tracker:
-            metrics = evaluate(artifact, manifest, args.split, leaks, out, tracker.advance)
-    figures = {
-        "balanced accuracy": metrics["balanced_accuracy"],
-        "accuracy": metrics["accuracy"],
-        "macro AUC": metrics["macro_auc"],
-        "melanoma AUC": metrics["melanoma_auc"],
-    }
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
-    say(f"{artifact.name} on {metrics['images']:,} {args.split} images: {shown}")
+            metrics = evaluate(artifact, manifest, args.split, leaks, out, tracker.advance, args.min_tpr)
+    say(f"{artifact.name} on {metrics['images']:,} {args.split} images, with 95 % intervals:")
+    for shown, name in _SHOWN.items():
+        if metrics[name] is not None:
+            interval = metrics["intervals"][name]
+            told = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+            say(f"  {shown:20} {metrics[name]:.3f}{told}")
     say(f"Report: {args.out / 'report.html'}")
     return 0
+
+
+_SHOWN = {
+    "balanced accuracy": "balanced_accuracy",
+    "accuracy": "accuracy",
+    "macro AUC": "macro_auc",
+    "melanoma AUC": "melanoma_auc",
+    "melanoma partial AUC": "melanoma_partial_auc",
+    "calibration error": "ece",
+}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from dermaray.data.archive import files_listing
 from dermaray.data.manifest import Manifest
 from dermaray.errors import DataError, LeakError
-from dermaray.evaluation.metrics import compute_metrics
+from dermaray.evaluation.bootstrap import bootstrap_intervals
+from dermaray.evaluation.metrics import MIN_TPR, compute_metrics
 from dermaray.evaluation.report import write_report
 from dermaray.models.artifact import Artifact
 from dermaray.models.rows import SCORED, ScoreWriter, score_rows
@@ -64,6 +65,7 @@ def evaluate(
     leaks: Sequence[str],
     out: Path,
     progress: Callable[[int], None],
+    min_tpr: float = MIN_TPR,
 ) -> dict[str, Any]:
     """Score a split on the connected Ray cluster and write scores, metrics and the report.
 
@@ -74,9 +76,10 @@ def evaluate(
         leaks: What leaks between training and these images, where the user wants figures in spite of it.
         out: An existing folder.
         progress: Called with the number of images scored since the last call.
+        min_tpr: See `compute_metrics`.
 
     Returns:
-        What `compute_metrics` returns.
+        What `compute_metrics` returns, and under `intervals` what `bootstrap_intervals` does.
 
     Raises:
         DataError: The split is empty, the classes differ, or not one image could be scored.
@@ -97,10 +100,12 @@ def evaluate(
     scored = scores.filter(pc.equal(scores["status"], SCORED))
     if not scored.num_rows:
         raise DataError(f"none of the {scores.num_rows} {split} images could be scored: {scores['message'][0]}")
-    label_of = dict(zip(images["uri"].to_pylist(), manifest.label_indices(images), strict=True))
-    labels = np.array([label_of[uri] for uri in scored["uri"].to_pylist()])
+    # In the order in which they were scored.
+    images = images.take(pc.index_in(scored["uri"], value_set=images["uri"].combine_chunks()))
+    labels, groups = np.asarray(manifest.label_indices(images)), images["group_id"].to_numpy()
     probabilities = np.column_stack([scored[name].to_numpy() for name in artifact.label_set.classes])
-    metrics = compute_metrics(probabilities, labels, artifact.label_set)
+    metrics = compute_metrics(probabilities, labels, artifact.label_set, min_tpr)
+    metrics["intervals"] = bootstrap_intervals(probabilities, labels, groups, artifact.label_set, min_tpr=min_tpr)
     facts = _facts(artifact, manifest, split, scores)
     write_report(out, metrics, probabilities, labels, artifact.label_set, facts, _warnings(artifact, leaks))
     return metrics

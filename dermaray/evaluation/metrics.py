@@ -1,7 +1,8 @@
 """What a classifier's probabilities are worth against the truth, as plain JSON values.
 
-Every figure is a point estimate on the images given. A figure that the images do not define, such as the recall of a
-class without images, is None and never NaN, so that what is written is JSON that any reader accepts.
+Every figure is a point estimate on the images given; `dermaray.evaluation.bootstrap` has their intervals. A figure
+that the images do not define, such as the recall of a class without images, is None and never NaN, so that what is
+written is JSON that any reader accepts.
 """
 
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import (
     accuracy_score,
+    average_precision_score,
     confusion_matrix,
     precision_recall_fscore_support,
     recall_score,
     roc_auc_score,
+    roc_curve,
 )
 
 from dermaray.errors import DataError
@@ -22,17 +25,30 @@ from dermaray.labels import LabelSet
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
 
+MIN_TPR = 0.8
+"""The sensitivity from which on the partial AUC counts: that of the ISIC 2024 challenge."""
+
+SPECIFICITIES = (0.8, 0.9, 0.95)
+"""At which the sensitivity for melanoma is told."""
+
+CALIBRATION_BINS = 15
+
+MELANOMA_FIGURES = ("melanoma_auc", "melanoma_partial_auc", "melanoma_sensitivity_at_specificity")
+
 # What softmax in half precision, or a division by a class prior, may stray from 0 to 1 by rounding.
 _TOLERANCE = 1e-3
 
 
-def compute_metrics(probabilities: FloatArray, labels: IntArray, label_set: LabelSet) -> dict[str, Any]:
+def compute_metrics(
+    probabilities: FloatArray, labels: IntArray, label_set: LabelSet, min_tpr: float = MIN_TPR
+) -> dict[str, Any]:
     """Measure predictions against the truth; the prediction is the most probable class, the first of equals.
 
     Args:
         probabilities: floating [N, C], 0 to 1, columns in the order of `label_set.classes`.
         labels: integer [N], 0 to C - 1: the true class of each row.
         label_set: The C classes.
+        min_tpr: See `partial_auc`.
 
     Returns:
         JSON values, fractions of 0 to 1 unless said otherwise:
@@ -42,11 +58,20 @@ def compute_metrics(probabilities: FloatArray, labels: IntArray, label_set: Labe
         - `balanced_accuracy`: The mean recall of the classes that have images (Brodersen et al. 2010, "The balanced
           accuracy and its posterior distribution"; the goal metric of the ISIC 2018 and 2019 challenges).
         - `macro_auc`: The unweighted mean of the one-vs-rest AUCs of those classes that have one; None where none has.
-        - `melanoma_auc`: The AUC of melanoma against the rest; None where the set has no melanoma.
+        - `brier`: The mean over images of the squared differences between probabilities and truth, summed over the
+          classes: 0 to 2 (Brier 1950, "Verification of forecasts expressed in terms of probability").
+        - `ece`: The expected calibration error of the predicted class (Guo et al. 2017, "On calibration of modern
+          neural networks"), in `CALIBRATION_BINS` bins of equal width.
+        - `melanoma_auc`: The AUC of melanoma against the rest; None where the set has no melanoma, or the images.
+        - `melanoma_partial_auc`: See `partial_auc`; None as `melanoma_auc`. `min_tpr` stands beside it.
+        - `melanoma_sensitivity_at_specificity`: {specificity: the highest sensitivity for melanoma that any threshold
+          reaches with at least that specificity}; None as `melanoma_auc`.
         - `majority_baseline`: `class`, `accuracy` and `balanced_accuracy` of a classifier that always names the class
           with most images among `labels`, the first of equals.
-        - `per_class`: {class: `images`, `recall`, `precision`, `auc`}. Recall is None without images, precision where
-          the class was never predicted, AUC where the images are all of the class or none is.
+        - `per_class`: {class: `images`, `recall` (the class's sensitivity), `specificity`, `precision`, `auc`,
+          `average_precision`}. Recall is None without images, specificity without images of other classes, precision
+          where the class was never predicted, AUC where the images are all of the class or none is, average precision
+          without images.
         - `confusion_matrix`: `classes` and the counts, [C, C], under `rows_are_truth_columns_are_predictions`.
 
         AUC is the area under the receiver operating characteristic, ties counted as a half (Hanley & McNeil 1982).
@@ -58,12 +83,14 @@ def compute_metrics(probabilities: FloatArray, labels: IntArray, label_set: Labe
     predicted = probabilities.argmax(axis=1)
     per_class = _per_class(probabilities, predicted, labels, label_set)
     aucs = [row["auc"] for row in per_class.values() if row["auc"] is not None]
-    melanoma = label_set.melanoma
     return {
         "images": len(labels),
         **_accuracies(labels, predicted),
         "macro_auc": float(np.mean(aucs)) if aucs else None,
-        "melanoma_auc": None if melanoma is None else per_class[melanoma]["auc"],
+        "brier": _brier(probabilities, labels),
+        "ece": _expected_calibration_error(probabilities, labels),
+        **_melanoma(probabilities, labels, label_set, min_tpr),
+        "min_tpr": min_tpr,
         "majority_baseline": _majority_baseline(labels, label_set),
         "per_class": per_class,
         "confusion_matrix": {
@@ -128,6 +155,62 @@ def _majority_baseline(labels: IntArray, label_set: LabelSet) -> dict[str, Any]:
     return {"class": label_set.classes[majority], **_accuracies(labels, np.full_like(labels, majority))}
 
 
+def partial_auc(false_positives: FloatArray, true_positives: FloatArray, min_tpr: float) -> FloatArray:
+    """Return the area between a ROC curve and the line of `min_tpr`, as the ISIC 2024 challenge scores it.
+
+    Args:
+        false_positives: Rates at the curve's points, rising, [..., points].
+        true_positives: As `false_positives`.
+        min_tpr: Sensitivities below it do not count, 0 to 1.
+
+    Returns:
+        The area, 0 to 1 - min_tpr, [...]; a coin toss has half the square of that.
+    """
+    start, end = true_positives[..., :-1], true_positives[..., 1:]
+    rise = end - start
+    counted = np.clip(end - np.maximum(start, min_tpr), 0, None)
+    # Of a segment that crosses the line, the part above it.
+    share = np.divide(counted, rise, out=np.zeros_like(rise), where=rise > 0)
+    last = false_positives[..., 1:]
+    first = last - share * (last - false_positives[..., :-1])
+    area: FloatArray = (counted * (1 - (first + last) / 2)).sum(axis=-1)
+    return area
+
+
+def at_specificity(false_positives: FloatArray, true_positives: FloatArray, specificity: float) -> FloatArray:
+    """Return the highest sensitivity of a ROC curve's points of at least a specificity; see `partial_auc`."""
+    # A rate of one in ten is not above 1 - 0.9 because of rounding.
+    reached: FloatArray = np.where(false_positives <= 1 - specificity + 1e-12, true_positives, 0).max(axis=-1)
+    return reached
+
+
+def calibration_bins(probabilities: FloatArray) -> IntArray:
+    """Return the bin of each row's highest probability: 0 to `CALIBRATION_BINS` - 1, upper ends included."""
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
+    bins: IntArray = np.searchsorted(edges, probabilities.max(axis=1), side="left")
+    return bins
+
+
+def _brier(probabilities: FloatArray, labels: IntArray) -> float:
+    truth = np.eye(probabilities.shape[1])[labels]
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def _expected_calibration_error(probabilities: FloatArray, labels: IntArray) -> float:
+    gaps = probabilities.max(axis=1) - (probabilities.argmax(axis=1) == labels)
+    return float(np.abs(np.bincount(calibration_bins(probabilities), gaps)).sum() / len(labels))
+
+
+def _melanoma(probabilities: FloatArray, labels: IntArray, label_set: LabelSet, min_tpr: float) -> dict[str, Any]:
+    index = label_set.melanoma_index
+    area = None if index is None else _auc(probabilities[:, index], labels == index)
+    if area is None:
+        return dict.fromkeys(MELANOMA_FIGURES)
+    fpr, tpr, _ = roc_curve(labels == index, probabilities[:, index], drop_intermediate=False)
+    sensitivities = {str(s): float(at_specificity(fpr, tpr, s)) for s in SPECIFICITIES}
+    return dict(zip(MELANOMA_FIGURES, (area, float(partial_auc(fpr, tpr, min_tpr)), sensitivities), strict=True))
+
+
 def _per_class(
     probabilities: FloatArray, predicted: IntArray, labels: IntArray, label_set: LabelSet
 ) -> dict[str, dict[str, Any]]:
@@ -138,8 +221,11 @@ def _per_class(
         name: {
             "images": int(images[i]),
             "recall": _or_none(recalls[i]),
+            # Recall of all that is not of the class.
+            "specificity": _or_none(recall_score(labels != i, predicted != i, zero_division=np.nan)),
             "precision": _or_none(precisions[i]),
             "auc": _auc(probabilities[:, i], labels == i),
+            "average_precision": _average_precision(probabilities[:, i], labels == i),
         }
         for i, name in enumerate(label_set.classes)
     }
@@ -147,6 +233,10 @@ def _per_class(
 
 def _auc(scores: FloatArray, is_class: npt.NDArray[np.bool_]) -> float | None:
     return None if is_class.all() or not is_class.any() else float(roc_auc_score(is_class, scores))
+
+
+def _average_precision(scores: FloatArray, is_class: npt.NDArray[np.bool_]) -> float | None:
+    return float(average_precision_score(is_class, scores)) if is_class.any() else None
 
 
 def _or_none(value: float) -> float | None:

@@ -1,7 +1,7 @@
 """The report of an evaluation: JSON for programs, plots, and one page for a person."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,11 @@ _CAPTIONS = {
 
 @dataclass(frozen=True)
 class _Headline:
-    """One headline figure: the number, what it means, and the number that it has to beat."""
+    """One headline figure: the number, where it may lie, what it means, and the number that it has to beat."""
 
     name: str
     value: str
+    interval: str
     meaning: str
     baseline: str
 
@@ -102,13 +103,16 @@ def _render(
 ) -> str:
     return render_page(
         "evaluation/report.html",
-        {"percent": _percent, "auc": _decimal},
+        {},
         metrics=metrics,
         facts=facts,
         warnings=warnings,
         headline_groups=_headlines(metrics, label_set),
         baseline=metrics["majority_baseline"],
         malignant=label_set.malignant,
+        columns=[(title, meaning) for title, meaning, *_ in _COLUMNS],
+        classes=_class_rows(metrics),
+        specificities=_specificity_rows(metrics),
         smallest=_smallest_class(metrics),
         plots=[(*_CAPTIONS[name], base64.b64encode(png).decode("ascii")) for name, png in plots.items()],
     )
@@ -116,25 +120,28 @@ def _render(
 
 def _headlines(metrics: dict[str, Any], label_set: LabelSet) -> dict[str, list[_Headline]]:
     """Return the headline figures under the heading of their group."""
-    baseline = metrics["majority_baseline"]
+    baseline, intervals = metrics["majority_baseline"], metrics["intervals"]
     # Always naming one class ranks every image the same, and ties count as a half.
     chance = _decimal(0.5)
     headlines = [
         _Headline(
             "Balanced accuracy",
             _percent(metrics["balanced_accuracy"]),
+            _percents(intervals["balanced_accuracy"]),
             "The mean share recognised over all classes, so that a rare diagnosis counts as much as a common one.",
             _percent(baseline["balanced_accuracy"]),
         ),
         _Headline(
             "Accuracy",
             _percent(metrics["accuracy"]),
+            _percents(intervals["accuracy"]),
             "The share of all images that got the right diagnosis. Common diagnoses dominate it.",
             _percent(baseline["accuracy"]),
         ),
         _Headline(
             "Mean AUC over classes",
             _decimal(metrics["macro_auc"]),
+            _decimals(intervals["macro_auc"]),
             "How well a class is told from all others, whatever the threshold: 1 is perfect, 0.5 is a coin toss.",
             chance,
         ),
@@ -152,6 +159,7 @@ def _melanoma_headlines(metrics: dict[str, Any], label_set: LabelSet, chance: st
         _Headline(
             "AUC",
             _decimal(auc),
+            _decimals(metrics["intervals"]["melanoma_auc"]),
             "There are no images on one side of the comparison, so this cannot be measured."
             if auc is None
             else f"Of one melanoma and one other lesion, picked at random, the model gives the melanoma the higher "
@@ -166,12 +174,37 @@ def _melanoma_headlines(metrics: dict[str, Any], label_set: LabelSet, chance: st
             _Headline(
                 "Recognised",
                 _percent(row["recall"]),
+                _percents(metrics["intervals"]["per_class"][label_set.melanoma]["recall"]),
                 f"Of {row['images']:,} melanomas, {found:,} were called melanoma and {row['images'] - found:,} were "
                 "called something else, when the most probable class is the answer.",
                 _percent(float(always)),
             )
         )
     return headlines
+
+
+def _class_rows(metrics: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Return each class with its number of images and, for each of `_COLUMNS`, the figure and its interval."""
+    return [
+        (
+            name,
+            f"{row['images']:,}",
+            [
+                (shown(row[key]), span(metrics["intervals"]["per_class"][name][key]))
+                for _, _, key, shown, span in _COLUMNS
+            ],
+        )
+        for name, row in metrics["per_class"].items()
+    ]
+
+
+def _specificity_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return specificities with the sensitivity for melanoma at each, and its interval."""
+    name = "melanoma_sensitivity_at_specificity"
+    return [
+        (_percent(float(specificity), 0), _percent(sensitivity), _percents(metrics["intervals"][name][specificity]))
+        for specificity, sensitivity in (metrics[name] or {}).items()
+    ]
 
 
 def _smallest_class(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -187,3 +220,21 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 def _decimal(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _percents(interval: list[float] | None) -> str:
+    return "" if interval is None else f"{100 * interval[0]:.1f} to {interval[1]:.1%}"
+
+
+def _decimals(interval: list[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+_COLUMNS: tuple[tuple[str, str, str, Callable[[float | None], str], Callable[[list[float] | None], str]], ...] = (
+    ("Recall", "of its images, found", "recall", _percent, _percents),
+    ("Specificity", "of all others, left alone", "specificity", _percent, _percents),
+    ("Precision", "of its answers, right", "precision", _percent, _percents),
+    ("AUC", "against all others", "auc", _decimal, _decimals),
+    ("Average precision", "over all thresholds", "average_precision", _decimal, _decimals),
+)
+"""Of the table of classes: title, meaning, figure, and how it and its interval are shown."""

@@ -30,17 +30,45 @@ def test_figures_agree_with_those_computed_by_hand():
         "accuracy": pytest.approx(3 / 4),
         "balanced_accuracy": pytest.approx((1 + 2 / 3) / 2),
         "macro_auc": pytest.approx((2 / 3 + 2 / 3) / 2),
+        "brier": pytest.approx((0.26 + 0.14 + 0.06 + 1.14) / 4),
+        # Four bins of one image each: by 0.4, 0.3 and 0.2 too modest, and by 0.7 too sure.
+        "ece": pytest.approx((0.4 + abs(-0.3 + 0.7) + 0.2) / 4),
         # The melanoma outranks two of the three nevi.
         "melanoma_auc": pytest.approx(2 / 3),
+        # It is found once a third of the nevi are taken for melanoma, and not before.
+        "melanoma_partial_auc": pytest.approx(0.2 * 2 / 3),
+        "melanoma_sensitivity_at_specificity": {"0.8": 0, "0.9": 0, "0.95": 0},
+        "min_tpr": 0.8,
         "majority_baseline": {
             "class": "nevus",
             "accuracy": pytest.approx(3 / 4),
             "balanced_accuracy": pytest.approx(1 / 2),
         },
         "per_class": {
-            "melanoma": {"images": 1, "recall": 1, "precision": pytest.approx(1 / 2), "auc": pytest.approx(2 / 3)},
-            "nevus": {"images": 3, "recall": pytest.approx(2 / 3), "precision": 1, "auc": pytest.approx(2 / 3)},
-            "other": {"images": 0, "recall": None, "precision": None, "auc": None},
+            "melanoma": {
+                "images": 1,
+                "recall": 1,
+                "specificity": pytest.approx(2 / 3),
+                "precision": pytest.approx(1 / 2),
+                "auc": pytest.approx(2 / 3),
+                "average_precision": pytest.approx(1 / 2),
+            },
+            "nevus": {
+                "images": 3,
+                "recall": pytest.approx(2 / 3),
+                "specificity": 1,
+                "precision": 1,
+                "auc": pytest.approx(2 / 3),
+                "average_precision": pytest.approx((1 + 1 + 3 / 4) / 3),
+            },
+            "other": {
+                "images": 0,
+                "recall": None,
+                "specificity": 1,
+                "precision": None,
+                "auc": None,
+                "average_precision": None,
+            },
         },
         "confusion_matrix": {
             "classes": ["melanoma", "nevus", "other"],
@@ -74,13 +102,21 @@ def test_a_class_that_is_predicted_but_absent_does_not_count_towards_balanced_ac
     probabilities = np.array([[0.9, 0.1, 0.0], [0.1, 0.1, 0.8]])
     metrics = compute_metrics(probabilities, np.array([0, 1]), THREE)
     assert metrics["balanced_accuracy"] == pytest.approx(1 / 2)
-    assert metrics["per_class"]["other"] == {"images": 0, "recall": None, "precision": 0.0, "auc": None}
+    assert metrics["per_class"]["other"] == {
+        "images": 0,
+        "recall": None,
+        "specificity": 0.5,
+        "precision": 0.0,
+        "auc": None,
+        "average_precision": None,
+    }
     assert [str(w.message) for w in recwarn] == []
 
 
 def test_a_class_that_is_never_predicted_has_no_precision():
     metrics = compute_metrics(np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]]), np.array([0, 1]), THREE)
-    assert metrics["per_class"]["nevus"] == {"images": 1, "recall": 0.0, "precision": None, "auc": 1.0}
+    row = metrics["per_class"]["nevus"]
+    assert (row["images"], row["recall"], row["precision"], row["auc"]) == (1, 0.0, None, 1.0)
 
 
 def test_images_of_one_class_define_no_auc():

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dermaray.errors import DataError, OutputError
+from dermaray.evaluation.bootstrap import bootstrap_intervals
 from dermaray.evaluation.metrics import compute_metrics
 from dermaray.evaluation.plots import plot_confusion_matrix, plot_recall, plot_roc_curves
 from dermaray.evaluation.report import write_report
@@ -22,13 +23,18 @@ def random_case(label_set, images=60, classes=None):
     rng = np.random.default_rng(0)
     labels = np.arange(images) % (classes or len(label_set.classes))
     probabilities = rng.dirichlet(np.ones(len(label_set.classes)), images)
-    probabilities[np.arange(images), labels] += 0.5
+    probabilities[np.arange(images), labels] += 0.2
     return probabilities / probabilities.sum(axis=1, keepdims=True), labels
+
+
+def measured(probabilities, labels, label_set):
+    intervals = bootstrap_intervals(probabilities, labels, np.arange(len(labels)), label_set, resamples=20)
+    return {**compute_metrics(probabilities, labels, label_set), "intervals": intervals}
 
 
 def report(out, label_set=LABEL_SETS["kaggle9"], facts=FACTS, **case):
     probabilities, labels = random_case(label_set, **case)
-    metrics = compute_metrics(probabilities, labels, label_set)
+    metrics = measured(probabilities, labels, label_set)
     write_report(out, metrics, probabilities, labels, label_set, facts)
     return metrics, (out / "report.html").read_text(encoding="utf-8")
 
@@ -68,8 +74,14 @@ def test_the_page_shows_facts_figures_baseline_and_the_note(tmp_path):
     assert f"{metrics['melanoma_auc']:.3f}" in text
     assert f"Always “{metrics['majority_baseline']['class']}” {metrics['majority_baseline']['accuracy']:.1%}" in text
     assert text.count("Research use only. Not a medical device.") == 2
-    row = metrics["per_class"]["melanoma"]
-    assert f"melanoma malignant {row['images']} {row['recall']:.1%} {row['precision']:.1%} {row['auc']:.3f}" in text
+    row, (low, high) = metrics["per_class"]["melanoma"], metrics["intervals"]["per_class"]["melanoma"]["recall"]
+    assert f"melanoma malignant {row['images']} {row['recall']:.1%} {100 * low:.1f} to {high:.1%}" in text
+    assert f"{row['specificity']:.1%}" in text
+    assert f"{row['average_precision']:.3f}" in text
+    low, high = metrics["intervals"]["balanced_accuracy"]
+    assert f"{100 * low:.1f} to {high:.1%}" in text
+    sensitivity = metrics["melanoma_sensitivity_at_specificity"]["0.9"]
+    assert f"90% {sensitivity:.1%}" in text
     assert text.count(" malignant ") >= 3
     assert "nevus malignant" not in text
     assert "NaN" not in text

@@ -1,0 +1,160 @@
+"""Intervals: the same figures as scikit-learn's for any weights, and the promised share of truths inside."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
+
+from dermaray.evaluation.bootstrap import Figures, bootstrap_intervals
+from dermaray.evaluation.metrics import compute_metrics
+from dermaray.labels import LABEL_SETS, LabelSet
+
+THREE = LabelSet("custom", ("melanoma", "nevus", "other"), frozenset({"melanoma"}), "melanoma")
+SEVEN = LABEL_SETS["isic2018"]
+
+
+def random_case(label_set, images=300, seed=0, decimals=2):
+    """Predictions with many equal probabilities."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, len(label_set.classes), images)
+    logits = rng.normal(size=(images, len(label_set.classes)))
+    logits[np.arange(images), labels] += 1
+    probabilities = np.exp(logits)
+    probabilities = (probabilities / probabilities.sum(axis=1, keepdims=True)).round(decimals)
+    return probabilities, labels
+
+
+def partial_auc_of_isic(is_class, scores, min_tpr, weights=None):
+    """The challenge's own way: classes and scores turned round, then scikit-learn's standardisation undone."""
+    max_fpr = 1 - min_tpr
+    scaled = roc_auc_score(~is_class, -scores, max_fpr=max_fpr, sample_weight=weights)
+    lowest = max_fpr**2 / 2
+    return lowest + (max_fpr - lowest) * (2 * scaled - 1)
+
+
+def flat(tree, name=""):
+    if not isinstance(tree, dict):
+        return {name: tree}
+    return {key: value for k, v in tree.items() for key, value in flat(v, f"{name}/{k}").items()}
+
+
+@pytest.mark.parametrize("label_set", [THREE, SEVEN])
+@pytest.mark.parametrize("min_tpr", [0.0, 0.8])
+def test_unweighted_figures_are_those_that_are_reported(label_set, min_tpr):
+    probabilities, labels = random_case(label_set)
+    reported = flat(compute_metrics(probabilities, labels, label_set, min_tpr))
+    figures = flat(Figures(probabilities, labels, label_set, min_tpr).of(np.ones((1, len(labels)))))
+    assert {name: float(value[0]) for name, value in figures.items()} == pytest.approx(
+        {name: reported[name] for name in figures}
+    )
+
+
+def test_weighted_figures_agree_with_scikit_learn():
+    probabilities, labels = random_case(SEVEN)
+    weights = np.random.default_rng(1).poisson(1, (3, len(labels))).astype(float)
+    predicted, classes = probabilities.argmax(axis=1), np.arange(7)
+    figures = Figures(probabilities, labels, SEVEN, 0.8).of(weights)
+    for i, w in enumerate(weights):
+        keep = {"sample_weight": w}
+        is_melanoma, scores = labels == SEVEN.melanoma_index, probabilities[:, SEVEN.melanoma_index]
+        aucs = [roc_auc_score(labels == k, probabilities[:, k], **keep) for k in classes]
+        fpr, tpr, _ = roc_curve(is_melanoma, scores, drop_intermediate=False, **keep)
+        one_hot = np.eye(7)[labels]
+        expected = {
+            "accuracy": accuracy_score(labels, predicted, **keep),
+            "balanced_accuracy": balanced_accuracy_score(labels, predicted, **keep),
+            "macro_auc": np.mean(aucs),
+            "brier": ((probabilities - one_hot) ** 2).sum(axis=1) @ w / w.sum(),
+            "melanoma_auc": aucs[SEVEN.melanoma_index],
+            "melanoma_partial_auc": partial_auc_of_isic(is_melanoma, scores, 0.8, w),
+        }
+        assert {name: figures[name][i] for name in expected} == pytest.approx(expected)
+        for s, sensitivities in figures["melanoma_sensitivity_at_specificity"].items():
+            assert sensitivities[i] == pytest.approx(tpr[fpr <= 1 - float(s) + 1e-9].max())
+        for k, row in enumerate(figures["per_class"].values()):
+            assert {name: values[i] for name, values in row.items()} == pytest.approx(
+                {
+                    "recall": recall_score(labels == k, predicted == k, **keep),
+                    "specificity": recall_score(labels != k, predicted != k, **keep),
+                    "precision": precision_score(labels == k, predicted == k, **keep),
+                    "auc": aucs[k],
+                    "average_precision": average_precision_score(labels == k, probabilities[:, k], **keep),
+                }
+            )
+
+
+def test_the_expected_calibration_error_of_a_weighting_is_that_of_repeated_images():
+    probabilities, labels = random_case(THREE, images=60)
+    weights = np.random.default_rng(2).poisson(1, len(labels))
+    repeated = compute_metrics(probabilities.repeat(weights, axis=0), labels.repeat(weights), THREE)
+    figures = Figures(probabilities, labels, THREE, 0.8).of(weights[None].astype(float))
+    assert figures["ece"][0] == pytest.approx(repeated["ece"])
+
+
+def test_the_brier_score_is_scikit_learns():
+    probabilities, labels = random_case(SEVEN, decimals=12)
+    assert compute_metrics(probabilities, labels, SEVEN)["brier"] == pytest.approx(
+        brier_score_loss(labels, probabilities, labels=range(7))
+    )
+
+
+@pytest.mark.parametrize("min_tpr", [0.0, 0.5, 0.8, 0.95])
+def test_the_partial_auc_is_that_of_the_challenge(min_tpr):
+    probabilities, labels = random_case(THREE, images=90)
+    metrics = compute_metrics(probabilities, labels, THREE, min_tpr)
+    expected = partial_auc_of_isic(labels == 0, probabilities[:, 0], min_tpr) if min_tpr else metrics["melanoma_auc"]
+    assert metrics["melanoma_partial_auc"] == pytest.approx(expected)
+    assert metrics["min_tpr"] == min_tpr
+
+
+def test_what_the_images_do_not_define_has_no_interval():
+    probabilities, labels = random_case(LabelSet("custom", ("a", "b", "c")), images=40)
+    intervals = bootstrap_intervals(
+        probabilities, labels % 2, np.arange(40), LabelSet("custom", ("a", "b", "c")), resamples=50
+    )
+    assert intervals["melanoma_auc"] is None
+    assert intervals["per_class"]["c"]["recall"] is None
+    assert intervals["per_class"]["a"]["recall"] is not None
+    assert json.loads(json.dumps(intervals, allow_nan=False)) == intervals
+
+
+def test_intervals_follow_from_the_seed():
+    probabilities, labels = random_case(THREE, images=50)
+    first, second, other = (
+        bootstrap_intervals(probabilities, labels, np.arange(50), THREE, resamples=40, seed=seed) for seed in (1, 1, 2)
+    )
+    assert first == second
+    assert first != other
+
+
+def test_95_of_100_intervals_hold_the_truth():
+    """Lesions of three images each that are alike; images drawn one by one would promise far too much."""
+    rng = np.random.default_rng(3)
+    lesions, of_each, rounds = 60, 3, 120
+    hits = {"by lesion": 0, "by image": 0}
+    for _ in range(rounds):
+        truth = rng.integers(0, 2, lesions).repeat(of_each)
+        # What a lesion looks like decides; the images of one differ little.
+        evidence = rng.normal(size=lesions).repeat(of_each) + 0.2 * rng.normal(size=lesions * of_each)
+        probability = 1 / (1 + np.exp(-(evidence + 2 * truth - 1)))
+        probabilities = np.column_stack([1 - probability, probability])
+        for by, groups in (("by lesion", np.arange(lesions).repeat(of_each)), ("by image", np.arange(len(truth)))):
+            low, high = bootstrap_intervals(probabilities, truth, groups, TWO, resamples=200)["melanoma_auc"]
+            hits[by] += low <= TRUE_AUC <= high
+    assert 0.90 <= hits["by lesion"] / rounds <= 0.99
+    assert hits["by image"] / rounds < 0.85
+
+
+TWO = LabelSet("custom", ("nevus", "melanoma"), frozenset({"melanoma"}), "melanoma")
+# Of two normal distributions 2 apart, with the variance of evidence as above: that one exceeds the other.
+TRUE_AUC = 0.9171
