@@ -6,17 +6,21 @@ outlive a call. Colours are those of Okabe & Ito (2008, "Color Universal Design"
 
 import io
 import textwrap
+from collections.abc import Iterator
 from itertools import cycle
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
-from sklearn.metrics import auc, roc_curve
+from scipy.stats import binomtest
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from dermaray.evaluation.metrics import FloatArray, IntArray
+from dermaray.evaluation.metrics import CALIBRATION_BINS, FloatArray, IntArray, calibration_bins
 from dermaray.labels import LabelSet
 
 INK, MUTED, HAIRLINE = "#1c2430", "#667085", "#e3e7ed"
@@ -73,32 +77,63 @@ def plot_roc_curves(probabilities: FloatArray, labels: IntArray, label_set: Labe
     Returns:
         A PNG file.
     """
-    # A long legend needs a tall figure.
-    figure, axes = _figure(8.8, max(5.4, 1.2 + 0.27 * len(label_set.classes)))
+    figure, axes = _tall_figure(label_set)
     lines = axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)), label="chance  0.500")
-    styles = _line_styles(label_set)
-    for i, name in enumerate(label_set.classes):
-        is_class = labels == i
-        if is_class.any() and not is_class.all():
-            false_positives, true_positives, _ = roc_curve(is_class, probabilities[:, i])
-            text = f"{_wrapped(name, 30)}  {auc(false_positives, true_positives):.3f}"
-            lines += axes.plot(false_positives, true_positives, label=text, **styles[name])
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    for name, is_class, scores, style in _against_the_rest(probabilities, labels, label_set):
+        false_positives, true_positives, _ = roc_curve(is_class, scores)
+        text = f"{_wrapped(name, 30)}  {auc(false_positives, true_positives):.3f}"
+        lines += axes.plot(false_positives, true_positives, label=text, **style)
     axes.set_xlabel("False-positive rate (1 \N{MINUS SIGN} specificity)")
     axes.set_ylabel("True-positive rate (sensitivity)")
+    _add_legend(figure, lines, "Class and AUC")
+    return _png(figure)
+
+
+def plot_precision_recall_curves(probabilities: FloatArray, labels: IntArray, label_set: LabelSet) -> bytes:
+    """Draw each class's precision against its recall at every threshold; see `plot_roc_curves`."""
+    figure, axes = _tall_figure(label_set)
+    lines: list[Line2D] = []
+    for name, is_class, scores, style in _against_the_rest(probabilities, labels, label_set):
+        precisions, recalls, _ = precision_recall_curve(is_class, scores)
+        text = f"{_wrapped(name, 30)}  {average_precision_score(is_class, scores):.3f}"
+        lines += axes.step(recalls, precisions, where="post", label=text, **style)
+    axes.set_xlabel("Recall (sensitivity)")
+    axes.set_ylabel("Precision")
+    _add_legend(figure, lines, "Class and average precision")
+    return _png(figure)
+
+
+def plot_reliability(probabilities: FloatArray, labels: IntArray) -> bytes:
+    """Draw how often the answer is right for how sure the model is, and below how often it is that sure.
+
+    Args:
+        probabilities: floating [N, C], 0 to 1.
+        labels: integer [N], 0 to C - 1.
+
+    Returns:
+        A PNG file.
+    """
+    bins, right = calibration_bins(probabilities), probabilities.argmax(axis=1) == labels
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    used = np.flatnonzero(counts)
+    sure = np.bincount(bins, probabilities.max(axis=1))[used] / counts[used]
+    found = np.bincount(bins, right)[used].astype(int)
+    shares = found / counts[used]
+    spans = [binomtest(k, n).proportion_ci(method="wilson") for k, n in zip(found, counts[used], strict=True)]
+    figure = _blank(6.6, 6.6)
+    axes, below = figure.subplots(2, sharex=True, height_ratios=(4, 1))
+    for part in (axes, below):
+        _style(part)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+    lengths = np.abs(np.array(spans).T - shares)
+    axes.errorbar(sure, shares, yerr=lengths, fmt="o-", color=BLUE, ecolor="#9fb3c8", linewidth=1.4, markersize=5)
+    axes.set(xlim=(0, 1), ylim=(-0.01, 1.01))
+    axes.set_ylabel("Share of answers that are right")
     _percent(axes, "both")
-    lines.sort(key=lambda line: -line.get_zorder())
-    figure.legend(
-        lines,
-        # Handed over one by one: a label that starts with "_" would otherwise be left out.
-        [str(line.get_label()) for line in lines],
-        title="Class and AUC",
-        alignment="left",
-        loc="outside right center",
-        frameon=False,
-        labelcolor=INK,
-        handlelength=2.8,
-    )
+    middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
+    below.bar(middles, counts, width=0.9 / CALIBRATION_BINS, color="#9fb3c8")
+    below.set_xlabel("Probability of the answer")
+    below.set_ylabel("Images")
     return _png(figure)
 
 
@@ -138,16 +173,59 @@ def plot_recall(metrics: dict[str, Any], label_set: LabelSet) -> bytes:
     return _png(figure)
 
 
+def _tall_figure(label_set: LabelSet) -> tuple[Figure, Axes]:
+    """Return a figure for curves from 0 to 1, tall enough for a legend of all classes."""
+    figure, axes = _figure(8.8, max(5.4, 1.2 + 0.27 * len(label_set.classes)))
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    _percent(axes, "both")
+    return figure, axes
+
+
+def _against_the_rest(
+    probabilities: FloatArray, labels: IntArray, label_set: LabelSet
+) -> Iterator[tuple[str, npt.NDArray[np.bool_], FloatArray, dict[str, Any]]]:
+    """Yield each class that has images, and not them alone: its name, which are its images, its scores, its style."""
+    styles = _line_styles(label_set)
+    for i, name in enumerate(label_set.classes):
+        is_class = labels == i
+        if is_class.any() and not is_class.all():
+            yield name, is_class, probabilities[:, i], styles[name]
+
+
+def _add_legend(figure: Figure, lines: list[Line2D], title: str) -> None:
+    """Name the lines beside the axes, the strongest first."""
+    lines.sort(key=lambda line: -line.get_zorder())
+    figure.legend(
+        lines,
+        # Handed over one by one: a label that starts with "_" would otherwise be left out.
+        [str(line.get_label()) for line in lines],
+        title=title,
+        alignment="left",
+        loc="outside right center",
+        frameon=False,
+        labelcolor=INK,
+        handlelength=2.8,
+    )
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=160, layout="constrained", facecolor="white")
+    figure = _blank(width, height)
     axes = figure.add_subplot()
+    _style(axes)
+    return figure, axes
+
+
+def _blank(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=160, layout="constrained", facecolor="white")
+
+
+def _style(axes: Axes) -> None:
     axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=10)
     axes.xaxis.label.set(color=INK, size=10.5)
     axes.yaxis.label.set(color=INK, size=10.5)
     axes.xaxis.labelpad = axes.yaxis.labelpad = 8
     for side, spine in axes.spines.items():
         spine.set(visible=side in ("left", "bottom"), color="#b4bcc8", linewidth=0.8)
-    return figure, axes
 
 
 def _percent(axes: Axes, which: str) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 
 from dermaray.errors import OutputError
 from dermaray.evaluation.metrics import FloatArray, IntArray, check_predictions
-from dermaray.evaluation.plots import plot_confusion_matrix, plot_recall, plot_roc_curves
+from dermaray.evaluation.plots import (
+    plot_confusion_matrix,
+    plot_precision_recall_curves,
+    plot_recall,
+    plot_reliability,
+    plot_roc_curves,
+)
 from dermaray.files import write_json
 from dermaray.labels import LabelSet
 from dermaray.pages import render_page
@@ -32,6 +38,19 @@ _CAPTIONS = {
         "One class against all others, at every threshold on its probability. The nearer to the upper left corner, the "
         "better the separation.",
         "Malignant classes are in colour, the others in grey.",
+    ),
+    "precision_recall_curves": (
+        "Precision against recall",
+        "How many alarms of a class are right, for how many of its images are found, at every threshold. It hangs on "
+        "how common the class is in these images.",
+        "Malignant classes are in colour, the others in grey.",
+    ),
+    "reliability": (
+        "Do the probabilities mean what they say?",
+        "Answers by the probability that the model gave them: below, how many; above, the share of them that is right, "
+        "with its 95 % interval. On the dashed line a probability can be taken at its word; below it the model is too "
+        "sure.",
+        "",
     ),
 }
 
@@ -82,6 +101,8 @@ def write_report(
         "recall": plot_recall(metrics, label_set),
         "confusion_matrix": plot_confusion_matrix(metrics, label_set),
         "roc_curves": plot_roc_curves(probabilities, labels, label_set),
+        "precision_recall_curves": plot_precision_recall_curves(probabilities, labels, label_set),
+        "reliability": plot_reliability(probabilities, labels),
     }
     page = _render(metrics, label_set, facts, warnings, plots)
     try:
@@ -231,10 +252,10 @@ def _decimals(interval: list[float] | None) -> str:
 
 
 _COLUMNS: tuple[tuple[str, str, str, Callable[[float | None], str], Callable[[list[float] | None], str]], ...] = (
-    ("Recall", "of its images, found", "recall", _percent, _percents),
-    ("Specificity", "of all others, left alone", "specificity", _percent, _percents),
-    ("Precision", "of its answers, right", "precision", _percent, _percents),
-    ("AUC", "against all others", "auc", _decimal, _decimals),
-    ("Average precision", "over all thresholds", "average_precision", _decimal, _decimals),
+    ("Recall", "of its images", "recall", _percent, _percents),
+    ("Specificity", "of all others", "specificity", _percent, _percents),
+    ("Precision", "of its answers", "precision", _percent, _percents),
+    ("AUC", "against the rest", "auc", _decimal, _decimals),
+    ("Average precision", "all thresholds", "average_precision", _decimal, _decimals),
 )
 """Of the table of classes: title, meaning, figure, and how it and its interval are shown."""

@@ -11,12 +11,24 @@ from PIL import Image
 from dermaray.errors import DataError, OutputError
 from dermaray.evaluation.bootstrap import bootstrap_intervals
 from dermaray.evaluation.metrics import compute_metrics
-from dermaray.evaluation.plots import plot_confusion_matrix, plot_recall, plot_roc_curves
+from dermaray.evaluation.plots import (
+    plot_confusion_matrix,
+    plot_precision_recall_curves,
+    plot_recall,
+    plot_reliability,
+    plot_roc_curves,
+)
 from dermaray.evaluation.report import write_report
 from dermaray.labels import LABEL_SETS, LabelSet
 
 FACTS = {"Model": "lite0", "Data": "a set", "Split": "test", "Images": "60"}
-PLOTS = ["confusion_matrix.png", "recall.png", "roc_curves.png"]
+PLOTS = [
+    "confusion_matrix.png",
+    "precision_recall_curves.png",
+    "recall.png",
+    "reliability.png",
+    "roc_curves.png",
+]
 
 
 def random_case(label_set, images=60, classes=None):
@@ -92,7 +104,7 @@ def test_the_page_stands_alone(tmp_path):
     _, html = report(tmp_path)
     page = Page(html)
     links = [value for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
-    assert len(links) == 3
+    assert len(links) == len(PLOTS)
     assert all(link.startswith("data:image/png;base64,") for link in links)
     assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
     assert "http:" not in html
@@ -180,6 +192,8 @@ def test_plots_are_png_files_with_something_drawn():
         plot_confusion_matrix(metrics, label_set),
         plot_recall(metrics, label_set),
         plot_roc_curves(probabilities, labels, label_set),
+        plot_precision_recall_curves(probabilities, labels, label_set),
+        plot_reliability(probabilities, labels),
     )
     for png in plots:
         with Image.open(io.BytesIO(png)) as image:
