@@ -1,5 +1,6 @@
 """Outputs that appear whole or not at all, and digests of files."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,9 @@ from dermaray.errors import OutputError
 MARK = ".dermaray"
 """The file that tells an output folder from a folder of the user's: nothing without it is ever replaced."""
 
+_OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""What goes wrong by no mistake of who writes."""
+
 
 @contextmanager
 def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
@@ -25,7 +29,7 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         overwrite: Replace `target` where it is an earlier output; otherwise that is an error.
 
     Raises:
-        OutputError: `target` may not be replaced, or the place cannot be written.
+        OutputError: `target` may not be replaced, or the place cannot be written or is full.
     """
     check_output(target, overwrite=overwrite)
     # Through a link, the folder that it leads to is replaced, and the link stays.
@@ -39,8 +43,10 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         partial.chmod(0o755)
         (partial / MARK).touch()
         yield partial
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _OF_THE_PLACE:
+            raise OutputError(f"cannot write to {target.parent}: {error.strerror}. Make room there") from error
         raise
     _publish(partial, target, overwrite=overwrite)
 

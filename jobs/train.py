@@ -5,7 +5,6 @@ A manifest and a configuration to a model: `model/` (the artifact), `config.yaml
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
                     import_keras()
                     from dermaray.training.result import write_run
                 write_run(partial, task, state)
-                shutil.copytree(store.folder / EVENTS, partial / EVENTS)
+                log.copy_events(partial / EVENTS)
             _say_result(config, state)
             with waiting("Recording the model"):
                 log.end(state, out / "model")

@@ -6,12 +6,15 @@ import tensorflow as tf
 from dermaray.models.classifier import build_classifier
 from dermaray.training.callbacks import Checkpoints, Record
 from dermaray.training.compile import compile_stage
+from dermaray.training.devices import worker_strategy
 from dermaray.training.feed import Feed
 from dermaray.training.ingest import distributed_batches
 from dermaray.training.multiworker import MultiWorkerModel, normalize_together
 from dermaray.training.stages import Stage
 from dermaray.training.state import RunState
 from dermaray.training.task import Notify
+
+_POLICIES = {"float32": "float32", "float64": "float64", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def train_worker(feed: Feed, state: RunState, notify: Notify | None) -> None:
@@ -24,9 +27,8 @@ def train_worker(feed: Feed, state: RunState, notify: Notify | None) -> None:
         state: What to start from.
         notify: Called by the first worker, a few times a second, with what a progress display shows.
     """
-    # Before anything else of TensorFlow: collective operations must be set up first.
-    strategy = tf.distribute.MultiWorkerMirroredStrategy() if feed.world_size > 1 else tf.distribute.get_strategy()
     task, config = feed.task, feed.task.config
+    strategy = worker_strategy(feed.world_size, config.scaling.use_gpu)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(_POLICIES[config.training.precision])
     # That of losses and metrics, which know no policy.
@@ -45,9 +47,6 @@ def train_worker(feed: Feed, state: RunState, notify: Notify | None) -> None:
                 xla = config.scaling.use_gpu and feed.world_size == 1
                 compile_stage(model, config.training, stage, jit_compile=xla)
             _fit_stage(model, stage, state, feed, callbacks)
-
-
-_POLICIES = {"float32": "float32", "float64": "float64", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def _fit_stage(

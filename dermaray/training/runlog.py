@@ -36,12 +36,13 @@ class RunLog:
     """Tells keepers of every epoch, whatever the workers' messages miss.
 
     Args:
-        keepers: Who is told.
+        board: Who is told in any case.
+        others: Who is told besides.
         epochs: Of which an earlier process has told.
     """
 
-    def __init__(self, keepers: list[Keeper], epochs: int) -> None:
-        self._keepers, self._epochs = keepers, epochs
+    def __init__(self, board: "TensorBoard", others: list[Keeper], epochs: int) -> None:
+        self._board, self._keepers, self._epochs = board, [board, *others], epochs
 
     @classmethod
     @contextmanager
@@ -59,13 +60,13 @@ class RunLog:
         with ExitStack() as stack:
             board = TensorBoard(events, found.state.step if found else 0)
             stack.callback(board.close)
-            keepers: list[Keeper] = [board]
+            others: list[Keeper] = []
             if task.config.tracking.mlflow is not None:
                 # Seconds to import, and an extra.
                 from dermaray.training.tracking import tracked_run
 
-                keepers.append(stack.enter_context(tracked_run(task, store.folder, found and found.state)))
-            yield cls(keepers, len(found.state.history) if found else 0)
+                others.append(stack.enter_context(tracked_run(task, store.folder, found and found.state)))
+            yield cls(board, others, len(found.state.history) if found else 0)
 
     def tell(self, told: Figures) -> None:
         """Take what a worker tells, which is for display and may miss an epoch; see `Notify`."""
@@ -80,6 +81,11 @@ class RunLog:
         """Tell of the epochs that nobody told of."""
         for row in state.history[self._epochs :]:
             self._epoch({name: row[name] for name in row if name != "epoch"})
+
+    def copy_events(self, to: Path) -> None:
+        """Copy TensorBoard's files, with all that was told so far, to a folder that does not exist."""
+        self._board.close()
+        shutil.copytree(self._board.folder, to)
 
     def end(self, state: RunState, model: Path) -> None:
         """Tell that the run has ended."""
@@ -101,7 +107,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self.folder = folder
+        # What is written a second before a kill is kept.
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1, flush_secs=1)
         self._step = step
 
     def step(self, step: int, figures: Figures) -> None:
@@ -118,10 +126,9 @@ class TensorBoard:
         """Nothing is left to be written."""
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what waits to be written, of which `flush` knows nothing, and close the file."""
         self._writer.close()
 
     def _write(self, group: str, at: int, figures: Figures) -> None:
         for name, value in figures.items():
             self._writer.add_scalar(f"{group}/{name}", value, at)
-        self._writer.flush()

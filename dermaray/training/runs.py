@@ -79,10 +79,18 @@ def _finished(folder: Path) -> RunSummary | None:
 
 def _unfinished(folder: Path) -> RunSummary:
     out = folder.parent / folder.name.removeprefix(".").removesuffix(SUFFIX)
-    changed = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    changed = max(_changed(path) for path in (folder, *folder.rglob("*")))
     try:
         settings = json.loads((folder / "checkpoints" / JOB_FILE).read_text())["settings"]
         backbone = str(settings["model"]["backbone"])
     except (OSError, ValueError, KeyError, TypeError):
         backbone = ""
     return RunSummary(out, False, datetime.fromtimestamp(changed, UTC), backbone, None, {})
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    # A run that goes on drops its older checkpoints.
+    except FileNotFoundError:
+        return 0.0

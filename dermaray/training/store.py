@@ -1,5 +1,6 @@
 """What a run keeps of itself until it has ended, and finds again when the same command is given after it was killed."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -145,9 +146,13 @@ def _unusable(place: str, error: Exception) -> OutputError:
 
 
 def _below(config: RunConfig) -> str:
-    """Return the run's own place below `checkpoint.storage`; what follows a `?` stays at the end."""
+    """Return the run's own place below `checkpoint.storage`; what follows a `?` stays at the end.
+
+    Runs of one name, as those of several folds, may share a storage: their outputs differ.
+    """
     storage = absolute(str(config.checkpoint.storage))
     # For its checks: with a name behind it, "s3://" would be a bucket.
     locate(storage)
     base, mark, query = storage.partition("?")
-    return f"{base.rstrip('/')}/.{config.name}{SUFFIX}{mark}{query}"
+    out = hashlib.sha256(str(Path(config.out).resolve()).encode()).hexdigest()[:8]
+    return f"{base.rstrip('/')}/.{config.name}-{out}{SUFFIX}{mark}{query}"

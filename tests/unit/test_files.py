@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,19 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="stopped"):
         fail_into(tmp_path / "out")
     assert tree(tmp_path) == set()
+
+
+def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_directory(tmp_path / "out"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.keras")
+
+    with pytest.raises(OutputError, match=r"No space left on device\. Make room"):
+        write()
+    assert tree(tmp_path) == set()
+    # What cannot be read is no matter of the output.
+    with pytest.raises(FileNotFoundError), atomic_directory(tmp_path / "out"):
+        (tmp_path / "missing").read_bytes()
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:

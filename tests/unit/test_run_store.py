@@ -101,6 +101,16 @@ def test_a_run_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
         assert store.latest() is None
 
 
+def test_runs_of_one_name_share_a_storage_and_not_a_place(tmp_path: Path) -> None:
+    storage = {"checkpoint": {"storage": str(tmp_path / "shared")}}
+    first, second = (config_of(tmp_path, out=str(tmp_path / name), **storage) for name in ("fold0", "fold1"))
+    with RunStore.open(first, "d", new=False) as store, RunStore.open(second, "d", new=False) as other:
+        keep(store, "attempt-0001", "1", bytes_of(state_of(1)))
+        assert other.latest() is None
+        other.remove()
+        assert store.latest() is not None
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     with (
@@ -114,7 +124,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("storage", "message"),
     [
-        ("/proc/nowhere", "the run cannot be kept: /proc/nowhere/.a.unfinished"),
+        ("/proc/nowhere", r"the run cannot be kept: /proc/nowhere/.a-\w{8}.unfinished"),
         ("nonsense://a/b", "unknown kind of store"),
         ("s3://", "names no bucket"),
     ],

@@ -1,32 +1,9 @@
-"""The event files of a run that went on after a kill: every step once."""
+"""The event files of a run: all that was told, and every step once, however often the run was taken up again."""
 
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-from dermaray.training.runlog import TensorBoard
-
-
-def events(folder: Path) -> Iterator[Event]:
-    """Yield the events of all files, in order; each stands between its length and two checksums."""
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        while data:
-            (length,) = struct.unpack_from("<Q", data)
-            yield Event.FromString(data[12 : 12 + length])
-            data = data[12 + length + 4 :]
-
-
-def shown(folder: Path) -> list[tuple[int, float]]:
-    """Return steps and losses as TensorBoard shows them: a new start drops what stands before it, from its step on."""
-    found: list[tuple[int, float]] = []
-    for event in events(folder):
-        if event.session_log.status == SessionLog.START:
-            found = [(step, loss) for step, loss in found if step < event.step]
-        found += [(event.step, value.simple_value) for value in event.summary.value if value.tag == "step/loss"]
-    return found
+from dermaray.training.runlog import RunLog, TensorBoard
+from tests.event_files import shown
 
 
 def write(folder: Path, start: int, *steps: int) -> None:
@@ -42,4 +19,13 @@ def test_steps_that_are_taken_again_are_shown_once(tmp_path: Path) -> None:
     (first,) = tmp_path.iterdir()
     first.rename(tmp_path / "earlier.tfevents")
     write(tmp_path, 3, 4, 5, 6, 4, 5, 6, 7)
-    assert shown(tmp_path) == [(step, float(step)) for step in range(1, 8)]
+    assert shown(tmp_path, "step/loss") == [(step, float(step)) for step in range(1, 8)]
+
+
+def test_a_copy_of_the_files_lacks_nothing(tmp_path: Path) -> None:
+    log = RunLog(TensorBoard(tmp_path / "events", 0), [], 0)
+    epochs = range(1, 30)
+    for epoch in epochs:
+        log.tell({"epochs": epoch, "steps": 10 * epoch, "val_loss": 1 / epoch, "accuracy": 0.5})
+    log.copy_events(tmp_path / "copy")
+    assert [step for step, _ in shown(tmp_path / "copy", "epoch/val_loss")] == list(epochs)
