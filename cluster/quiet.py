@@ -8,8 +8,7 @@ from contextlib import contextmanager
 _SETTINGS = {
     # TensorFlow: errors alone.
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    # Ray: no banner, no advice on versions to come, no report of who uses it.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray: no banner, no report of who uses it.
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_LOGGER_LEVEL": "error",
     "RAY_BACKEND_LOG_LEVEL": "fatal",

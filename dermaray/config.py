@@ -6,20 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dermaray.augmentation.engines import Engine, build_augmenter
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import check_backbone
 from dermaray.models.spec import ModelConfig
-from dermaray.yaml_config import load_yaml_config, validated
+from dermaray.yaml_config import Section, load_yaml_config, validated
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PerClass(_Section):
+class PerClass(Section):
     """The class balance that draws a given number of images of every class.
 
     Attributes:
@@ -34,7 +30,7 @@ Balance = Literal["none", "equal", "sqrt"] | PerClass
 """See `DataConfig.balance`."""
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which images are trained on, and how often each.
 
     Attributes:
@@ -56,7 +52,7 @@ ClassWeights = Literal["none", "balanced", "sqrt"] | dict[str, Annotated[float, 
 """See `TrainingConfig.class_weights`."""
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """The optimisation.
 
     Attributes:
@@ -125,7 +121,7 @@ class TrainingConfig(_Section):
             raise ValueError(f"{why}. Received: {key}={value}")
 
 
-class IngestConfig(_Section):
+class IngestConfig(Section):
     """How images come to the training workers.
 
     Attributes:
@@ -137,7 +133,7 @@ class IngestConfig(_Section):
     cache: Literal["local", "none"] = "local"
 
 
-class CheckpointConfig(_Section):
+class CheckpointConfig(Section):
     """What a run keeps of itself while it lasts, so that one that was killed can go on.
 
     Attributes:
@@ -153,7 +149,7 @@ class CheckpointConfig(_Section):
     storage: str | None = None
 
 
-class ScalingConfig(_Section):
+class ScalingConfig(Section):
     """How many processes train.
 
     Attributes:
@@ -174,7 +170,7 @@ class ScalingConfig(_Section):
     cpus_per_worker: float | None = Field(None, gt=0.0)
 
 
-class TrackingConfig(_Section):
+class TrackingConfig(Section):
     """Where a run is recorded besides its own folder.
 
     Attributes:
@@ -196,7 +192,7 @@ class TrackingConfig(_Section):
         return address
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """A whole training run.
 
     Attributes:

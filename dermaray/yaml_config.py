@@ -7,12 +7,18 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from dermaray.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A schema's section: keys that it does not name are refused, and values stay as they are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def load_yaml_config(schema: type[Model], path: Path | None, overrides: Sequence[str] = ()) -> Model:

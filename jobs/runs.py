@@ -6,6 +6,10 @@ The training runs below a folder: those that ended, with the figures of their be
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dermaray.training.runs import RunSummary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,24 +40,22 @@ def run(args: argparse.Namespace) -> int:
         pad_edge=False,
     )
     for found in runs:
-        figures = found.figures
         table.add_row(
             str(found.out),
             found.changed.astimezone().strftime("%Y-%m-%d %H:%M") if found.finished else "not yet",
             found.backbone,
-            *(
-                [
-                    str(found.epochs),
-                    f"{figures['epoch']:.0f}",
-                    f"{figures['val_loss']:.3f}",
-                    f"{figures['val_accuracy']:.1%}",
-                ]
-                if found.finished
-                else ["", "", "", ""]
-            ),
+            *_figures(found),
         )
     console.print(table)
     return 0
+
+
+def _figures(run: "RunSummary") -> list[str]:
+    """Return the cells of a run's best epoch; of one that has not ended nothing is known."""
+    if not run.finished:
+        return []
+    best = run.figures
+    return [str(run.epochs), f"{best['epoch']:.0f}", f"{best['val_loss']:.3f}", f"{best['val_accuracy']:.1%}"]
 
 
 if __name__ == "__main__":

@@ -8,8 +8,14 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jobs.options import add_run
+
+if TYPE_CHECKING:
+    from dermaray.training.search import Search
+    from dermaray.training.trials import Trial
+    from dermaray.training.tuning import PlanRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,23 +44,49 @@ def run(args: argparse.Namespace) -> int:
     with ray_session(args) as cluster, unfinished(out) as folder:
         from dermaray.training.task import plan_run
         from dermaray.training.trials import write_search
-        from dermaray.training.tuning import begin_search, run_trials
+        from dermaray.training.tuning import begin_search
 
         scaling = base.scaling
         cpus = cluster.cpus_per_worker(
             scaling.num_workers * config.concurrent, scaling.use_gpu, scaling.cpus_per_worker
         )
         begin_search(search, manifest.digest, folder, new=args.new)
-        trials = run_trials(search, folder, lambda run: plan_run(run, manifest, cpus, leaks=leaks))
+        trials = _run(search, folder, lambda run: plan_run(run, manifest, cpus, leaks=leaks))
         with atomic_directory(out, overwrite=args.overwrite) as partial:
             best = write_search(partial, search, trials)
         shutil.rmtree(folder)
+    if failed := [trial.problem for trial in trials if trial.problem]:
+        say(f"{len(failed)} of {len(trials)} trials failed, the first of them: {failed[0]}")
     say(
         f"{len(trials)} trials. Best: validation loss {best.best['val_loss']:.3f}, accuracy "
         f"{best.best['val_accuracy']:.1%}, with {', '.join(f'{key}={value}' for key, value in best.values.items())}"
     )
     say(f"To train it: dermaray train --config {out / 'best.yaml'}")
     return 0
+
+
+def _run(search: "Search", folder: Path, plan: "PlanRun") -> "list[Trial]":
+    """Run the trials that are left, and tell about it."""
+    from cluster.relay import relay
+    from dermaray.training.tuning import begun_trials, run_trials
+    from jobs.console import say, tracked
+
+    trials, epochs = search.config.trials, search.base.training.epochs
+    if begun := begun_trials(folder):
+        say(f"Going on with a search of which {begun} of {trials} trials have begun")
+    with tracked(f"Searching {search.config.name}", trials, unit="trials") as tracker:
+
+        def receive(told: dict[str, Any]) -> None:
+            now = begun_trials(folder)
+            figures = f"  val_loss {told['val_loss']:.3f}" if "val_loss" in told else ""
+            tracker.update(now - 1, f"trial {now}/{trials}  epoch {min(told['epochs'] + 1, epochs)}/{epochs}{figures}")
+
+        try:
+            with relay(receive) as notify:
+                return run_trials(search, folder, plan, notify)
+        except KeyboardInterrupt:
+            say(f"Kept: {begun_trials(folder)} of {trials} trials have begun. The same command goes on")
+            raise
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from dermaray.yaml_config import Section
 
 Policy = Literal["drop", "keep", "relabel", "fail"]
 
@@ -88,7 +88,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-class Policies(BaseModel):
+class Policies(Section):
     """What to do about each finding.
 
     `drop` puts images aside, into `quarantine.csv`; of duplicates and copies one stays. `keep` leaves them. `relabel`
@@ -109,8 +109,6 @@ class Policies(BaseModel):
         split_leak: The training side goes, so that what is held out stays whole.
         small_class: Reported.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     missing_image: Literal["drop", "fail"] = "drop"
     unlabelled: Literal["drop", "fail"] = "drop"

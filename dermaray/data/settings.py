@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dermaray.data.findings import Policies
 from dermaray.data.split import SplitConfig
+from dermaray.yaml_config import Section
 
 
-class CheckConfig(BaseModel):
+class CheckConfig(Section):
     """When a class is too small. A group is what no split parts: a lesion, mostly.
 
     Attributes:
@@ -16,13 +17,11 @@ class CheckConfig(BaseModel):
         min_test_groups: Fewer to measure on are reported. Of 20 lesions, a sensitivity is known to about 17 points.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     min_train_groups: int = Field(50, ge=0)
     min_test_groups: int = Field(20, ge=0)
 
 
-class PrepareConfig(BaseModel):
+class PrepareConfig(Section):
     """How a source becomes a manifest.
 
     Attributes:
@@ -33,8 +32,6 @@ class PrepareConfig(BaseModel):
         checks: When a class is too small.
         splits: How the images are split.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     labels: str | None = None
     reference: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ()

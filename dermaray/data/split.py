@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from sklearn.model_selection import StratifiedGroupKFold
 
 from dermaray.errors import DataError
+from dermaray.yaml_config import Section
 
 IntArray = npt.NDArray[np.intp]
 ObjectArray = npt.NDArray[np.object_]
@@ -21,7 +22,7 @@ _LARGEST_HOLDOUT = 0.8
 _SEEDS = 2**32
 
 
-class SplitConfig(BaseModel):
+class SplitConfig(Section):
     """How images are divided.
 
     Attributes:
@@ -31,8 +32,6 @@ class SplitConfig(BaseModel):
         test_fraction: The same for the images to test on; ignored where the source has a test split.
         folds: Number of folds to cross-validate over in place of a val split, or null for a val split.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(0, ge=0, lt=_SEEDS)
     val_fraction: float = Field(0.15, ge=0.01, lt=0.5)

@@ -2,10 +2,12 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from dermaray.yaml_config import Section
 
 
-class InputSpec(BaseModel):
+class InputSpec(Section):
     """How bytes become the uint8 array [height, width, 3] that a model takes. It is saved with the model.
 
     Attributes:
@@ -16,8 +18,6 @@ class InputSpec(BaseModel):
         scaled_decoding: Let the JPEG decoder shrink by 2, 4 or 8 while it decodes, never below the size asked for.
             Faster, and changes pixels slightly.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     height: int = Field(180, ge=16, le=2048)
     width: int = Field(180, ge=16, le=2048)

@@ -2,21 +2,21 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from dermaray.yaml_config import Section
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Section):
     """The network.
 
     Attributes:
         backbone: A name of `dermaray.models.backbones.BACKBONES`.
-        weights: What the backbone starts from: `none` (drawn from the run's seed), `imagenet`, or a file that Keras's
-            `save_weights` wrote of the same backbone (`.weights.h5`).
+        weights: What the backbone starts from: `none` (drawn from the run's seed), `imagenet`, or a file with the
+            weights of such a backbone: the `model.keras` of a run, or what Keras's `save_weights` wrote.
         dropout: Share of the head's inputs set to zero while training.
         options: Arguments of the backbone's builder.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str = "case_study_cnn"
     weights: str = "none"

@@ -13,7 +13,7 @@ import yaml
 from dermaray.errors import ArtifactError, DataError
 from dermaray.models.artifact import open_artifact
 from dermaray.training.state import best_epoch
-from dermaray.training.unfinished import JOB_FILE, SUFFIX
+from dermaray.training.unfinished import JOB_FILE, SUFFIX, TRIALS
 
 EVENTS = "tensorboard"
 
@@ -56,8 +56,10 @@ def _runs(root: Path) -> Iterator[RunSummary]:
     for folder, names, files in os.walk(root):
         here = Path(folder)
         if here.name.startswith(".") and here.name.endswith(SUFFIX):
+            # A search keeps its trials there.
+            if TRIALS not in names:
+                yield _unfinished(here)
             names.clear()
-            yield _unfinished(here)
         elif {"config.yaml", "history.csv"} <= set(files) and "model" in names:
             names.clear()
             if run := _finished(here):

@@ -2,24 +2,26 @@
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+import math
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dermaray.config import RunConfig, make_config
 from dermaray.errors import ConfigError
-from dermaray.yaml_config import flat, load_yaml_config, read_yaml, set_key
+from dermaray.yaml_config import Section, flat, load_yaml_config, read_yaml, set_key
 
 Bounds = tuple[float, float]
 
+_SAME_FOR_ALL = ("data.manifest", "data.fold")
+_MOST_COMBINATIONS = 1000
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-class Range(_Section):
+class Range(Section):
     """The values that a key may take; one of these.
 
     Attributes:
@@ -47,6 +49,15 @@ class Range(_Section):
             raise ValueError(f"log_uniform takes numbers greater than 0. Received: {list(self.log_uniform)}")
         return self
 
+    def examples(self) -> Sequence[Any]:
+        """Return values that it takes: both ends and one with many digits between them, or all of a list."""
+        if self.choice is not None:
+            return self.choice
+        if self.integer is not None:
+            return self.integer
+        low, high = self.uniform or self.log_uniform or (0.0, 0.0)
+        return (low, low + (high - low) * 0.6180339887, high)
+
     def holds(self, value: Any) -> bool:
         """Tell whether a value lies in the range."""
         if self.choice is not None:
@@ -55,7 +66,7 @@ class Range(_Section):
         return bounds is not None and isinstance(value, int | float) and bounds[0] <= value <= bounds[1]
 
 
-class TuneConfig(_Section):
+class TuneConfig(Section):
     """A search for better values of some keys.
 
     Attributes:
@@ -140,14 +151,34 @@ def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     """Read the configuration of a search; see `load_yaml_config`.
 
     Raises:
-        ConfigError: As there; or the training configuration is wrong, or an end of a range does not fit its key.
+        ConfigError: As there; or the training configuration is wrong, a range does not fit its key, or ranges do not
+            fit each other.
     """
     config = load_yaml_config(TuneConfig, path, overrides)
     search = Search(config, read_yaml(path.parent / config.train))
     for key, values in config.search.items():
-        for value in values.choice or values.uniform or values.log_uniform or values.integer or ():
+        if key in _SAME_FOR_ALL:
+            raise ConfigError(f"{path}: search.{key} is the same for all trials: they are compared on the same images")
+        for value in values.examples():
             try:
                 search.run_config({key: value})
             except ConfigError as error:
                 raise ConfigError(f"{path}: search.{key} tries {json.dumps(value)}. {error}") from error
+    for trial in _combinations(config.search):
+        try:
+            search.run_config(trial)
+        except ConfigError as error:
+            told = ", ".join(f"{key}={json.dumps(value)}" for key, value in trial.items())
+            raise ConfigError(f"{path}: no trial can have {told}. {error}") from error
     return search
+
+
+def _combinations(ranges: Mapping[str, Range]) -> Iterator[dict[str, Any]]:
+    """Yield what trials may try: all combinations of examples, or a thousand of them."""
+    examples = [values.examples() for values in ranges.values()]
+    drawn: Iterable[tuple[Any, ...]] = product(*examples)
+    if math.prod(map(len, examples)) > _MOST_COMBINATIONS:
+        rng = random.Random(0)
+        drawn = (tuple(map(rng.choice, examples)) for _ in range(_MOST_COMBINATIONS))
+    for values in drawn:
+        yield dict(zip(ranges, values, strict=True))

@@ -12,7 +12,7 @@ class Stage:
     Attributes:
         start: The first step, counted over the run.
         stop: The step after the last.
-        head_only: Train the last layer alone. The others are as they are in inference, batch normalisation included.
+        head_only: Train the last layer alone. Batch normalisation in the others is as in inference, dropout is not.
         learning_rate: The highest of the stage.
     """
 

@@ -24,10 +24,12 @@ class Trial:
     Attributes:
         values: Of the keys that are varied.
         history: The figures of every epoch that it had.
+        problem: Why it failed; empty where it came to its end, or ASHA ended it.
     """
 
     values: dict[str, Any]
     history: list[dict[str, float]]
+    problem: str = ""
 
     @property
     def best(self) -> dict[str, float]:
@@ -40,18 +42,24 @@ def write_search(out: Path, search: Search, trials: Sequence[Trial]) -> Trial:
 
     `best.yaml` is the configuration that was improved, with the values of the trial with the lowest validation loss; it
     writes into a folder of its own.
+
+    Args:
+        out: The folder.
+        search: What was tried.
+        trials: What came of it; one of them at least without a problem.
     """
-    best = min(trials, key=lambda trial: trial.best["val_loss"])
+    best = min((trial for trial in trials if not trial.problem), key=lambda trial: trial.best["val_loss"])
     base = search.base
     config = search.run_config(best.values, name=f"{base.name}-tuned", out=f"{base.out.rstrip('/')}-tuned")
     (out / "best.yaml").write_text(dump_config(config), encoding="utf-8")
     with (out / "trials.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["trial", *search.config.search, "epochs", *(f"best_{name}" for name in best.best)])
+        writer.writerow(["trial", *search.config.search, "epochs", *(f"best_{name}" for name in best.best), "problem"])
         for number, trial in enumerate(trials, start=1):
             values = [trial.values[key] for key in search.config.search]
-            writer.writerow([number, *values, len(trial.history), *trial.best.values()])
-    (out / "trials.png").write_bytes(plot_trials(search.config.search, trials, best))
+            figures = trial.best.values() if trial.history else [""] * len(best.best)
+            writer.writerow([number, *values, len(trial.history), *figures, trial.problem])
+    (out / "trials.png").write_bytes(plot_trials(search.config.search, [t for t in trials if t.history], best))
     return best
 
 
@@ -60,7 +68,7 @@ def plot_trials(ranges: dict[str, Range], trials: Sequence[Trial], best: Trial) 
 
     Args:
         ranges: The keys.
-        trials: All of them.
+        trials: All that had an epoch.
         best: The one that stands out.
 
     Returns:

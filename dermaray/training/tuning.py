@@ -20,11 +20,11 @@ from dermaray.errors import TrainingError, find_user_error
 from dermaray.training.run import train
 from dermaray.training.search import Range, Search
 from dermaray.training.store import RunStore
-from dermaray.training.task import PLACEMENT_GROUP, WorkerTask
+from dermaray.training.task import PLACEMENT_GROUP, Notify, WorkerTask
 from dermaray.training.trials import Trial
-from dermaray.training.unfinished import check_job, settings_of, write_job
+from dermaray.training.unfinished import SUFFIX, TRIALS, check_job, settings_of, write_job
 
-_TUNE, _RUNS = "tune", "runs"
+_RUNS = "runs"
 _METRIC = "val_loss"
 _FIGURES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -47,8 +47,11 @@ class _FreeWorkers(tune.Callback):  # type: ignore[misc]
     """
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if group := trial.last_result.get(PLACEMENT_GROUP):
+        if group := (trial.last_result or {}).get(PLACEMENT_GROUP):
             remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group)))
+
+    # The trial's process may have been killed.
+    on_trial_error = on_trial_complete
 
 
 def begin_search(search: Search, data_digest: str, folder: Path, *, new: bool) -> None:
@@ -59,32 +62,38 @@ def begin_search(search: Search, data_digest: str, folder: Path, *, new: bool) -
     """
     local, base = pafs.LocalFileSystem(), settings_of(search.base)
     job = {"settings": {**search.config.model_dump(mode="json"), "base": base}, "data": data_digest}
-    if (folder / _TUNE).exists() and not new:
+    if (folder / TRIALS).exists() and not new:
         check_job(local, str(folder), job)
         return
-    for part in (_TUNE, _RUNS):
+    for part in (TRIALS, _RUNS):
         shutil.rmtree(folder / part, ignore_errors=True)
     write_job(local, str(folder), job)
 
 
-def run_trials(search: Search, folder: Path, plan: PlanRun) -> list[Trial]:
+def begun_trials(folder: Path) -> int:
+    """Return how many trials of a search have begun, by this process or an earlier one."""
+    return len(list((folder / _RUNS).glob(f".*{SUFFIX}")))
+
+
+def run_trials(search: Search, folder: Path, plan: PlanRun, notify: Notify | None = None) -> list[Trial]:
     """Run the trials of a search, those that an earlier process has run left out.
 
     Args:
         search: What to try.
         folder: Where the search keeps itself; every node sees it.
         plan: From a trial's configuration to its task.
+        notify: Told by the first worker of each trial; see `train`.
 
     Returns:
-        The trials that had an epoch at least, in their order.
+        All trials, in their order.
 
     Raises:
-        TrainingError: None had.
+        TrainingError: Every one has failed.
         KeyboardInterrupt: The user ended it.
     """
-    kept = folder / _TUNE
+    kept = folder / TRIALS
     # The workers of a trial hold CPUs; what waits for them needs next to none.
-    trainable = tune.with_resources(_trainable(search, folder, plan), {"CPU": 0.01})
+    trainable = tune.with_resources(_trainable(search, folder, plan, notify), {"CPU": 0.01})
     if tune.Tuner.can_restore(str(kept)):
         tuner = tune.Tuner.restore(str(kept), trainable, restart_errored=True)
     else:
@@ -92,28 +101,34 @@ def run_trials(search: Search, folder: Path, plan: PlanRun) -> list[Trial]:
     # Tune would take the first Ctrl-C for the end of the search.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     results = tuner.fit()
-    tables = [(result.config, result.metrics_dataframe) for result in results]
-    trials = [
-        # A trial that was interrupted has told of some epochs twice.
-        Trial(_decoded(values), table[list(_FIGURES)].drop_duplicates("epoch", keep="last").to_dict("records"))
-        for values, table in tables
-        if table is not None and _METRIC in table.columns
-    ]
+    trials = [_ended(result) for result in results]
     remove_frames(_layouts(search, trials, plan))
-    if not trials:
+    if all(trial.problem for trial in trials):
         mistakes = [mistake for error in results.errors if (mistake := find_user_error(error))]
-        raise mistakes[0] if mistakes else TrainingError("no trial has had an epoch. -v shows what went wrong")
+        raise mistakes[0] if mistakes else TrainingError(f"every trial has failed: {trials[0].problem}")
     return trials
 
 
-def _trainable(search: Search, folder: Path, plan: PlanRun) -> Callable[[dict[str, Any]], None]:
+def _ended(result: tune.Result) -> Trial:
+    table, error = result.metrics_dataframe, result.error
+    history: list[dict[str, float]] = []
+    if table is not None and _METRIC in table.columns:
+        # A trial that was interrupted has told of some epochs twice.
+        history = table[list(_FIGURES)].drop_duplicates("epoch", keep="last").to_dict("records")
+    problem = "" if error is None else str(find_user_error(error) or error).strip().splitlines()[-1]
+    return Trial(_decoded(result.config or {}), history, problem)
+
+
+def _trainable(search: Search, folder: Path, plan: PlanRun, notify: Notify | None) -> Callable[[dict[str, Any]], None]:
     def trial(values: dict[str, Any]) -> None:
         name = tune.get_context().get_trial_id()
-        run = search.run_config(_decoded(values), name=name, out=str(folder / _RUNS / name))
+        # Trials are of no use when the search has ended, and go with its folder.
+        kept = {"name": name, "out": str(folder / _RUNS / name), "checkpoint.storage": None}
+        run = search.run_config(_decoded(values) | kept)
         task = plan(run)
         with RunStore.open(run, str(task.provenance["data"]["digest"]), new=False) as store:
             _tell_of_known_epochs(store)
-            train(task, store, callbacks=[_EveryEpoch()], keep_frames=True)
+            train(task, store, notify, callbacks=[_EveryEpoch()], keep_frames=True)
 
     return trial
 

@@ -16,6 +16,9 @@ from dermaray.yaml_config import flat
 SUFFIX = ".unfinished"
 """The folder beside NAME is `.NAME.unfinished`."""
 
+TRIALS = "tune"
+"""Within it, where that is a search's: what Ray Tune keeps."""
+
 JOB_FILE = "run.json"
 _FORMAT_VERSION = 1
 

@@ -1,6 +1,11 @@
 """A search: its trials share what was decoded, the better ones go on, and what it writes can be trained."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +26,9 @@ def frames() -> set[Path]:
     return set(folder.iterdir()) if folder.exists() else set()
 
 
-def test_a_search_ends_in_a_configuration(config: Path, run_job: RunJob, tmp_path: Path) -> None:
+@pytest.fixture
+def search(config: Path, tmp_path: Path) -> Path:
+    """A search of two trials."""
     search = {
         "name": "search",
         "out": str(tmp_path / "search"),
@@ -36,8 +43,12 @@ def test_a_search_ends_in_a_configuration(config: Path, run_job: RunJob, tmp_pat
     }
     path = tmp_path / "tune.yaml"
     path.write_text(yaml.safe_dump(search))
+    return path
+
+
+def test_a_search_ends_in_a_configuration(search: Path, run_job: RunJob, tmp_path: Path) -> None:
     before = frames()
-    run_job("tune", "--config", path)
+    run_job("tune", "--config", search)
     out = tmp_path / "search"
     assert sorted(p.name for p in out.iterdir()) == [".dermaray", "best.yaml", "trials.csv", "trials.png"]
     with (out / "trials.csv").open(newline="") as file:
@@ -53,4 +64,29 @@ def test_a_search_ends_in_a_configuration(config: Path, run_job: RunJob, tmp_pat
     assert frames() == before
     assert not list(tmp_path.glob(".search*"))
     with pytest.raises(OutputError, match="--overwrite"):
-        run_job("tune", "--config", path)
+        run_job("tune", "--config", search)
+
+
+def test_a_search_that_was_killed_goes_on_by_the_same_command(
+    search: Path, run_job: RunJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "jobs.tune", "--config", str(search)], start_new_session=True)
+    deadline = time.monotonic() + 120
+    # Until the first trial has kept an epoch.
+    while not list(tmp_path.glob(".search.unfinished/runs/*/checkpoints/*/*/state.npz")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    # What it was to write is not there, and it is no run.
+    assert not (tmp_path / "search").exists()
+    run_job("runs", tmp_path)
+    run_job("tune", "--config", search)
+    said = capsys.readouterr().out
+    assert "No runs below" in said
+    assert "Going on with a search of which 1 of 2 trials have begun" in said
+    with (tmp_path / "search" / "trials.csv").open(newline="") as file:
+        trials = list(csv.DictReader(file))
+    assert len(trials) == 2
+    assert all(trial["best_val_loss"] and not trial["problem"] for trial in trials)

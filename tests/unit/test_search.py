@@ -1,5 +1,6 @@
 """A search's configuration: what is tried fits the training configuration, and what does not is named beforehand."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ def test_the_first_trial_is_the_configuration_itself(tmp_path: Path) -> None:
         ({"model.dropout": {"uniform": [0, 1], "choice": [1]}}, "is needed. Received: uniform, choice"),
         ({"model.dropout": {"normal": [0, 1]}}, "unknown key 'search.model.dropout.normal'"),
         ({}, "search: "),
+        ({"training.warmup_steps": {"uniform": [0, 100]}}, "search.training.warmup_steps tries 61.8.*integer"),
+        ({"data.fold": {"choice": [0, 1]}}, "search.data.fold is the same for all trials"),
+        (
+            {
+                "training.loss": {"choice": ["cross_entropy", "focal"]},
+                "training.label_smoothing": {"uniform": [0, 0.2]},
+            },
+            'no trial can have training.loss="focal", training.label_smoothing=',
+        ),
     ],
 )
 def test_what_cannot_be_tried_is_named(search: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -106,6 +116,26 @@ def test_what_is_written_can_be_trained(tmp_path: Path) -> None:
     assert len(lines) == 4
     assert lines[0].startswith("trial,training.learning_rate,training.optimizer")
     assert (tmp_path / "trials.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_trial_that_failed_is_told_and_never_the_best(tmp_path: Path) -> None:
+    search = load_search(written(tmp_path, search={"training.learning_rate": {"uniform": [0.1, 1]}}))
+    history = [{"epoch": 1, "loss": 1.0, "accuracy": 0.5, "val_loss": 0.9, "val_accuracy": 0.5}]
+    good = Trial({"training.learning_rate": 0.2}, history)
+    diverged = Trial({"training.learning_rate": 0.9}, [history[0] | {"val_loss": 0.1}], "training diverged")
+    at_once = Trial({"training.learning_rate": 1.0}, [], "training diverged at once")
+    assert write_search(tmp_path, search, [at_once, diverged, good]) is good
+    with (tmp_path / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["problem"] for row in rows] == ["training diverged at once", "training diverged", ""]
+    assert [row["best_val_loss"] for row in rows] == ["", "0.1", "0.9"]
+
+
+def test_many_ranges_are_tried_in_part(tmp_path: Path) -> None:
+    keys = ("training.learning_rate", "training.label_smoothing", "training.clip_norm", "model.dropout")
+    ranges: dict[str, Any] = {key: {"uniform": [0.0001, 0.1]} for key in keys}
+    ranges |= {"training.global_batch_size": {"choice": list(range(8, 48))}}
+    assert load_search(written(tmp_path, search=ranges)).config.search.keys() == ranges.keys()
 
 
 def test_the_search_that_is_shipped_is_valid() -> None:
