@@ -212,7 +212,8 @@ class _Rest(ExecutionCallback):  # type: ignore[misc]
     """Let Ray Data's scheduling rest while the consumer waits for nothing.
 
     It has a thread in the consumer's process, which waits for tasks alone. Where all of them wait for the consumer it
-    would turn without end: a whole core, and much of the interpreter's lock, which training needs.
+    would turn without end (ray-project/ray#65060 tells of it in passing): a whole core, and much of the interpreter's
+    lock, which training needs.
     """
 
     def on_execution_step(self, executor: StreamingExecutor) -> None:

@@ -11,14 +11,16 @@ ray-project/ray#48910). Two of its steps fail there, and `MultiWorkerModel` repl
 
 Four more are not failures, but would make N workers differ from one, or slow:
 
-- Synchronised batch normalisation takes the variance as E(x^2) - E(x)^2, of which float32 leaves few digits where a
-  channel varies little about a large mean; `normalize_together` takes the mean first, with one exchange less.
-- An optimiser clips gradients before it sums them over the workers; `summing_first` gives one that sums first.
+- Synchronised batch normalisation (keras-team/keras#18671) takes the variance as E(x^2) - E(x)^2, of which float32
+  leaves few digits where a channel varies little about a large mean; `normalize_together` takes the mean first, with
+  one exchange less.
+- An optimiser clips gradients before it sums them over the workers (tensorflow/tensorflow#33929 has why);
+  `summing_first` gives one that sums first.
 - `evaluate` begins its data anew in every epoch, so that its stream would have to be started anew.
 - What a strategy distributes goes through a second stream, to the devices, whose thread sleeps up to a minute while a
   training that has ended waits for it; on CPUs `own_part` takes batches from where they are made.
 
-`tests/integration/test_upstream.py` fails as soon as Keras can `fit` there by itself.
+`tests/integration/test_upstream.py` fails as soon as Keras can do one of the first four by itself.
 """
 
 from collections.abc import Callable, Iterator

@@ -30,7 +30,8 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
         # The first has a process that hands out data sets, of which Ray Train is given none here. The second has one
         # that frees the workers' resources where the controller is gone, as Ray does by itself when the driver's job
         # ends. It asks Ray's state API, which takes any Ray that it finds on the machine for its own: beside another
-        # one it sees no controller, and takes the workers' resources away as soon as they have started.
+        # one it sees no controller, and takes the workers' resources away as soon as they have started
+        # (ray-project/ray#65447 would mend that).
         callbacks = super()._create_default_callbacks()
         left_out = (DatasetsCallback, PlacementGroupCleanerCallback)
         return [callback for callback in callbacks if not isinstance(callback, left_out)]

@@ -1,4 +1,4 @@
-"""What upstream cannot do, and why `MultiWorkerModel` is there. When a test here fails, upstream has been mended."""
+"""What upstream cannot do, and what of ours is there for that. When a test here fails, upstream has been mended."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from ray.train.v2._internal.state import util
 
 from cluster.ports import free_port
 
@@ -58,3 +59,48 @@ def test_keras_alone_cannot_fit_on_two_workers(kind: str, works: bool) -> None:
             process.kill()
     trained = [out.strip().endswith("trained") for out, _ in outputs]
     assert trained == [works, works], MENDED if not works else outputs
+
+
+REPLICAS = """
+import json
+import keras
+import numpy as np
+import tensorflow as tf
+
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    weights = keras.Variable([0.0, 0.0])
+    optimizer = keras.optimizers.SGD(1.0, global_clipnorm=1.0)
+    optimizer.build([weights])
+    normalization = keras.layers.BatchNormalization(synchronized=True, momentum=0.0)
+    normalization.build((None, 1))
+pixels = np.random.default_rng(0).normal(1e4, 1, (512, 1)).astype("float32")
+
+def step():
+    first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
+    optimizer.apply([tf.where(first, [3.0, 0.0], [0.0, 4.0])])
+    normalization(pixels, training=True)
+
+tf.function(lambda: strategy.run(step))()
+print(json.dumps([np.asarray(weights).tolist(), float(normalization.moving_variance[0])]))
+"""
+
+
+def test_keras_alone_clips_before_it_sums_and_loses_the_variance() -> None:
+    result = subprocess.run([sys.executable, "-c", REPLICAS], capture_output=True, text=True, check=True)
+    weights, variance = json.loads(result.stdout.splitlines()[-1])
+    # Each replica's gradient cut to 1; of their sum, [3, 4], it would be [-0.6, -0.8].
+    assert weights == pytest.approx([-1, -1]), f"see summing_first. {MENDED}"
+    # Of values that differ by 1 about a mean of 10,000.
+    assert abs(variance - 1) > 0.5, f"see normalize_together. {MENDED}"
+
+
+def test_ray_train_asks_whichever_ray_it_finds_for_its_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(util, "get_actor", lambda _, **options: asked.update(options))
+    util.is_actor_alive("a controller", timeout=1)
+    assert "address" not in asked, (
+        "see what Trainer leaves out: Ray Train's cleaner asks its own Ray now"
+    )
