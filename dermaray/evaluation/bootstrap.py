@@ -3,7 +3,8 @@
 A resample draws as many groups of images (a lesion, a patient) as there are, with replacement, each with all its images
 (Field & Welsh 2007, "Bootstrapping clustered data"), and of every class as many as it has. An interval holds the middle
 95 % of a figure over the resamples (Efron 1979). Images of one lesion are alike: drawn one by one, they would make the
-intervals too narrow. Were classes drawn together, many a resample would lack the rarest, and so would its means.
+intervals too narrow. Were classes drawn together, many a resample would lack the rarest, and so would its mean over
+classes.
 
 scikit-learn computes the figures themselves; over thousands of resamples that would take minutes. Here a resample is a
 row of weights, one per image, and all of them go through a figure at once.
