@@ -141,7 +141,7 @@ class CheckpointConfig(Section):
         every_seconds: Seconds between two checkpoints, about. There is one after every epoch in any case. Null: as
             `every_steps` says alone.
         storage: Where they are kept until the run has ended: a folder that all nodes see, or a URI (`s3://bucket/runs`),
-            in `.NAME.unfinished`. Null: a hidden folder beside `out`.
+            in a hidden folder of the run's own. Null: a hidden folder beside `out`.
     """
 
     every_steps: int | None = Field(None, ge=1)

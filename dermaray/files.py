@@ -16,9 +16,6 @@ from dermaray.errors import OutputError
 MARK = ".dermaray"
 """The file that tells an output folder from a folder of the user's: nothing without it is ever replaced."""
 
-_OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""What goes wrong by no mistake of who writes."""
-
 
 @contextmanager
 def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
@@ -45,7 +42,7 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         yield partial
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _OF_THE_PLACE:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"cannot write to {target.parent}: {error.strerror}. Make room there") from error
         raise
     _publish(partial, target, overwrite=overwrite)

@@ -20,9 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-tpr",
         type=share,
-        default=0.8,
         metavar="RATE",
-        help="sensitivity for melanoma from which on the partial AUC counts (default: 0.8)",
+        help="sensitivity for melanoma from which on the partial AUC counts (default: 0.8, as ISIC 2024 has it)",
     )
     add_allow_leaks(parser)
     add_out(parser)
@@ -63,10 +62,12 @@ def run(args: argparse.Namespace) -> int:
         leaks += check_unseen(artifact, images, allow=args.allow_leaks)
     with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:
         from dermaray.evaluation.evaluate import evaluate
+        from dermaray.evaluation.metrics import MIN_TPR
 
+        min_tpr = MIN_TPR if args.min_tpr is None else args.min_tpr
         cluster.check_actors(1)
         with tracked("Evaluating", images.num_rows) as tracker:
-            metrics = evaluate(artifact, manifest, args.split, leaks, out, tracker.advance, args.min_tpr)
+            metrics = evaluate(artifact, manifest, args.split, leaks, out, tracker.advance, min_tpr)
     say(f"{artifact.name} on {metrics['images']:,} {args.split} images, with 95 % intervals:")
     for shown, name in _SHOWN.items():
         if metrics[name] is not None:

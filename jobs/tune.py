@@ -73,19 +73,20 @@ def _run(search: "Search", folder: Path, plan: "PlanRun") -> "list[Trial]":
 
     trials, epochs = search.config.trials, search.base.training.epochs
     if begun := begun_trials(folder):
-        say(f"Going on with a search of which {begun} of {trials} trials have begun")
+        say(f"Going on with a search of which {len(begun)} of {trials} trials have begun")
     with tracked(f"Searching {search.config.name}", trials, unit="trials") as tracker:
 
         def receive(told: dict[str, Any]) -> None:
-            now = begun_trials(folder)
+            begun = begun_trials(folder)
+            number, epoch = begun.index(told["trial"]) + 1, min(told["epochs"] + 1, epochs)
             figures = f"  val_loss {told['val_loss']:.3f}" if "val_loss" in told else ""
-            tracker.update(now - 1, f"trial {now}/{trials}  epoch {min(told['epochs'] + 1, epochs)}/{epochs}{figures}")
+            tracker.update(len(begun) - 1, f"trial {number}/{trials}  epoch {epoch}/{epochs}{figures}")
 
         try:
             with relay(receive) as notify:
                 return run_trials(search, folder, plan, notify)
         except KeyboardInterrupt:
-            say(f"Kept: {begun_trials(folder)} of {trials} trials have begun. The same command goes on")
+            say(f"Kept: {len(begun_trials(folder))} of {trials} trials have begun. The same command goes on")
             raise
 
 

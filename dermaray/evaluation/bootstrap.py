@@ -1,16 +1,17 @@
-"""How far the figures of an evaluation would move with other images: bootstrap intervals, by whole groups.
+"""How well the figures of an evaluation are known: bootstrap intervals, by whole groups.
 
 A resample draws as many groups of images (a lesion, a patient) as there are, with replacement, each with all its images
-(Field & Welsh 2007, "Bootstrapping clustered data"), and of every class as many as it has. An interval holds the middle
-95 % of a figure over the resamples (Efron 1979). Images of one lesion are alike: drawn one by one, they would make the
-intervals too narrow. Were classes drawn together, many a resample would lack the rarest, and so would its mean over
-classes.
+(Field & Welsh 2007, "Bootstrapping clustered data"). An interval holds the middle 95 % of a figure over the resamples
+(Efron 1979). Images of one lesion are alike: drawn one by one, they would make the intervals too narrow.
+
+Two kinds of figure need more. Of a mean over classes many a resample would leave out the rarest, so for these the
+groups of each class are drawn among themselves. The calibration error of a resample is larger than that of the images,
+by chance alone, so its interval is turned round: as far below the figure as the resamples are above it.
 
 scikit-learn computes the figures themselves; over thousands of resamples that would take minutes. Here a resample is a
-row of weights, one per image, and all of them go through a figure at once.
+row of weights, one per image, and many of them go through a figure at once.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ import numpy.typing as npt
 
 from dermaray.evaluation.metrics import (
     CALIBRATION_BINS,
-    MELANOMA_FIGURES,
     MIN_TPR,
     SPECIFICITIES,
     FloatArray,
@@ -32,8 +32,10 @@ from dermaray.labels import LabelSet
 RESAMPLES = 2000
 LEVEL = 0.95
 
+_MEANS_OVER_CLASSES = ("balanced_accuracy", "macro_auc")
+
 _CELLS = 4_000_000
-"""Weights that are held at once, 32 MB; what is computed of them takes some times that."""
+"""Weights that are held at once, 32 MB; what is computed of them takes ten times that."""
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -64,33 +66,55 @@ def bootstrap_intervals(
         the figure, and where it is the same in all of them: of three images that are all right that says nothing of the
         next. Besides `level`, `resamples` and `groups`, how many.
     """
-    _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
+    _, group_of = np.unique(groups, return_inverse=True)
     figures = Figures(probabilities, labels, label_set, min_tpr)
-    drawn = [figures.of(weights) for weights in _weights(group_of, labels[first], resamples, seed)]
-    return {"level": LEVEL, "resamples": resamples, "groups": len(first), **_merge(drawn)}
+    strata = _rarest_class(labels, group_of)
+    drawn = _drawn(figures, group_of, np.zeros_like(strata), resamples, seed)
+    by_class = _drawn(figures, group_of, strata, resamples, seed)
+    intervals = _intervals({**drawn, **{name: by_class[name] for name in _MEANS_OVER_CLASSES}})
+    if (ece := intervals["ece"]) is not None:
+        measured = figures.of(np.ones((1, len(labels))))["ece"][0]
+        intervals["ece"] = [max(float(2 * measured - bound), 0.0) for bound in reversed(ece)]
+    return {"level": LEVEL, "resamples": resamples, "groups": len(strata), **intervals}
 
 
-def _weights(group_of: IntArray, label_of: IntArray, resamples: int, seed: int) -> Iterator[Float64Array]:
-    """Yield how often each image was drawn, [some resamples, N] at a time; `label_of` is that of each group."""
+def _rarest_class(labels: IntArray, group_of: IntArray) -> IntArray:
+    """Return of each group the class of its images that is rarest in all, [groups]."""
+    counts = np.bincount(labels.astype(np.int64))
+    by_rank = np.argsort(counts, kind="stable")
+    ranks = np.full(group_of.max() + 1, len(counts))
+    np.minimum.at(ranks, group_of, np.argsort(by_rank)[labels])
+    classes: IntArray = by_rank[ranks]
+    return classes
+
+
+def _drawn(figures: "Figures", group_of: IntArray, strata: IntArray, resamples: int, seed: int) -> dict[str, Any]:
+    """Return the figures of all resamples; groups are drawn among those of their stratum."""
     rng = np.random.default_rng(seed)
     at_once = max(_CELLS // len(group_of), 1)
+    parts = []
     for start in range(0, resamples, at_once):
-        counts = np.empty((min(at_once, resamples - start), len(label_of)))
-        for label in np.unique(label_of):
-            of_class = np.flatnonzero(label_of == label)
-            share = np.full(len(of_class), 1 / len(of_class))
-            counts[:, of_class] = rng.multinomial(len(of_class), share, size=len(counts))
-        yield counts[:, group_of]
+        counts = np.empty((min(at_once, resamples - start), len(strata)))
+        for stratum in np.unique(strata):
+            among = np.flatnonzero(strata == stratum)
+            counts[:, among] = rng.multinomial(len(among), np.full(len(among), 1 / len(among)), size=len(counts))
+        parts.append(figures.of(counts[:, group_of]))
+    return _joined(parts)
 
 
-def _merge(drawn: list[dict[str, Any]]) -> dict[str, Any]:
-    """Turn the values of a figure over all resamples into its interval, in a tree of dicts."""
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put trees of figures together, leaf by leaf."""
     return {
-        name: _merge([part[name] for part in drawn])
+        name: _joined([part[name] for part in parts])
         if isinstance(value, dict)
-        else _interval(np.concatenate([part[name] for part in drawn]))
-        for name, value in drawn[0].items()
+        else np.concatenate([part[name] for part in parts])
+        for name, value in parts[0].items()
     }
+
+
+def _intervals(drawn: dict[str, Any]) -> dict[str, Any]:
+    """Turn the values of each figure, in a tree, into its interval."""
+    return {name: _intervals(v) if isinstance(v, dict) else _interval(v) for name, v in drawn.items()}
 
 
 def _interval(values: Float64Array) -> list[float] | None:
@@ -113,16 +137,15 @@ class Figures:
     """
 
     def __init__(self, probabilities: FloatArray, labels: IntArray, label_set: LabelSet, min_tpr: float) -> None:
-        self._classes, self._melanoma, self._min_tpr = label_set.classes, label_set.melanoma_index, min_tpr
+        self._label_set, self._min_tpr = label_set, min_tpr
         self._probabilities, self._labels = probabilities, labels
-        classes, predicted = len(self._classes), probabilities.argmax(axis=1)
-        truth = np.eye(classes)[labels]
-        cells = np.eye(classes * classes)[labels.astype(np.int64) * classes + predicted]
+        predicted, one_hot = probabilities.argmax(axis=1), np.eye(len(label_set.classes))
+        truth, right = one_hot[labels], predicted == labels
         squares = ((probabilities - truth) ** 2).sum(axis=1, keepdims=True)
-        gaps = probabilities.max(axis=1) - (predicted == labels)
-        # What is a sum over images: the confusion matrix, the Brier score, by how much each bin is overconfident.
-        bins = np.eye(CALIBRATION_BINS)[calibration_bins(probabilities)] * gaps[:, None]
-        self._sums = np.hstack([cells, squares, bins])
+        bins = np.eye(CALIBRATION_BINS)[calibration_bins(probabilities)]
+        too_sure = bins * (probabilities.max(axis=1) - right)[:, None]
+        # What is a sum over images: those of each class, answers of each, right ones of each, and so on.
+        self._parts = [truth, one_hot[predicted], truth * right[:, None], squares, too_sure]
 
     def of(self, weights: Float64Array) -> dict[str, Any]:
         """Return the figures, [B] each and NaN where undefined, for weights [B, N] of the images."""
@@ -131,40 +154,46 @@ class Figures:
             return self._figures(weights)
 
     def _figures(self, weights: Float64Array) -> dict[str, Any]:
-        classes = len(self._classes)
-        sums = weights @ self._sums
-        matrix = sums[:, : classes * classes].reshape(-1, classes, classes)
-        images, answers, right = matrix.sum(axis=2), matrix.sum(axis=1), matrix.diagonal(axis1=1, axis2=2)
+        images, answers, right, squares, too_sure = (weights @ part for part in self._parts)
         total = images.sum(axis=1)
-        rates = [self._rates(weights, k) for k in range(classes)]
-        areas = [np.asarray(np.trapezoid(tpr, fpr, axis=1)) for fpr, tpr, _ in rates]
+        undefined = np.full(len(weights), np.nan)
+        melanoma: dict[str, Any] = {
+            "melanoma_auc": undefined,
+            "melanoma_partial_auc": undefined,
+            "melanoma_sensitivity_at_specificity": dict.fromkeys(map(str, SPECIFICITIES), undefined),
+        }
+        per_class = {}
+        for k, name in enumerate(self._label_set.classes):
+            # One class at a time: rates are as large as the weights.
+            rates = self._rates(weights, k)
+            per_class[name] = {
+                "recall": right[:, k] / images[:, k],
+                "specificity": 1 - (answers[:, k] - right[:, k]) / (total - images[:, k]),
+                "precision": right[:, k] / answers[:, k],
+                "auc": np.asarray(np.trapezoid(rates[1], rates[0], axis=1)),
+                "average_precision": _average_precision(*rates[1:]),
+            }
+            if k == self._label_set.melanoma_index:
+                melanoma = self._of_melanoma(rates, per_class[name]["auc"])
         return {
             "accuracy": right.sum(axis=1) / total,
             "balanced_accuracy": _mean(right / images),
-            "macro_auc": _mean(np.stack(areas, axis=1)),
-            "brier": sums[:, classes * classes] / total,
-            "ece": np.abs(sums[:, -CALIBRATION_BINS:]).sum(axis=1) / total,
-            **self._of_melanoma(rates, areas),
-            "per_class": {
-                name: {
-                    "recall": right[:, k] / images[:, k],
-                    "specificity": 1 - (answers[:, k] - right[:, k]) / (total - images[:, k]),
-                    "precision": right[:, k] / answers[:, k],
-                    "auc": areas[k],
-                    "average_precision": _average_precision(*rates[k][1:]),
-                }
-                for k, name in enumerate(self._classes)
-            },
+            "macro_auc": _mean(np.stack([row["auc"] for row in per_class.values()], axis=1)),
+            "brier": squares[:, 0] / total,
+            "ece": np.abs(too_sure).sum(axis=1) / total,
+            **melanoma,
+            "per_class": per_class,
         }
 
-    def _of_melanoma(self, rates: list["_Rates"], areas: list[Float64Array]) -> dict[str, Any]:
-        if self._melanoma is None:
-            return dict.fromkeys(MELANOMA_FIGURES, np.full(1, np.nan))
-        area, (fpr, tpr, _) = areas[self._melanoma], rates[self._melanoma]
+    def _of_melanoma(self, rates: "_Rates", area: Float64Array) -> dict[str, Any]:
+        fpr, tpr, _ = rates
         defined = np.where(np.isnan(area), np.nan, 1)
-        partial = defined * partial_auc(fpr, tpr, self._min_tpr)
         sensitivities = {str(s): defined * at_specificity(fpr, tpr, s) for s in SPECIFICITIES}
-        return dict(zip(MELANOMA_FIGURES, (area, partial, sensitivities), strict=True))
+        return {
+            "melanoma_auc": area,
+            "melanoma_partial_auc": defined * partial_auc(fpr, tpr, self._min_tpr),
+            "melanoma_sensitivity_at_specificity": sensitivities,
+        }
 
     def _rates(self, weights: Float64Array, k: int) -> "_Rates":
         """Return a class's rates [B, points], at no image and at every probability from the highest down."""

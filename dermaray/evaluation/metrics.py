@@ -33,8 +33,6 @@ SPECIFICITIES = (0.8, 0.9, 0.95)
 
 CALIBRATION_BINS = 15
 
-MELANOMA_FIGURES = ("melanoma_auc", "melanoma_partial_auc", "melanoma_sensitivity_at_specificity")
-
 # What softmax in half precision, or a division by a class prior, may stray from 0 to 1 by rounding.
 _TOLERANCE = 1e-3
 
@@ -65,7 +63,7 @@ def compute_metrics(
         - `melanoma_auc`: The AUC of melanoma against the rest; None where the set has no melanoma, or the images.
         - `melanoma_partial_auc`: See `partial_auc`; None as `melanoma_auc`. `min_tpr` stands beside it.
         - `melanoma_sensitivity_at_specificity`: {specificity: the highest sensitivity for melanoma that any threshold
-          reaches with at least that specificity}; None as `melanoma_auc`.
+          reaches with at least that specificity, or None as `melanoma_auc`}.
         - `majority_baseline`: `class`, `accuracy` and `balanced_accuracy` of a classifier that always names the class
           with most images among `labels`, the first of equals.
         - `per_class`: {class: `images`, `recall` (the class's sensitivity), `specificity`, `precision`, `auc`,
@@ -204,11 +202,17 @@ def _expected_calibration_error(probabilities: FloatArray, labels: IntArray) -> 
 def _melanoma(probabilities: FloatArray, labels: IntArray, label_set: LabelSet, min_tpr: float) -> dict[str, Any]:
     index = label_set.melanoma_index
     area = None if index is None else _auc(probabilities[:, index], labels == index)
-    if area is None:
-        return dict.fromkeys(MELANOMA_FIGURES)
-    fpr, tpr, _ = roc_curve(labels == index, probabilities[:, index], drop_intermediate=False)
-    sensitivities = {str(s): float(at_specificity(fpr, tpr, s)) for s in SPECIFICITIES}
-    return dict(zip(MELANOMA_FIGURES, (area, float(partial_auc(fpr, tpr, min_tpr)), sensitivities), strict=True))
+    partial: float | None = None
+    sensitivities: dict[str, float | None] = dict.fromkeys(map(str, SPECIFICITIES))
+    if area is not None:
+        fpr, tpr, _ = roc_curve(labels == index, probabilities[:, index], drop_intermediate=False)
+        partial = float(partial_auc(fpr, tpr, min_tpr))
+        sensitivities = {str(s): float(at_specificity(fpr, tpr, s)) for s in SPECIFICITIES}
+    return {
+        "melanoma_auc": area,
+        "melanoma_partial_auc": partial,
+        "melanoma_sensitivity_at_specificity": sensitivities,
+    }
 
 
 def _per_class(

@@ -48,8 +48,8 @@ _CAPTIONS = {
     "reliability": (
         "Do the probabilities mean what they say?",
         "Answers by the probability that the model gave them: below, how many; above, the share of them that is right, "
-        "with its 95 % interval. On the dashed line a probability can be taken at its word; below it the model is too "
-        "sure.",
+        "with its 95 % interval, as if no two images showed one lesion. On the dashed line a probability can be taken "
+        "at its word; below it the model is too sure.",
         "",
     ),
 }
@@ -81,7 +81,7 @@ def write_report(
 
     Args:
         out: An existing folder. Files of these names are replaced.
-        metrics: What `compute_metrics` returned for the same predictions.
+        metrics: What `compute_metrics` returned for the same predictions, and `bootstrap_intervals` under `intervals`.
         probabilities: floating [N, C], 0 to 1, columns in the order of `label_set.classes`.
         labels: integer [N], 0 to C - 1.
         label_set: The C classes.
@@ -221,10 +221,12 @@ def _class_rows(metrics: dict[str, Any]) -> list[tuple[str, str, list[tuple[str,
 
 def _specificity_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return specificities with the sensitivity for melanoma at each, and its interval."""
+    if metrics["melanoma_auc"] is None:
+        return []
     name = "melanoma_sensitivity_at_specificity"
     return [
         (_percent(float(specificity), 0), _percent(sensitivity), _percents(metrics["intervals"][name][specificity]))
-        for specificity, sensitivity in (metrics[name] or {}).items()
+        for specificity, sensitivity in metrics[name].items()
     ]
 
 

@@ -22,7 +22,7 @@ def worker_strategy(workers: int, use_gpu: bool) -> tf.distribute.Strategy:
     elif len(gpus) != 1:
         raise ResourceError(
             f"scaling.use_gpu needs TensorFlow to see the one GPU of this worker; it sees {len(gpus)}. "
-            "pip install 'dermaray[gpu]' on every node, or set scaling.use_gpu=false"
+            "For none, pip install 'dermaray[gpu]' on every node; for several, let Ray set CUDA_VISIBLE_DEVICES"
         )
     if workers == 1:
         return tf.distribute.get_strategy()

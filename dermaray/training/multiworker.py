@@ -20,7 +20,7 @@ Four more are not failures, but would make N workers differ from one, or slow:
 - What a strategy distributes goes through a second stream, to the devices, whose thread sleeps up to a minute while a
   training that has ended waits for it; on CPUs `own_part` takes batches from where they are made.
 
-`tests/integration/test_upstream.py` fails as soon as Keras can do one of the first four by itself.
+`tests/integration/test_upstream.py` fails as soon as Keras can `fit` there, keeps the variance, or clips after the sum.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,12 +1,16 @@
 """The figures of a run as they become known, told to all that keep them: TensorBoard's files, MLflow on demand."""
 
+import logging
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 from dermaray.training.runs import EVENTS
 from dermaray.training.state import RunState
@@ -14,6 +18,8 @@ from dermaray.training.store import RunStore
 from dermaray.training.task import WorkerTask
 
 Figures = Mapping[str, float]
+
+_log = logging.getLogger(__name__)
 
 
 class Keeper(Protocol):
@@ -58,7 +64,7 @@ class RunLog:
             # Of a run that was begun before this one and came to nothing.
             shutil.rmtree(events, ignore_errors=True)
         with ExitStack() as stack:
-            board = TensorBoard(events, found.state.step if found else 0)
+            board = TensorBoard(events, found.state.step if found else 0, task.steps_per_epoch)
             stack.callback(board.close)
             others: list[Keeper] = []
             if task.config.tracking.mlflow is not None:
@@ -101,16 +107,24 @@ class RunLog:
 class TensorBoard:
     """Writes event files; what an earlier process wrote beside them stays, up to the step from which the run goes on.
 
+    Steps are the axis of all figures, so that a run that goes on takes back those of an epoch as well that was told and
+    not kept. A file that cannot be written is no reason for training to end.
+
     Args:
         folder: Of the files.
         step: Where the run stands.
+        steps_per_epoch: Of the run.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, steps_per_epoch: int) -> None:
         self.folder = folder
-        # What is written a second before a kill is kept.
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1, flush_secs=1)
-        self._step = step
+        self._step, self._steps_per_epoch = step, steps_per_epoch
+        folder.mkdir(parents=True, exist_ok=True)
+        # tensorboardX's usual writer is a thread, which dies of a full disk and leaves who writes waiting.
+        self._writer = EventsWriter(str(folder / "events"))
+        self._lost = False
+        # From here on TensorBoard forgets what earlier files have.
+        self._add(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def step(self, step: int, figures: Figures) -> None:
         """Write the figures of a step, unless they are known: after the loss of a worker, steps are taken again."""
@@ -120,15 +134,27 @@ class TensorBoard:
 
     def epoch(self, epoch: int, figures: Figures) -> None:
         """Write the figures of an epoch."""
-        self._write("epoch", epoch, figures)
+        self._write("epoch", epoch * self._steps_per_epoch, figures)
 
     def end(self, state: RunState, model: Path) -> None:
         """Nothing is left to be written."""
 
     def close(self) -> None:
-        """Write what waits to be written, of which `flush` knows nothing, and close the file."""
-        self._writer.close()
+        """Close the file."""
+        with suppress(OSError):
+            self._writer.close()
 
-    def _write(self, group: str, at: int, figures: Figures) -> None:
-        for name, value in figures.items():
-            self._writer.add_scalar(f"{group}/{name}", value, at)
+    def _write(self, group: str, step: int, figures: Figures) -> None:
+        values = [Summary.Value(tag=f"{group}/{name}", simple_value=value) for name, value in figures.items()]
+        self._add(Event(step=step, summary=Summary(value=values)))
+
+    def _add(self, event: Event) -> None:
+        if self._lost:
+            return
+        event.wall_time = time.time()
+        try:
+            self._writer.write_event(event)
+            self._writer.flush()
+        except OSError as error:
+            self._lost = True
+            _log.warning("TensorBoard does not know all of this run: %s", error.strerror)

@@ -17,7 +17,13 @@ from dermaray.yaml_config import Section, flat, load_yaml_config, read_yaml, set
 
 Bounds = tuple[float, float]
 
-_SAME_FOR_ALL = ("data.manifest", "data.fold")
+_SAME_FOR_ALL = (
+    *("name", "out", "data.manifest", "data.fold"),
+    # ASHA decides how many of them a trial has.
+    "training.epochs",
+    # They decide nothing of what a run computes.
+    *("scaling", "ingest", "checkpoint", "tracking"),
+)
 _MOST_COMBINATIONS = 1000
 
 
@@ -157,8 +163,8 @@ def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     config = load_yaml_config(TuneConfig, path, overrides)
     search = Search(config, read_yaml(path.parent / config.train))
     for key, values in config.search.items():
-        if key in _SAME_FOR_ALL:
-            raise ConfigError(f"{path}: search.{key} is the same for all trials: they are compared on the same images")
+        if any(f"{key}.".startswith(f"{same}.") or same.startswith(f"{key}.") for same in _SAME_FOR_ALL):
+            raise ConfigError(f"{path}: search.{key} must be the same for all trials. Set it under fixed, if at all")
         for value in values.examples():
             try:
                 search.run_config({key: value})

@@ -154,5 +154,6 @@ def _below(config: RunConfig) -> str:
     # For its checks: with a name behind it, "s3://" would be a bucket.
     locate(storage)
     base, mark, query = storage.partition("?")
-    out = hashlib.sha256(str(Path(config.out).resolve()).encode()).hexdigest()[:8]
+    # As it was given, so that the same command finds it from another checkout.
+    out = hashlib.sha256(config.out.encode()).hexdigest()[:8]
     return f"{base.rstrip('/')}/.{config.name}-{out}{SUFFIX}{mark}{query}"

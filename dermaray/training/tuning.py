@@ -22,9 +22,9 @@ from dermaray.training.search import Range, Search
 from dermaray.training.store import RunStore
 from dermaray.training.task import PLACEMENT_GROUP, Notify, WorkerTask
 from dermaray.training.trials import Trial
-from dermaray.training.unfinished import SUFFIX, TRIALS, check_job, settings_of, write_job
+from dermaray.training.unfinished import TRIALS, check_job, settings_of, write_job
 
-_RUNS = "runs"
+_RUNS, _BEGUN = "runs", "begun.txt"
 _METRIC = "val_loss"
 _FIGURES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -67,12 +67,24 @@ def begin_search(search: Search, data_digest: str, folder: Path, *, new: bool) -
         return
     for part in (TRIALS, _RUNS):
         shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / _BEGUN).unlink(missing_ok=True)
     write_job(local, str(folder), job)
 
 
-def begun_trials(folder: Path) -> int:
-    """Return how many trials of a search have begun, by this process or an earlier one."""
-    return len(list((folder / _RUNS).glob(f".*{SUFFIX}")))
+class _Named:
+    """Tells which trial it is that tells."""
+
+    def __init__(self, notify: Notify, trial: str) -> None:
+        self._notify, self._trial = notify, trial
+
+    def __call__(self, told: dict[str, Any]) -> None:
+        self._notify({"trial": self._trial, **told})
+
+
+def begun_trials(folder: Path) -> list[str]:
+    """Return the ids of a search's trials that have begun, in this process or an earlier one, in that order."""
+    file = folder / _BEGUN
+    return file.read_text(encoding="utf-8").split() if file.exists() else []
 
 
 def run_trials(search: Search, folder: Path, plan: PlanRun, notify: Notify | None = None) -> list[Trial]:
@@ -82,7 +94,7 @@ def run_trials(search: Search, folder: Path, plan: PlanRun, notify: Notify | Non
         search: What to try.
         folder: Where the search keeps itself; every node sees it.
         plan: From a trial's configuration to its task.
-        notify: Told by the first worker of each trial; see `train`.
+        notify: Told by the first worker of each trial, with its id as `trial`; see `train`.
 
     Returns:
         All trials, in their order.
@@ -124,11 +136,14 @@ def _trainable(search: Search, folder: Path, plan: PlanRun, notify: Notify | Non
         name = tune.get_context().get_trial_id()
         # Trials are of no use when the search has ended, and go with its folder.
         kept = {"name": name, "out": str(folder / _RUNS / name), "checkpoint.storage": None}
+        if name not in begun_trials(folder):
+            with (folder / _BEGUN).open("a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
         run = search.run_config(_decoded(values) | kept)
         task = plan(run)
         with RunStore.open(run, str(task.provenance["data"]["digest"]), new=False) as store:
             _tell_of_known_epochs(store)
-            train(task, store, notify, callbacks=[_EveryEpoch()], keep_frames=True)
+            train(task, store, notify and _Named(notify, name), callbacks=[_EveryEpoch()], keep_frames=True)
 
     return trial
 

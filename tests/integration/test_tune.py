@@ -1,8 +1,6 @@
 """A search: its trials share what was decoded, the better ones go on, and what it writes can be trained."""
 
 import csv
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -73,12 +71,14 @@ def test_a_search_that_was_killed_goes_on_by_the_same_command(
     process = subprocess.Popen([sys.executable, "-m", "jobs.tune", "--config", str(search)], start_new_session=True)
     deadline = time.monotonic() + 120
     # Until the first trial has kept an epoch.
-    while not list(tmp_path.glob(".search.unfinished/runs/*/checkpoints/*/*/state.npz")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        while not list(tmp_path.glob(".search.unfinished/runs/*/checkpoints/*/*/state.npz")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
     # What it was to write is not there, and it is no run.
     assert not (tmp_path / "search").exists()
     run_job("runs", tmp_path)

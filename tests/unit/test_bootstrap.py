@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -137,24 +138,76 @@ def test_intervals_follow_from_the_seed():
     assert first != other
 
 
+def test_a_group_of_several_classes_counts_for_its_rarest():
+    # Two melanomas, both of one patient among many nevi; in whatever order.
+    labels = np.array([1] * 30 + [0, 0])
+    groups = np.repeat(np.arange(8), 4)
+    probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], 32)
+    order = np.random.default_rng(1).permutation(32)
+    straight = bootstrap_intervals(probabilities, labels, groups, THREE, resamples=99)
+    shuffled = bootstrap_intervals(probabilities[order], labels[order], groups[order], THREE, resamples=99)
+    assert flat(straight) == {
+        name: pytest.approx(value) if value is not None else None for name, value in flat(shuffled).items()
+    }
+    low, high = straight["balanced_accuracy"]
+    recalls = [compute_metrics(probabilities, labels, THREE)["per_class"][name]["recall"] for name in THREE.classes[:2]]
+    # No resample leaves the melanomas out, of which half are found: the mean would be that of the nevi.
+    assert low <= np.mean(recalls) <= high
+    assert straight["per_class"]["melanoma"]["recall"] is None
+
+
+def test_the_interval_of_the_calibration_error_is_not_above_it():
+    """Of a calibrated model the error is chance alone, and larger still in its resamples."""
+    rng = np.random.default_rng(4)
+    lows = []
+    for _ in range(20):
+        probability = rng.uniform(size=400)
+        labels = (rng.uniform(size=400) < probability).astype(int)
+        probabilities = np.column_stack([1 - probability, probability])
+        low, high = bootstrap_intervals(probabilities, labels, np.arange(400), TWO, resamples=100)["ece"]
+        assert low <= compute_metrics(probabilities, labels, TWO)["ece"] <= high + 0.01
+        lows.append(low)
+    assert np.median(lows) == 0
+
+
+def coverage(figure, truth, draw, rounds=120):
+    """Return how many of all intervals hold the truth, by group and with images drawn one by one."""
+    hits = np.zeros(2)
+    for _ in range(rounds):
+        probabilities, labels, groups, label_set = draw()
+        for i, by in enumerate((groups, np.arange(len(labels)))):
+            low, high = bootstrap_intervals(probabilities, labels, by, label_set, resamples=200)[figure]
+            hits[i] += low <= truth <= high
+    return hits / rounds
+
+
 def test_95_of_100_intervals_hold_the_truth():
     """Lesions of three images each that are alike; images drawn one by one would promise far too much."""
     rng = np.random.default_rng(3)
-    lesions, of_each, rounds = 60, 3, 120
-    hits = {"by lesion": 0, "by image": 0}
-    for _ in range(rounds):
-        truth = rng.integers(0, 2, lesions).repeat(of_each)
+
+    def draw():
+        truth = rng.integers(0, 2, 60).repeat(3)
         # What a lesion looks like decides; the images of one differ little.
-        evidence = rng.normal(size=lesions).repeat(of_each) + 0.2 * rng.normal(size=lesions * of_each)
+        evidence = rng.normal(size=60).repeat(3) + 0.2 * rng.normal(size=180)
         probability = 1 / (1 + np.exp(-(evidence + 2 * truth - 1)))
-        probabilities = np.column_stack([1 - probability, probability])
-        for by, groups in (("by lesion", np.arange(lesions).repeat(of_each)), ("by image", np.arange(len(truth)))):
-            low, high = bootstrap_intervals(probabilities, truth, groups, TWO, resamples=200)["melanoma_auc"]
-            hits[by] += low <= TRUE_AUC <= high
-    assert 0.90 <= hits["by lesion"] / rounds <= 0.99
-    assert hits["by image"] / rounds < 0.85
+        return np.column_stack([1 - probability, probability]), truth, np.arange(60).repeat(3), TWO
+
+    # Of two normal distributions 2 apart, with that variance: how often one exceeds the other.
+    by_lesion, by_image = coverage("melanoma_auc", norm.cdf(2 / np.sqrt(2 * 1.04)), draw)
+    assert 0.90 <= by_lesion <= 0.99
+    assert by_image < 0.88
+
+
+def test_the_mix_of_classes_is_no_given():
+    """Where a common class is recognised far better than the others, accuracy hangs on how common it is."""
+    rng = np.random.default_rng(5)
+
+    def draw():
+        truth = rng.choice(3, p=[0.2, 0.7, 0.1], size=200)
+        right = rng.uniform(size=200) < np.array([0.4, 0.95, 0.4])[truth]
+        return np.eye(3)[np.where(right, truth, (truth + 1) % 3)], truth, np.arange(200), THREE
+
+    assert 0.90 <= coverage("accuracy", 0.2 * 0.4 + 0.7 * 0.95 + 0.1 * 0.4, draw)[0] <= 0.99
 
 
 TWO = LabelSet("custom", ("nevus", "melanoma"), frozenset({"melanoma"}), "melanoma")
-# Of two normal distributions 2 apart, with the variance of evidence as above: that one exceeds the other.
-TRUE_AUC = 0.9171

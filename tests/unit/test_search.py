@@ -9,7 +9,7 @@ import yaml
 
 from dermaray.config import load_config
 from dermaray.errors import ConfigError
-from dermaray.training.search import load_search
+from dermaray.training.search import _combinations, load_search
 from dermaray.training.trials import Trial, write_search
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,11 @@ def test_the_first_trial_is_the_configuration_itself(tmp_path: Path) -> None:
         ({"model.dropout": {"normal": [0, 1]}}, "unknown key 'search.model.dropout.normal'"),
         ({}, "search: "),
         ({"training.warmup_steps": {"uniform": [0, 100]}}, "search.training.warmup_steps tries 61.8.*integer"),
-        ({"data.fold": {"choice": [0, 1]}}, "search.data.fold is the same for all trials"),
+        ({"data.fold": {"choice": [0, 1]}}, "search.data.fold must be the same for all trials"),
+        ({"data": {"choice": [{"manifest": "x"}]}}, "search.data must be the same for all trials"),
+        ({"training.epochs": {"integer": [1, 9]}}, "search.training.epochs must be the same for all trials"),
+        ({"scaling.num_workers": {"choice": [1, 2]}}, "search.scaling.num_workers must be the same"),
+        ({"out": {"choice": ["a", "b"]}}, "search.out must be the same"),
         (
             {
                 "training.loss": {"choice": ["cross_entropy", "focal"]},
@@ -135,7 +139,8 @@ def test_many_ranges_are_tried_in_part(tmp_path: Path) -> None:
     keys = ("training.learning_rate", "training.label_smoothing", "training.clip_norm", "model.dropout")
     ranges: dict[str, Any] = {key: {"uniform": [0.0001, 0.1]} for key in keys}
     ranges |= {"training.global_batch_size": {"choice": list(range(8, 48))}}
-    assert load_search(written(tmp_path, search=ranges)).config.search.keys() == ranges.keys()
+    search = load_search(written(tmp_path, search=ranges))
+    assert len(list(_combinations(search.config.search))) == 1000
 
 
 def test_the_search_that_is_shipped_is_valid() -> None:
