@@ -122,7 +122,7 @@ class TensorBoard:
         folder.mkdir(parents=True, exist_ok=True)
         # tensorboardX's usual writer is a thread, which dies of a full disk and leaves who writes waiting.
         self._writer = EventsWriter(str(folder / "events"))
-        self._lost = False
+        self._open = True
         # From here on TensorBoard forgets what earlier files have.
         self._add(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
@@ -140,21 +140,23 @@ class TensorBoard:
         """Nothing is left to be written."""
 
     def close(self) -> None:
-        """Close the file."""
-        with suppress(OSError):
-            self._writer.close()
+        """Close the file, if it is open."""
+        if self._open:
+            self._open = False
+            with suppress(OSError):
+                self._writer.close()
 
     def _write(self, group: str, step: int, figures: Figures) -> None:
         values = [Summary.Value(tag=f"{group}/{name}", simple_value=value) for name, value in figures.items()]
         self._add(Event(step=step, summary=Summary(value=values)))
 
     def _add(self, event: Event) -> None:
-        if self._lost:
+        if not self._open:
             return
         event.wall_time = time.time()
         try:
             self._writer.write_event(event)
             self._writer.flush()
         except OSError as error:
-            self._lost = True
+            self.close()
             _log.warning("TensorBoard does not know all of this run: %s", error.strerror)

@@ -38,11 +38,14 @@ def test_steps_that_a_new_worker_takes_again_are_shown_once(tmp_path: Path) -> N
 
 
 def test_a_copy_of_the_files_lacks_nothing(tmp_path: Path) -> None:
-    log = RunLog(TensorBoard(tmp_path / "events", 0, 10), [], 0)
+    board = TensorBoard(tmp_path / "events", 0, 10)
+    log = RunLog(board, [], 0)
     for epoch in range(1, 30):
         log.tell({"epochs": epoch, "steps": 10 * epoch, "val_loss": 1 / epoch, "accuracy": 0.5})
     log.copy_events(tmp_path / "copy")
     assert [step for step, _ in shown(tmp_path / "copy", "epoch/val_loss")] == list(range(10, 300, 10))
+    # Whoever opened it closes it, too.
+    board.close()
 
 
 def test_a_disk_that_is_full_is_told_once_and_ends_nothing(
