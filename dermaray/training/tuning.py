@@ -110,8 +110,8 @@ def run_trials(search: Search, folder: Path, plan: PlanRun, notify: Notify | Non
         tuner = tune.Tuner.restore(str(kept), trainable, restart_errored=True)
     else:
         tuner = _new_tuner(search, trainable, kept)
-    # Tune would take the first Ctrl-C for the end of the search.
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Tune would take the first Ctrl-C for the end of the search, and its new output greets however quiet it is to be.
+    os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     results = tuner.fit()
     trials = [_ended(result) for result in results]
     remove_frames(_layouts(search, trials, plan))

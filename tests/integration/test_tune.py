@@ -44,9 +44,14 @@ def search(config: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_search_ends_in_a_configuration(search: Path, run_job: RunJob, tmp_path: Path) -> None:
+def test_a_search_ends_in_a_configuration(
+    search: Path, run_job: RunJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = frames()
     run_job("tune", "--config", search)
+    best, how = capsys.readouterr().out.splitlines()
+    assert best.startswith("2 trials. Best: validation loss")
+    assert how.startswith("To train it: dermaray train --config")
     out = tmp_path / "search"
     assert sorted(p.name for p in out.iterdir()) == [".dermaray", "best.yaml", "trials.csv", "trials.png"]
     with (out / "trials.csv").open(newline="") as file:
@@ -55,10 +60,10 @@ def test_a_search_ends_in_a_configuration(search: Path, run_job: RunJob, tmp_pat
     # The first is the configuration as it is.
     assert (float(trials[0]["training.learning_rate"]), trials[0]["model.options.filters"]) == (0.001, "[8, 8]")
     assert {trial["epochs"] for trial in trials} <= {"1", "2"}
-    best = min(trials, key=lambda trial: float(trial["best_val_loss"]))
+    lowest = min(trials, key=lambda trial: float(trial["best_val_loss"]))
     tuned = load_config(out / "best.yaml")
-    assert tuned.training.learning_rate == float(best["training.learning_rate"])
-    assert str(tuned.model.options["filters"]) == best["model.options.filters"]
+    assert tuned.training.learning_rate == float(lowest["training.learning_rate"])
+    assert str(tuned.model.options["filters"]) == lowest["model.options.filters"]
     assert frames() == before
     assert not list(tmp_path.glob(".search*"))
     with pytest.raises(OutputError, match="--overwrite"):
