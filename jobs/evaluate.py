@@ -19,21 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold", type=int, metavar="I", help="of data in folds, the one that is the val split")
     parser.add_argument(
         "--min-tpr",
-        type=share,
+        type=_sensitivity,
         metavar="RATE",
         help="sensitivity for melanoma from which on the partial AUC counts (default: 0.8, as ISIC 2024 has it)",
     )
     add_allow_leaks(parser)
     add_out(parser)
     add_address(parser)
-
-
-def share(text: str) -> float:
-    """Read a sensitivity that may be asked for, 0 to below 1."""
-    with suppress(ValueError):
-        if 0 <= float(text) < 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"a number from 0 to below 1 was expected. Received: {text}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,6 +68,14 @@ def run(args: argparse.Namespace) -> int:
             say(f"  {shown:20} {metrics[name]:.3f}{told}")
     say(f"Report: {args.out / 'report.html'}")
     return 0
+
+
+def _sensitivity(text: str) -> float:
+    """Read a sensitivity that may be asked for, 0 to below 1."""
+    with suppress(ValueError):
+        if 0 <= float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"a number from 0 to below 1 was expected. Received: {text}")
 
 
 _SHOWN = {
