@@ -14,6 +14,7 @@ from dermaray.errors import DataError, LeakError
 from dermaray.evaluation.bootstrap import bootstrap_intervals
 from dermaray.evaluation.metrics import MIN_TPR, compute_metrics
 from dermaray.evaluation.report import write_report
+from dermaray.evaluation.subgroups import age_band, measure_subgroups
 from dermaray.models.artifact import Artifact
 from dermaray.models.rows import SCORED, ScoreWriter, score_rows
 
@@ -79,7 +80,8 @@ def evaluate(
         min_tpr: See `compute_metrics`.
 
     Returns:
-        What `compute_metrics` returns, and under `intervals` what `bootstrap_intervals` does.
+        What `compute_metrics` returns, under `intervals` what `bootstrap_intervals` does, and under `subgroups` what
+        `measure_subgroups` does.
 
     Raises:
         DataError: The split is empty, the classes differ, or not one image could be scored.
@@ -106,6 +108,12 @@ def evaluate(
     probabilities = np.column_stack([scored[name].to_numpy() for name in artifact.label_set.classes])
     metrics = compute_metrics(probabilities, labels, artifact.label_set, min_tpr)
     metrics["intervals"] = bootstrap_intervals(probabilities, labels, groups, artifact.label_set, min_tpr=min_tpr)
+    people = {
+        "sex": images["sex"].to_pylist(),
+        "age": [age_band(age) for age in images["age"].to_pylist()],
+        "site": images["site"].to_pylist(),
+    }
+    metrics["subgroups"] = measure_subgroups(probabilities, labels, groups, people, artifact.label_set)
     facts = _facts(artifact, manifest, split, scores)
     write_report(out, metrics, probabilities, labels, artifact.label_set, facts, _warnings(artifact, leaks))
     return metrics

@@ -1,7 +1,7 @@
 """The report of an evaluation: JSON for programs, plots, and one page for a person."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,17 @@ from dermaray.evaluation.plots import (
     plot_recall,
     plot_reliability,
     plot_roc_curves,
+)
+from dermaray.evaluation.subgroups import FEWEST_IMAGES, GAP
+from dermaray.evaluation.tables import (
+    COLUMNS,
+    class_rows,
+    decimal,
+    decimals,
+    percent,
+    percents,
+    specificity_rows,
+    subgroup_rows,
 )
 from dermaray.files import write_json
 from dermaray.labels import LabelSet
@@ -81,7 +92,8 @@ def write_report(
 
     Args:
         out: An existing folder. Files of these names are replaced.
-        metrics: What `compute_metrics` returned for the same predictions, and `bootstrap_intervals` under `intervals`.
+        metrics: What `compute_metrics` returned for the same predictions, `bootstrap_intervals` under `intervals`, and
+            `measure_subgroups` under `subgroups`.
         probabilities: floating [N, C], 0 to 1, columns in the order of `label_set.classes`.
         labels: integer [N], 0 to C - 1.
         label_set: The C classes.
@@ -131,9 +143,12 @@ def _render(
         headline_groups=_headlines(metrics, label_set),
         baseline=metrics["majority_baseline"],
         malignant=label_set.malignant,
-        columns=[(title, meaning) for title, meaning, *_ in _COLUMNS],
-        classes=_class_rows(metrics),
-        specificities=_specificity_rows(metrics),
+        columns=COLUMNS,
+        classes=class_rows(metrics),
+        specificities=specificity_rows(metrics),
+        subgroups={attribute: subgroup_rows(rows) for attribute, rows in metrics["subgroups"].items()},
+        gap=f"{100 * GAP:.0f}",
+        fewest=FEWEST_IMAGES,
         smallest=_smallest_class(metrics),
         plots=[(*_CAPTIONS[name], base64.b64encode(png).decode("ascii")) for name, png in plots.items()],
     )
@@ -143,26 +158,26 @@ def _headlines(metrics: dict[str, Any], label_set: LabelSet) -> dict[str, list[_
     """Return the headline figures under the heading of their group."""
     baseline, intervals = metrics["majority_baseline"], metrics["intervals"]
     # Always naming one class ranks every image the same, and ties count as a half.
-    chance = _decimal(0.5)
+    chance = decimal(0.5)
     headlines = [
         _Headline(
             "Balanced accuracy",
-            _percent(metrics["balanced_accuracy"]),
-            _percents(intervals["balanced_accuracy"]),
+            percent(metrics["balanced_accuracy"]),
+            percents(intervals["balanced_accuracy"]),
             "The mean share recognised over all classes, so that a rare diagnosis counts as much as a common one.",
-            _percent(baseline["balanced_accuracy"]),
+            percent(baseline["balanced_accuracy"]),
         ),
         _Headline(
             "Accuracy",
-            _percent(metrics["accuracy"]),
-            _percents(intervals["accuracy"]),
+            percent(metrics["accuracy"]),
+            percents(intervals["accuracy"]),
             "The share of all images that got the right diagnosis. Common diagnoses dominate it.",
-            _percent(baseline["accuracy"]),
+            percent(baseline["accuracy"]),
         ),
         _Headline(
             "Mean AUC over classes",
-            _decimal(metrics["macro_auc"]),
-            _decimals(intervals["macro_auc"]),
+            decimal(metrics["macro_auc"]),
+            decimals(intervals["macro_auc"]),
             "How well a class is told from all others, whatever the threshold: 1 is perfect, 0.5 is a coin toss.",
             chance,
         ),
@@ -179,8 +194,8 @@ def _melanoma_headlines(metrics: dict[str, Any], label_set: LabelSet, chance: st
     headlines = [
         _Headline(
             "AUC",
-            _decimal(auc),
-            _decimals(metrics["intervals"]["melanoma_auc"]),
+            decimal(auc),
+            decimals(metrics["intervals"]["melanoma_auc"]),
             "There are no images on one side of the comparison, so this cannot be measured."
             if auc is None
             else f"Of one melanoma and one other lesion, picked at random, the model gives the melanoma the higher "
@@ -194,40 +209,14 @@ def _melanoma_headlines(metrics: dict[str, Any], label_set: LabelSet, chance: st
         headlines.append(
             _Headline(
                 "Recognised",
-                _percent(row["recall"]),
-                _percents(metrics["intervals"]["per_class"][label_set.melanoma]["recall"]),
+                percent(row["recall"]),
+                percents(metrics["intervals"]["per_class"][label_set.melanoma]["recall"]),
                 f"Of {row['images']:,} melanomas, {found:,} were called melanoma and {row['images'] - found:,} were "
                 "called something else, when the most probable class is the answer.",
-                _percent(float(always)),
+                percent(float(always)),
             )
         )
     return headlines
-
-
-def _class_rows(metrics: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Return each class with its number of images and, for each of `_COLUMNS`, the figure and its interval."""
-    return [
-        (
-            name,
-            f"{row['images']:,}",
-            [
-                (shown(row[key]), span(metrics["intervals"]["per_class"][name][key]))
-                for _, _, key, shown, span in _COLUMNS
-            ],
-        )
-        for name, row in metrics["per_class"].items()
-    ]
-
-
-def _specificity_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return specificities with the sensitivity for melanoma at each, and its interval."""
-    if metrics["melanoma_auc"] is None:
-        return []
-    name = "melanoma_sensitivity_at_specificity"
-    return [
-        (_percent(float(specificity), 0), _percent(sensitivity), _percents(metrics["intervals"][name][specificity]))
-        for specificity, sensitivity in metrics[name].items()
-    ]
 
 
 def _smallest_class(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -235,29 +224,3 @@ def _smallest_class(metrics: dict[str, Any]) -> dict[str, Any]:
     sizes = {name: row["images"] for name, row in metrics["per_class"].items() if row["images"]}
     name = min(sizes, key=lambda n: sizes[n])
     return {"name": name, "images": sizes[name]}
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}%}"
-
-
-def _decimal(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _percents(interval: list[float] | None) -> str:
-    return "" if interval is None else f"{100 * interval[0]:.1f} to {interval[1]:.1%}"
-
-
-def _decimals(interval: list[float] | None) -> str:
-    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-
-
-_COLUMNS: tuple[tuple[str, str, str, Callable[[float | None], str], Callable[[list[float] | None], str]], ...] = (
-    ("Recall", "of its images", "recall", _percent, _percents),
-    ("Specificity", "of all others", "specificity", _percent, _percents),
-    ("Precision", "of its answers", "precision", _percent, _percents),
-    ("AUC", "against the rest", "auc", _decimal, _decimals),
-    ("Average precision", "all thresholds", "average_precision", _decimal, _decimals),
-)
-"""Of the table of classes: title, meaning, figure, and how it and its interval are shown."""

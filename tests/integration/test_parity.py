@@ -62,7 +62,9 @@ def test_evaluate_score_and_serve_agree(
 
 def test_a_report_is_complete(evaluated: Path) -> None:
     metrics = json.loads((evaluated / "metrics.json").read_text())
-    assert {"balanced_accuracy", "macro_auc", "melanoma_auc", "per_class", "confusion_matrix"} <= set(metrics)
+    assert {"balanced_accuracy", "macro_auc", "melanoma_auc", "per_class", "confusion_matrix", "subgroups"} <= set(
+        metrics
+    )
     low, high = metrics["intervals"]["accuracy"]
     assert low <= metrics["accuracy"] <= high
     assert "Research use only" in (evaluated / "report.html").read_text()

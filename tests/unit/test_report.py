@@ -19,6 +19,7 @@ from dermaray.evaluation.plots import (
     plot_roc_curves,
 )
 from dermaray.evaluation.report import write_report
+from dermaray.evaluation.subgroups import measure_subgroups
 from dermaray.labels import LABEL_SETS, LabelSet
 
 FACTS = {"Model": "lite0", "Data": "a set", "Split": "test", "Images": "60"}
@@ -41,7 +42,13 @@ def random_case(label_set, images=60, classes=None):
 
 def measured(probabilities, labels, label_set):
     intervals = bootstrap_intervals(probabilities, labels, np.arange(len(labels)), label_set, resamples=20)
-    return {**compute_metrics(probabilities, labels, label_set), "intervals": intervals}
+    sexes = {"sex": ["female", "male"] * (len(labels) // 2) + ["male"] * (len(labels) % 2)}
+    subgroups = measure_subgroups(probabilities, labels, np.arange(len(labels)), sexes, label_set)
+    return {
+        **compute_metrics(probabilities, labels, label_set),
+        "intervals": intervals,
+        "subgroups": subgroups,
+    }
 
 
 def report(out, label_set=LABEL_SETS["kaggle9"], facts=FACTS, **case):
@@ -92,6 +99,8 @@ def test_the_page_shows_facts_figures_baseline_and_the_note(tmp_path):
     assert f"{row['average_precision']:.3f}" in text
     low, high = metrics["intervals"]["balanced_accuracy"]
     assert f"{100 * low:.1f} to {high:.1%}" in text
+    women = metrics["subgroups"]["sex"]["female"]
+    assert re.search(rf"female {women['images']} (low )?{women['accuracy']:.1%}", text)
     sensitivity = metrics["melanoma_sensitivity_at_specificity"]["0.9"]
     assert f"90% {sensitivity:.1%}" in text
     assert text.count(" malignant ") >= 3

@@ -1,0 +1,89 @@
+"""The figures of a model for women and men, the young and the old, and where on the body a lesion is.
+
+A model may work for most of those whom it was trained on and fail the rest, which one figure for all of them hides
+(Daneshjou et al. 2022, "Disparities in dermatology AI performance on a diverse, curated clinical image set").
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dermaray.evaluation.bootstrap import bootstrap_intervals
+from dermaray.evaluation.metrics import FloatArray, IntArray, compute_metrics
+from dermaray.labels import LabelSet
+
+FIGURES = ("accuracy", "balanced_accuracy", "melanoma_auc")
+
+GAP = 0.1
+"""How far a figure may lie below that of all images before it is flagged: 10 points."""
+
+FEWEST_IMAGES = 20
+"""Of fewer the figures would say nothing."""
+
+AGE_BANDS = (0, 30, 45, 60, 75)
+"""Years at which the bands begin."""
+
+
+def measure_subgroups(
+    probabilities: FloatArray,
+    labels: IntArray,
+    groups: npt.NDArray[Any],
+    attributes: Mapping[str, Sequence[str | None]],
+    label_set: LabelSet,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Measure the images of each value of each attribute by themselves.
+
+    Args:
+        probabilities: See `compute_metrics`.
+        labels: See `compute_metrics`.
+        groups: See `bootstrap_intervals`.
+        attributes: By name (`sex`, `age`, `site`) the value of every image, None where it is unknown.
+        label_set: See `compute_metrics`.
+
+    Returns:
+        JSON values: {attribute: {value: `images`; each of `FIGURES`, None where undefined; `intervals` of the same
+        names; `flagged`, the figures that lie more than `GAP` below those of all images}}, in the order of the values.
+        Values with fewer than `FEWEST_IMAGES` images, and attributes with fewer than two other values, are left out.
+    """
+    overall = compute_metrics(probabilities, labels, label_set)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for attribute, values in attributes.items():
+        column = np.array([value or "" for value in values])
+        names, counts = np.unique(column, return_counts=True)
+        kept = [str(n) for n, count in zip(names, counts, strict=True) if n and count >= FEWEST_IMAGES]
+        if len(kept) > 1:
+            found[attribute] = {}
+            for name in kept:
+                own = column == name
+                metrics = _measure(probabilities[own], labels[own], groups[own], label_set, overall)
+                found[attribute][name] = metrics
+    return found
+
+
+def age_band(age: float | None) -> str | None:
+    """Return the band that an age in years is in: `30 to 44`, or `75 and over`."""
+    if age is None or not np.isfinite(age):
+        return None
+    start = max(begin for begin in AGE_BANDS if begin <= max(age, 0))
+    later = [begin for begin in AGE_BANDS if begin > start]
+    return f"{start} to {later[0] - 1}" if later else f"{start} and over"
+
+
+def _measure(
+    probabilities: FloatArray,
+    labels: IntArray,
+    groups: npt.NDArray[Any],
+    label_set: LabelSet,
+    overall: Mapping[str, Any],
+) -> dict[str, Any]:
+    metrics = compute_metrics(probabilities, labels, label_set)
+    intervals = bootstrap_intervals(probabilities, labels, groups, label_set)
+    figures = {name: metrics[name] for name in FIGURES}
+    return {
+        "images": len(labels),
+        **figures,
+        "intervals": {name: intervals[name] for name in FIGURES},
+        "flagged": [name for name, value in figures.items() if value is not None and value < overall[name] - GAP],
+    }

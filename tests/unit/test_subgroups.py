@@ -1,0 +1,63 @@
+"""Who is looked at by themselves, and when that is flagged."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dermaray.evaluation.metrics import compute_metrics
+from dermaray.evaluation.subgroups import age_band, measure_subgroups
+from dermaray.labels import LabelSet
+
+TWO = LabelSet("custom", ("nevus", "melanoma"), frozenset({"melanoma"}), "melanoma")
+
+
+@pytest.mark.parametrize(
+    ("age", "band"),
+    [(0, "0 to 29"), (29.9, "0 to 29"), (30, "30 to 44"), (75, "75 and over"), (110, "75 and over"), (None, None)],
+)
+def test_ages_are_put_in_bands(age, band):
+    assert age_band(age) == band
+
+
+def test_an_age_that_is_no_number_is_unknown():
+    assert age_band(float("nan")) is None
+
+
+def case(images=200):
+    """A model that knows women's lesions, and says of men's the opposite."""
+    rng = np.random.default_rng(0)
+    labels, sexes = rng.integers(0, 2, images), rng.choice(["female", "male"], images, p=[0.8, 0.2])
+    melanoma = np.where((labels == 1) == (sexes == "female"), 0.9, 0.1)
+    return np.column_stack([1 - melanoma, melanoma]), labels, np.arange(images), sexes
+
+
+def test_those_whom_a_model_fails_are_flagged():
+    probabilities, labels, groups, sexes = case()
+    found = measure_subgroups(probabilities, labels, groups, {"sex": sexes.tolist()}, TWO)
+    women, men = found["sex"]["female"], found["sex"]["male"]
+    assert (women["accuracy"], men["accuracy"]) == (1, 0)
+    assert women["images"] + men["images"] == len(labels)
+    assert women["flagged"] == []
+    assert men["flagged"] == ["accuracy", "balanced_accuracy", "melanoma_auc"]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_subgroup_has_the_figures_of_its_images():
+    rng = np.random.default_rng(1)
+    labels, sites = rng.integers(0, 2, 300), rng.choice(["back", "face"], 300)
+    probabilities = rng.dirichlet([1, 1], 300)
+    row = measure_subgroups(probabilities, labels, np.arange(300), {"site": sites.tolist()}, TWO)["site"]["back"]
+    alone = compute_metrics(probabilities[sites == "back"], labels[sites == "back"], TWO)
+    assert {name: row[name] for name in ("accuracy", "melanoma_auc")} == {
+        name: alone[name] for name in ("accuracy", "melanoma_auc")
+    }
+    low, high = row["intervals"]["accuracy"]
+    assert low <= row["accuracy"] <= high
+
+
+def test_what_is_unknown_or_rare_is_left_out():
+    probabilities, labels, groups, sexes = case()
+    sites = ["back"] * 100 + ["face"] * 5 + [None] * 95
+    found = measure_subgroups(probabilities, labels, groups, {"sex": sexes.tolist(), "site": sites}, TWO)
+    assert list(found) == ["sex"]
