@@ -2,8 +2,8 @@
 
 The case study's three models on the set that it used, cleaned and split before anything is augmented, and what a search
 makes of the third: trials have fewer epochs, the model that is measured has as many as the third. Prints the commands,
-and a table of the accuracies on the training, the validation and the official test images; each with its 95 % interval of
-Wilson. What an earlier call has made is not made again.
+and a table of the accuracies on the training, the validation and the official test images; each with its 95 % interval
+of Wilson. What an earlier call has made is not made again.
 """
 
 import argparse
