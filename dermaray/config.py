@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from dermaray.augmentation.engines import Engine, build_augmenter
+from dermaray.decisions.settings import DecisionConfig
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import check_backbone
 from dermaray.models.spec import ModelConfig
@@ -197,6 +198,7 @@ class RunConfig(Section):
 
     Attributes:
         name: Names the run and its model.
+        version: Which version of the model this is, in your own words; its answers carry it.
         out: The folder to write: `model/`, `config.yaml`, `history.csv`, `tensorboard/`.
         seed: Weights, order and augmentation follow from it.
         augment: Augmentor operations, in order, for training images only; see `dermaray.augmentation.recipe`.
@@ -204,6 +206,7 @@ class RunConfig(Section):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str = Field("1", min_length=1)
     out: str
     seed: int = Field(0, ge=0, lt=2**32)
     data: DataConfig
@@ -212,6 +215,7 @@ class RunConfig(Section):
     augment_engine: Engine = "fused"
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
+    decisions: DecisionConfig = Field(default_factory=DecisionConfig)
     ingest: IngestConfig = Field(default_factory=IngestConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     scaling: ScalingConfig = Field(default_factory=ScalingConfig)

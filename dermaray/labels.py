@@ -94,7 +94,8 @@ GRADES = frozenset({"BENIGN", "MALIGNANT", "INDETERMINATE"})
 
 RESERVED_NAMES = frozenset(
     {"image_id", "uri", "status", "reason", "message", "width", "height"}
-    | {"label", "melanoma_probability", "model", "model_digest"}
+    | {"label", "melanoma_probability", "alert", "refer", "prediction_set", "ood_score"}
+    | {"model", "model_version", "model_digest"}
 )
 """Names that no class may have: each class becomes a column beside these."""
 

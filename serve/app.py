@@ -5,6 +5,7 @@ runs it on a laptop, `k8s/rayservice.yaml` on a cluster; both name `serve.app:bu
 """
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from dermaray.errors import ImageError
 from dermaray.images.decode import decode_image
 from dermaray.images.resize import UInt8Array
 from dermaray.models.artifact import open_artifact
-from dermaray.models.engine import Float32Array
 from dermaray.models.own_process import import_keras
-from dermaray.models.predictor import Predictor, to_prediction
+from dermaray.models.predictor import Prediction, Predictor
 from serve.upload import STATUS_OF_REASON, read_upload
 
 
@@ -49,19 +49,19 @@ class Classifier:
     def __init__(self, args: ServeArgs) -> None:
         import_keras()
         self._predictor = Predictor(open_artifact(Path(args.model)))
-        self.probabilities.set_max_batch_size(args.max_batch_size)
-        self.probabilities.set_batch_wait_timeout_s(args.batch_wait_timeout_s)
+        self.predictions.set_max_batch_size(args.max_batch_size)
+        self.predictions.set_batch_wait_timeout_s(args.batch_wait_timeout_s)
         # The first batch traces the graph; let no request wait for that.
-        self._predictor.probabilities([self._predictor.blank()])
+        self._predictor.decide([self._predictor.blank()])
 
     async def ready(self) -> bool:
         """Answer, which this replica can only do when its model is loaded."""
         return True
 
     @serve.batch  # type: ignore[untyped-decorator]
-    async def probabilities(self, pixels: list[UInt8Array]) -> list[Float32Array]:
+    async def predictions(self, pixels: list[UInt8Array]) -> list[Prediction]:
         """Score images, uint8 [height, width, 3] each; called with one and batched by Ray Serve."""
-        return list(await asyncio.to_thread(self._predictor.probabilities, pixels))
+        return self._predictor.named(await asyncio.to_thread(self._predictor.decide, pixels))
 
 
 api = FastAPI(title="dermaray", description="Research use only. Not a medical device.", docs_url="/docs")
@@ -88,15 +88,13 @@ class Ingress:
         """Score one image, sent as the body itself or as a file of a multipart form."""
         data = await read_upload(request)
         decoded = await asyncio.to_thread(decode_image, data, self._artifact.input_spec)
-        probabilities = await self._classifier.probabilities.remote(decoded.pixels)
-        prediction = to_prediction(probabilities, self._artifact.label_set)
+        prediction = await self._classifier.predictions.remote(decoded.pixels)
         return {
-            "label": prediction.label,
-            "melanoma_probability": prediction.melanoma_probability,
-            "probabilities": prediction.probabilities,
+            **asdict(prediction),
             "width": decoded.width,
             "height": decoded.height,
             "model": self._artifact.name,
+            "model_version": self._artifact.version,
             "model_digest": self._artifact.digest,
         }
 

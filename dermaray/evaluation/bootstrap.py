@@ -12,6 +12,7 @@ scikit-learn computes the figures themselves; over thousands of resamples that w
 row of weights, one per image, and many of them go through a figure at once.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from dermaray.evaluation.metrics import (
     SPECIFICITIES,
     FloatArray,
     IntArray,
+    answers,
     at_specificity,
     calibration_bins,
+    confidences,
     partial_auc,
 )
 from dermaray.labels import LabelSet
@@ -47,6 +50,7 @@ def bootstrap_intervals(
     label_set: LabelSet,
     *,
     min_tpr: float = MIN_TPR,
+    predicted: IntArray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -58,6 +62,7 @@ def bootstrap_intervals(
         groups: [N], any values that can be sorted: which images belong together.
         label_set: See `compute_metrics`.
         min_tpr: See `compute_metrics`.
+        predicted: See `compute_metrics`.
         resamples: How many are drawn.
         seed: They follow from it.
 
@@ -66,16 +71,43 @@ def bootstrap_intervals(
         the figure, and where it is the same in all of them: of three images that are all right that says nothing of the
         next. Besides `level`, `resamples` and `groups`, how many.
     """
-    _, group_of = np.unique(groups, return_inverse=True)
-    figures = Figures(probabilities, labels, label_set, min_tpr)
-    strata = _rarest_class(labels, group_of)
-    drawn = _drawn(figures, group_of, np.zeros_like(strata), resamples, seed)
-    by_class = _drawn(figures, group_of, strata, resamples, seed)
-    intervals = _intervals({**drawn, **{name: by_class[name] for name in _MEANS_OVER_CLASSES}})
+    figures = Figures(probabilities, labels, label_set, min_tpr, answers(probabilities, predicted))
+    intervals, by_class = (
+        resampled_intervals(figures, labels, groups, by_class=whether, resamples=resamples, seed=seed)
+        for whether in (False, True)
+    )
+    intervals.update({name: by_class[name] for name in _MEANS_OVER_CLASSES})
     if (ece := intervals["ece"]) is not None:
-        measured = figures.of(np.ones((1, len(labels))))["ece"][0]
+        measured = figures(np.ones((1, len(labels))))["ece"][0]
         intervals["ece"] = [max(float(2 * measured - bound), 0.0) for bound in reversed(ece)]
-    return {"level": LEVEL, "resamples": resamples, "groups": len(strata), **intervals}
+    return {"level": LEVEL, "resamples": resamples, "groups": len(np.unique(groups)), **intervals}
+
+
+def resampled_intervals(
+    figures: Callable[[Float64Array], dict[str, Any]],
+    labels: IntArray,
+    groups: npt.NDArray[Any],
+    *,
+    by_class: bool,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return 95 % intervals of any figures.
+
+    Args:
+        figures: Gives them in a tree, [B] each and NaN where undefined, for weights [B, N] of the N images.
+        labels: See `compute_metrics`.
+        groups: See `bootstrap_intervals`.
+        by_class: Draw the groups of each class among themselves: for a mean over classes.
+        resamples: How many are drawn.
+        seed: They follow from it.
+
+    Returns:
+        The tree with [low, high] for each figure, or None; see `bootstrap_intervals`.
+    """
+    _, group_of = np.unique(groups, return_inverse=True)
+    strata = _rarest_class(labels, group_of)
+    return _intervals(_drawn(figures, group_of, strata if by_class else np.zeros_like(strata), resamples, seed))
 
 
 def _rarest_class(labels: IntArray, group_of: IntArray) -> IntArray:
@@ -88,7 +120,13 @@ def _rarest_class(labels: IntArray, group_of: IntArray) -> IntArray:
     return classes
 
 
-def _drawn(figures: "Figures", group_of: IntArray, strata: IntArray, resamples: int, seed: int) -> dict[str, Any]:
+def _drawn(
+    figures: Callable[[Float64Array], dict[str, Any]],
+    group_of: IntArray,
+    strata: IntArray,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
     """Return the figures of all resamples; groups are drawn among those of their stratum."""
     rng = np.random.default_rng(seed)
     at_once = max(_CELLS // len(group_of), 1)
@@ -98,7 +136,7 @@ def _drawn(figures: "Figures", group_of: IntArray, strata: IntArray, resamples: 
         for stratum in np.unique(strata):
             among = np.flatnonzero(strata == stratum)
             counts[:, among] = rng.multinomial(len(among), np.full(len(among), 1 / len(among)), size=len(counts))
-        parts.append(figures.of(counts[:, group_of]))
+        parts.append(figures(counts[:, group_of]))
     return _joined(parts)
 
 
@@ -134,20 +172,23 @@ class Figures:
         labels: See `compute_metrics`.
         label_set: See `compute_metrics`.
         min_tpr: See `compute_metrics`.
+        predicted: See `compute_metrics`.
     """
 
-    def __init__(self, probabilities: FloatArray, labels: IntArray, label_set: LabelSet, min_tpr: float) -> None:
+    def __init__(
+        self, probabilities: FloatArray, labels: IntArray, label_set: LabelSet, min_tpr: float, predicted: IntArray
+    ) -> None:
         self._label_set, self._min_tpr = label_set, min_tpr
         self._probabilities, self._labels = probabilities, labels
-        predicted, one_hot = probabilities.argmax(axis=1), np.eye(len(label_set.classes))
+        one_hot, sure = np.eye(len(label_set.classes)), confidences(probabilities, predicted)
         truth, right = one_hot[labels], predicted == labels
         squares = ((probabilities - truth) ** 2).sum(axis=1, keepdims=True)
-        bins = np.eye(CALIBRATION_BINS)[calibration_bins(probabilities)]
-        too_sure = bins * (probabilities.max(axis=1) - right)[:, None]
+        bins = np.eye(CALIBRATION_BINS)[calibration_bins(sure)]
+        too_sure = bins * (sure - right)[:, None]
         # What is a sum over images: those of each class, answers of each, right ones of each, and so on.
         self._parts = [truth, one_hot[predicted], truth * right[:, None], squares, too_sure]
 
-    def of(self, weights: Float64Array) -> dict[str, Any]:
+    def __call__(self, weights: Float64Array) -> dict[str, Any]:
         """Return the figures, [B] each and NaN where undefined, for weights [B, N] of the images."""
         # Of classes that a resample lacks the shares are 0 / 0.
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -10,13 +10,15 @@ import pyarrow.compute as pc
 
 from dermaray.data.archive import files_listing
 from dermaray.data.manifest import Manifest
+from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError, LeakError
 from dermaray.evaluation.bootstrap import bootstrap_intervals
+from dermaray.evaluation.decisions import measure_decisions
 from dermaray.evaluation.metrics import MIN_TPR, compute_metrics
 from dermaray.evaluation.report import write_report
 from dermaray.evaluation.subgroups import age_band, measure_subgroups
 from dermaray.models.artifact import Artifact
-from dermaray.models.rows import SCORED, ScoreWriter, score_rows
+from dermaray.models.rows import SCORED, ScoreWriter, decided_of, score_rows
 
 
 def check_labels(artifact: Artifact, manifest: Manifest) -> None:
@@ -80,43 +82,57 @@ def evaluate(
         min_tpr: See `compute_metrics`.
 
     Returns:
-        What `compute_metrics` returns, under `intervals` what `bootstrap_intervals` does, and under `subgroups` what
-        `measure_subgroups` does.
+        What `compute_metrics` returns, under `intervals` what `bootstrap_intervals` does, under `subgroups` what
+        `measure_subgroups` does, and under `decisions` what `measure_decisions` does.
 
     Raises:
         DataError: The split is empty, the classes differ, or not one image could be scored.
     """
-    from dermaray.models.bulk import score_stream
-
     check_labels(artifact, manifest)
-    images = manifest.rows(split)
-    tables = []
-    with ScoreWriter(out, artifact) as writer:
-        stream = score_stream(files_listing(images["uri"].to_pylist()), artifact)
-        for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
-            rows = score_rows(batch, artifact)
-            writer.write(rows)
-            tables.append(rows)
-            progress(rows.num_rows)
-    scores = pa.concat_tables(tables)
+    images, label_set = manifest.rows(split), artifact.label_set
+    scores, decided = _score(artifact, images["uri"].to_pylist(), out, progress)
     scored = scores.filter(pc.equal(scores["status"], SCORED))
     if not scored.num_rows:
         raise DataError(f"none of the {scores.num_rows} {split} images could be scored: {scores['message'][0]}")
     # In the order in which they were scored.
     images = images.take(pc.index_in(scored["uri"], value_set=images["uri"].combine_chunks()))
     labels, groups = np.asarray(manifest.label_indices(images)), images["group_id"].to_numpy()
-    probabilities = np.column_stack([scored[name].to_numpy() for name in artifact.label_set.classes])
-    metrics = compute_metrics(probabilities, labels, artifact.label_set, min_tpr)
-    metrics["intervals"] = bootstrap_intervals(probabilities, labels, groups, artifact.label_set, min_tpr=min_tpr)
+    measured = decided.probabilities, labels
+    metrics = compute_metrics(*measured, label_set, min_tpr, decided.label)
+    metrics["intervals"] = bootstrap_intervals(*measured, groups, label_set, min_tpr=min_tpr, predicted=decided.label)
     people = {
         "sex": images["sex"].to_pylist(),
         "age": [age_band(age) for age in images["age"].to_pylist()],
         "site": images["site"].to_pylist(),
     }
-    metrics["subgroups"] = measure_subgroups(probabilities, labels, groups, people, artifact.label_set)
+    metrics["subgroups"] = measure_subgroups(*measured, groups, people, label_set, metrics, decided.label)
+    metrics["decisions"] = measure_decisions(decided, labels, groups, label_set, artifact.decisions)
+    metrics["decisions"]["fitted_on"] = _count_decided_on(artifact, images)
     facts = _facts(artifact, manifest, split, scores)
-    write_report(out, metrics, probabilities, labels, artifact.label_set, facts, _warnings(artifact, leaks))
+    write_report(out, metrics, decided, labels, label_set, facts, _warnings(artifact, leaks))
     return metrics
+
+
+def _score(artifact: Artifact, uris: list[str], out: Path, progress: Callable[[int], None]) -> tuple[pa.Table, Decided]:
+    """Score images and write the rows; return them all, and what was decided on those that could be scored."""
+    from dermaray.models.bulk import score_stream
+
+    tables, batches = [], []
+    with ScoreWriter(out, artifact) as writer:
+        stream = score_stream(files_listing(uris), artifact)
+        for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
+            rows = score_rows(batch, artifact)
+            writer.write(rows)
+            tables.append(rows)
+            batches.append(batch)
+            progress(rows.num_rows)
+    return pa.concat_tables(tables), decided_of(batches)
+
+
+def _count_decided_on(artifact: Artifact, images: pa.Table) -> int:
+    """Return on how many of these images the decisions were fitted, whose figures are then too good."""
+    known = pc.is_in(images["sha256"], value_set=artifact.decided_on()["sha256"].combine_chunks())
+    return int(pc.sum(known).as_py())
 
 
 def _warnings(artifact: Artifact, leaks: Sequence[str]) -> list[str]:

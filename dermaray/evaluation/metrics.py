@@ -38,15 +38,21 @@ _TOLERANCE = 1e-3
 
 
 def compute_metrics(
-    probabilities: FloatArray, labels: IntArray, label_set: LabelSet, min_tpr: float = MIN_TPR
+    probabilities: FloatArray,
+    labels: IntArray,
+    label_set: LabelSet,
+    min_tpr: float = MIN_TPR,
+    predicted: IntArray | None = None,
 ) -> dict[str, Any]:
-    """Measure predictions against the truth; the prediction is the most probable class, the first of equals.
+    """Measure predictions against the truth.
 
     Args:
         probabilities: floating [N, C], 0 to 1, columns in the order of `label_set.classes`.
         labels: integer [N], 0 to C - 1: the true class of each row.
         label_set: The C classes.
         min_tpr: See `partial_auc`.
+        predicted: integer [N]: the answer of each row, where the model has a rule for it. Without one it is the most
+            probable class, the first of equals.
 
     Returns:
         JSON values, fractions of 0 to 1 unless said otherwise:
@@ -58,8 +64,8 @@ def compute_metrics(
         - `macro_auc`: The unweighted mean of the one-vs-rest AUCs of those classes that have one; None where none has.
         - `brier`: The mean over images of the squared differences between probabilities and truth, summed over the
           classes: 0 to 2 (Brier 1950, "Verification of forecasts expressed in terms of probability").
-        - `ece`: The expected calibration error of the predicted class (Guo et al. 2017, "On calibration of modern
-          neural networks"), in `CALIBRATION_BINS` bins of equal width.
+        - `ece`: The expected calibration error of the answer: how far its probability is from how often it is right
+          (Guo et al. 2017, "On calibration of modern neural networks"), in `CALIBRATION_BINS` bins of equal width.
         - `melanoma_auc`: The AUC of melanoma against the rest; None where the set has no melanoma, or the images.
         - `melanoma_partial_auc`: See `partial_auc`; None as `melanoma_auc`. `min_tpr` stands beside it.
         - `melanoma_sensitivity_at_specificity`: {specificity: the highest sensitivity for melanoma that any threshold
@@ -78,7 +84,7 @@ def compute_metrics(
         DataError: The arrays do not fit each other or the label set, are empty, or hold values out of range.
     """
     check_predictions(probabilities, labels, label_set)
-    predicted = probabilities.argmax(axis=1)
+    predicted = answers(probabilities, predicted)
     per_class = _per_class(probabilities, predicted, labels, label_set)
     aucs = [row["auc"] for row in per_class.values() if row["auc"] is not None]
     return {
@@ -86,7 +92,7 @@ def compute_metrics(
         **_accuracies(labels, predicted),
         "macro_auc": float(np.mean(aucs)) if aucs else None,
         "brier": _brier(probabilities, labels),
-        "ece": _expected_calibration_error(probabilities, labels),
+        "ece": _expected_calibration_error(probabilities, labels, predicted),
         **_melanoma(probabilities, labels, label_set, min_tpr),
         "min_tpr": min_tpr,
         "majority_baseline": _majority_baseline(labels, label_set),
@@ -98,6 +104,17 @@ def compute_metrics(
             ).tolist(),
         },
     }
+
+
+def answers(probabilities: FloatArray, predicted: IntArray | None) -> IntArray:
+    """Return what a model answers, [N]; see `compute_metrics`."""
+    return probabilities.argmax(axis=1) if predicted is None else predicted
+
+
+def confidences(probabilities: FloatArray, predicted: IntArray) -> FloatArray:
+    """Return the probability of each row's answer, [N]."""
+    sure: FloatArray = probabilities[np.arange(len(predicted)), predicted]
+    return sure
 
 
 def check_predictions(probabilities: FloatArray, labels: IntArray, label_set: LabelSet) -> None:
@@ -182,10 +199,10 @@ def at_specificity(false_positives: FloatArray, true_positives: FloatArray, spec
     return reached
 
 
-def calibration_bins(probabilities: FloatArray) -> IntArray:
-    """Return the bin of each row's highest probability: 0 to `CALIBRATION_BINS` - 1, upper ends included."""
+def calibration_bins(sure: FloatArray) -> IntArray:
+    """Return the bin of each of `confidences`: 0 to `CALIBRATION_BINS` - 1, upper ends included."""
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-    bins: IntArray = np.searchsorted(edges, probabilities.max(axis=1), side="left")
+    bins: IntArray = np.searchsorted(edges, sure, side="left")
     return bins
 
 
@@ -194,9 +211,9 @@ def _brier(probabilities: FloatArray, labels: IntArray) -> float:
     return float(((probabilities - truth) ** 2).sum(axis=1).mean())
 
 
-def _expected_calibration_error(probabilities: FloatArray, labels: IntArray) -> float:
-    gaps = probabilities.max(axis=1) - (probabilities.argmax(axis=1) == labels)
-    return float(np.abs(np.bincount(calibration_bins(probabilities), gaps)).sum() / len(labels))
+def _expected_calibration_error(probabilities: FloatArray, labels: IntArray, predicted: IntArray) -> float:
+    sure = confidences(probabilities, predicted)
+    return float(np.abs(np.bincount(calibration_bins(sure), sure - (predicted == labels))).sum() / len(labels))
 
 
 def _melanoma(probabilities: FloatArray, labels: IntArray, label_set: LabelSet, min_tpr: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from matplotlib.ticker import PercentFormatter
 from scipy.stats import binomtest
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from dermaray.evaluation.metrics import CALIBRATION_BINS, FloatArray, IntArray, calibration_bins
+from dermaray.evaluation.metrics import CALIBRATION_BINS, FloatArray, IntArray, calibration_bins, confidences
 from dermaray.labels import LabelSet
 
 INK, MUTED, HAIRLINE = "#1c2430", "#667085", "#e3e7ed"
@@ -103,20 +103,22 @@ def plot_precision_recall_curves(probabilities: FloatArray, labels: IntArray, la
     return _png(figure)
 
 
-def plot_reliability(probabilities: FloatArray, labels: IntArray) -> bytes:
+def plot_reliability(probabilities: FloatArray, labels: IntArray, predicted: IntArray) -> bytes:
     """Draw how often the answer is right for how sure the model is, and below how often it is that sure.
 
     Args:
         probabilities: floating [N, C], 0 to 1.
         labels: integer [N], 0 to C - 1.
+        predicted: The answers, integer [N], 0 to C - 1.
 
     Returns:
         A PNG file.
     """
-    bins, right = calibration_bins(probabilities), probabilities.argmax(axis=1) == labels
+    confidence, right = confidences(probabilities, predicted), predicted == labels
+    bins = calibration_bins(confidence)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     used = np.flatnonzero(counts)
-    sure = np.bincount(bins, probabilities.max(axis=1))[used] / counts[used]
+    sure = np.bincount(bins, confidence)[used] / counts[used]
     found = np.bincount(bins, right)[used].astype(int)
     shares = found / counts[used]
     spans = [binomtest(k, n).proportion_ci(method="wilson") for k, n in zip(found, counts[used], strict=True)]

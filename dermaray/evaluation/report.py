@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dermaray.decisions.decisions import Decided
 from dermaray.errors import OutputError
-from dermaray.evaluation.metrics import FloatArray, IntArray, check_predictions
+from dermaray.evaluation.metrics import IntArray, check_predictions
 from dermaray.evaluation.plots import (
     plot_confusion_matrix,
     plot_precision_recall_curves,
@@ -15,14 +16,18 @@ from dermaray.evaluation.plots import (
     plot_reliability,
     plot_roc_curves,
 )
-from dermaray.evaluation.subgroups import FEWEST_IMAGES, GAP
+from dermaray.evaluation.subgroups import FEWEST_IMAGES, FIGURES, GAP
 from dermaray.evaluation.tables import (
     COLUMNS,
+    SUBGROUP_TITLES,
     class_rows,
+    coverage_rows,
     decimal,
     decimals,
+    decision_rows,
     percent,
     percents,
+    referral_rows,
     specificity_rows,
     subgroup_rows,
 )
@@ -80,7 +85,7 @@ class _Headline:
 def write_report(
     out: Path,
     metrics: dict[str, Any],
-    probabilities: FloatArray,
+    decided: Decided,
     labels: IntArray,
     label_set: LabelSet,
     facts: dict[str, str],
@@ -92,9 +97,9 @@ def write_report(
 
     Args:
         out: An existing folder. Files of these names are replaced.
-        metrics: What `compute_metrics` returned for the same predictions, `bootstrap_intervals` under `intervals`, and
-            `measure_subgroups` under `subgroups`.
-        probabilities: floating [N, C], 0 to 1, columns in the order of `label_set.classes`.
+        metrics: What `compute_metrics` returned for the same predictions, `bootstrap_intervals` under `intervals`,
+            `measure_subgroups` under `subgroups`, and `measure_decisions` under `decisions`.
+        decided: What the model said of N images.
         labels: integer [N], 0 to C - 1.
         label_set: The C classes.
         facts: What was measured on what, in the order to be shown: {"Model": ..., "Data": ..., "Split": ...}. Plain
@@ -106,6 +111,7 @@ def write_report(
         DataError: The predictions do not fit each other or the label set.
         OutputError: `out` is no folder, or cannot be written.
     """
+    probabilities = decided.probabilities
     check_predictions(probabilities, labels, label_set)
     if not out.is_dir():
         raise OutputError(f"a report needs an existing folder. Received: {out}")
@@ -114,7 +120,7 @@ def write_report(
         "confusion_matrix": plot_confusion_matrix(metrics, label_set),
         "roc_curves": plot_roc_curves(probabilities, labels, label_set),
         "precision_recall_curves": plot_precision_recall_curves(probabilities, labels, label_set),
-        "reliability": plot_reliability(probabilities, labels),
+        "reliability": plot_reliability(probabilities, labels, decided.label),
     }
     page = _render(metrics, label_set, facts, warnings, plots)
     try:
@@ -147,6 +153,10 @@ def _render(
         classes=class_rows(metrics),
         specificities=specificity_rows(metrics),
         subgroups={attribute: subgroup_rows(rows) for attribute, rows in metrics["subgroups"].items()},
+        subgroup_figures=[SUBGROUP_TITLES[name] for name in FIGURES],
+        decisions=decision_rows(metrics["decisions"]),
+        coverages=coverage_rows(metrics["decisions"]),
+        referrals=referral_rows(metrics["decisions"]),
         gap=f"{100 * GAP:.0f}",
         fewest=FEWEST_IMAGES,
         smallest=_smallest_class(metrics),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermaray.evaluation.bootstrap import bootstrap_intervals
-from dermaray.evaluation.metrics import FloatArray, IntArray, compute_metrics
+from dermaray.evaluation.metrics import FloatArray, IntArray, answers, compute_metrics
 from dermaray.labels import LabelSet
 
 FIGURES = ("accuracy", "balanced_accuracy", "melanoma_auc")
@@ -32,6 +32,8 @@ def measure_subgroups(
     groups: npt.NDArray[Any],
     attributes: Mapping[str, Sequence[str | None]],
     label_set: LabelSet,
+    overall: Mapping[str, Any],
+    predicted: IntArray | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure the images of each value of each attribute by themselves.
 
@@ -41,13 +43,15 @@ def measure_subgroups(
         groups: See `bootstrap_intervals`.
         attributes: By name (`sex`, `age`, `site`) the value of every image, None where it is unknown.
         label_set: See `compute_metrics`.
+        overall: What `compute_metrics` returned for all images.
+        predicted: See `compute_metrics`.
 
     Returns:
         JSON values: {attribute: {value: `images`; each of `FIGURES`, None where undefined; `intervals` of the same
         names; `flagged`, the figures that lie more than `GAP` below those of all images}}, in the order of the values.
         Values with fewer than `FEWEST_IMAGES` images, and attributes with fewer than two other values, are left out.
     """
-    overall = compute_metrics(probabilities, labels, label_set)
+    given = answers(probabilities, predicted)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for attribute, values in attributes.items():
         column = np.array([value or "" for value in values])
@@ -57,8 +61,9 @@ def measure_subgroups(
             found[attribute] = {}
             for name in kept:
                 own = column == name
-                metrics = _measure(probabilities[own], labels[own], groups[own], label_set, overall)
-                found[attribute][name] = metrics
+                found[attribute][name] = _measure(
+                    probabilities[own], labels[own], groups[own], label_set, overall, given[own]
+                )
     return found
 
 
@@ -77,9 +82,10 @@ def _measure(
     groups: npt.NDArray[Any],
     label_set: LabelSet,
     overall: Mapping[str, Any],
+    predicted: IntArray,
 ) -> dict[str, Any]:
-    metrics = compute_metrics(probabilities, labels, label_set)
-    intervals = bootstrap_intervals(probabilities, labels, groups, label_set)
+    metrics = compute_metrics(probabilities, labels, label_set, predicted=predicted)
+    intervals = bootstrap_intervals(probabilities, labels, groups, label_set, predicted=predicted)
     figures = {name: metrics[name] for name in FIGURES}
     return {
         "images": len(labels),

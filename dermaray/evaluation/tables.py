@@ -17,6 +17,26 @@ COLUMNS = (
 )
 """Of the table of classes: title, meaning, and the figure's name."""
 
+SUBGROUP_TITLES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "melanoma_auc": "Melanoma AUC",
+}
+"""Of the figures of a subgroup."""
+
+_DECISIONS = {
+    "alert_sensitivity": "Melanomas with an alert",
+    "alert_specificity": "Other lesions without one",
+    "alerts": "Images with an alert",
+    "coverage": "Images whose prediction set holds the diagnosis",
+    "decisive": "Sets that name one diagnosis",
+    "set_size": "Diagnoses in a set, in the mean",
+    "strange": "Images unlike those that the model knows",
+    "referred": "Images to be referred",
+    "kept_accuracy": "Accuracy on all others",
+    "kept_balanced_accuracy": "Balanced accuracy on all others",
+}
+
 _AREAS = ("auc", "average_precision", "melanoma_auc")
 """Figures that are shown as decimals; the others are shares."""
 
@@ -71,7 +91,39 @@ def subgroup_rows(rows: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[Ce
     ]
 
 
+def decision_rows(decisions: Mapping[str, Any]) -> list[tuple[str, Cell, str]]:
+    """Return what decisions come to: title, figure, and what was promised at least, or nothing."""
+    promised = {"alert_sensitivity": decisions["promised"]["alert_sensitivity"]}
+    return [
+        (title, _cell(decisions, decisions["intervals"], name), percent(promised[name]) if name in promised else "")
+        for name, title in _DECISIONS.items()
+        if name in decisions
+    ]
+
+
+def coverage_rows(decisions: Mapping[str, Any]) -> list[tuple[str, Cell, str]]:
+    """Return of each class how many of its images have it in their prediction set, and what was promised at least."""
+    measured, intervals = decisions["coverage_of"], decisions["intervals"]["coverage_of"]
+    promised = decisions["promised"]["coverage"]
+    return [(name, _cell(measured, intervals, name), percent(promised[name])) for name in measured]
+
+
+def referral_rows(decisions: Mapping[str, Any]) -> list[tuple[str, Cell, Cell]]:
+    """Return shares of the images that are referred, and accuracy and balanced accuracy of the others."""
+    rows = []
+    for share in decisions["rest_accuracy"]:
+        accuracy, balanced = (
+            _cell(decisions[name], decisions["intervals"][name], share)
+            for name in ("rest_accuracy", "rest_balanced_accuracy")
+        )
+        rows.append((percent(float(share), 0), accuracy, balanced))
+    return rows
+
+
 def _cell(figures: Mapping[str, Any], intervals: Mapping[str, Any], name: str) -> Cell:
     if name in _AREAS:
         return decimal(figures[name]), decimals(intervals[name])
+    if name == "set_size":
+        low, high = intervals[name] or (figures[name],) * 2
+        return f"{figures[name]:.2f}", f"{low:.2f} to {high:.2f}"
     return percent(figures[name]), percents(intervals[name])

@@ -1,21 +1,27 @@
-"""What is saved of a model: `model.keras` and `artifact.json`, all that scoring and serving need to know, and
-`trained_on.parquet`, which evaluation asks.
+"""What is saved of a model: `model.keras`, `novelty.npz` and `artifact.json`, all that scoring and serving need to
+know, and `trained_on.parquet` and `decided_on.parquet`, which evaluation asks.
 
-`artifact.json` holds the `InputSpec` and the label set, so neither is ever read from a configuration when images are
-scored, and the SHA-256 of `model.keras`, so that a damaged or exchanged file is noticed.
+`artifact.json` holds the `InputSpec`, the label set and the decisions, so none is ever read from a configuration when
+images are scored, and the SHA-256 of the files, so that a damaged or exchanged one is noticed. The model's digest is
+made of all of these: of two models with one digest, every answer is the same.
 """
 
+import hashlib
 import json
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from dermaray import __version__
+from dermaray.decisions.decisions import Decisions
+from dermaray.decisions.novelty import Novelty
 from dermaray.errors import ArtifactError, LabelError
 from dermaray.files import sha256_file, write_json
 from dermaray.images.spec import InputSpec
@@ -24,10 +30,14 @@ from dermaray.labels import LabelSet
 if TYPE_CHECKING:
     import keras
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
-TRAINED_ON_SCHEMA = pa.schema([pa.field("sha256", pa.string()), pa.field("lesion_id", pa.string())])
-"""The images that a model was trained on, kept so that it is never measured on them by mistake."""
+SEEN_SCHEMA = pa.schema([pa.field("sha256", pa.string()), pa.field("lesion_id", pa.string())])
+"""The images that a model was trained on, and those that its decisions were fitted on, kept so that it is never
+measured on the former by mistake, nor on the latter without a word.
+"""
+
+_DESCRIPTION, _NETWORK, _NOVELTY = "artifact.json", "model.keras", "novelty.npz"
 
 
 @dataclass(frozen=True)
@@ -37,30 +47,37 @@ class Artifact:
     Attributes:
         path: The folder.
         name: The name of the run that made it.
+        version: Which of its versions this is, in its user's own words.
         input_spec: How images become its input.
         label_set: Its classes, in the order of its outputs.
-        digest: SHA-256 of `model.keras`: which model this is.
+        decisions: What is made of its outputs.
+        files: SHA-256 of the files that its answers come from.
+        digest: SHA-256 over all of the above but the names: which model this is.
         provenance: What it was made of and with, as JSON values.
     """
 
     path: Path
     name: str
+    version: str
     input_spec: InputSpec
     label_set: LabelSet
+    decisions: Decisions
+    files: dict[str, str]
     digest: str
     provenance: dict[str, Any]
 
     def verify(self) -> None:
-        """Check that the network's file is there and is the one that was saved.
+        """Check that the files are there and are those that were saved.
 
         Raises:
-            ArtifactError: `model.keras` is missing, or was changed since it was saved.
+            ArtifactError: One is missing, or was changed since it was saved.
         """
-        file = self.path / "model.keras"
-        if not file.exists():
-            raise ArtifactError(f"{self.path} lacks model.keras. Train it again, or copy the whole folder")
-        if sha256_file(file) != self.digest:
-            raise ArtifactError(f"{file} is not the file that artifact.json describes: their SHA-256 differ")
+        for name, digest in self.files.items():
+            file = self.path / name
+            if not file.exists():
+                raise ArtifactError(f"{self.path} lacks {name}. Train it again, or copy the whole folder")
+            if sha256_file(file) != digest:
+                raise ArtifactError(f"{file} is not the file that artifact.json describes: their SHA-256 differ")
 
     def trained_on(self) -> pa.Table:
         """Return `sha256` and `lesion_id` of every image that the network was trained on.
@@ -68,9 +85,16 @@ class Artifact:
         Raises:
             ArtifactError: The list is missing or damaged.
         """
-        file = self.path / "trained_on.parquet"
+        return self._seen("trained_on.parquet")
+
+    def decided_on(self) -> pa.Table:
+        """Return `sha256` and `lesion_id` of every image that the decisions were fitted on; see `trained_on`."""
+        return self._seen("decided_on.parquet")
+
+    def _seen(self, name: str) -> pa.Table:
+        file = self.path / name
         try:
-            return pq.read_table(file, schema=TRAINED_ON_SCHEMA)
+            return pq.read_table(file, schema=SEEN_SCHEMA)
         except (OSError, pa.ArrowException) as error:
             raise ArtifactError(f"{file} cannot be read: {error}. Copy the whole folder") from error
 
@@ -81,7 +105,7 @@ class Artifact:
             ArtifactError: See `verify`; or Keras cannot read it.
         """
         self.verify()
-        file = self.path / "model.keras"
+        file = self.path / _NETWORK
         import keras
 
         try:
@@ -94,10 +118,13 @@ def save_artifact(
     out: Path,
     model: "keras.Model",
     name: str,
+    version: str,
     spec: InputSpec,
     label_set: LabelSet,
+    decisions: Decisions,
     provenance: dict[str, Any],
     trained_on: pa.Table,
+    decided_on: pa.Table,
 ) -> Artifact:
     """Write a model into an existing, empty folder.
 
@@ -105,32 +132,41 @@ def save_artifact(
         out: The folder.
         model: A plain functional model, without custom classes.
         name: What its answers carry as `model`.
+        version: What its answers carry as `model_version`.
         spec: How images become its input.
         label_set: Its classes.
+        decisions: What is made of its outputs.
         provenance: What it was made of; versions and the time are added.
-        trained_on: Rows of `TRAINED_ON_SCHEMA`.
+        trained_on: Rows of `SEEN_SCHEMA`.
+        decided_on: Rows of `SEEN_SCHEMA`.
     """
     import keras
     import ray
 
-    model.save(out / "model.keras")
-    digest = sha256_file(out / "model.keras")
+    model.save(out / _NETWORK)
+    np.savez(out / _NOVELTY, allow_pickle=False, **decisions.novelty.arrays())
+    pq.write_table(trained_on, out / "trained_on.parquet")
+    pq.write_table(decided_on, out / "decided_on.parquet")
+    answers = {
+        "input_spec": spec.model_dump(),
+        "label_set": label_set.to_dict(),
+        "decisions": decisions.to_dict(),
+        "files": {file: sha256_file(out / file) for file in (_NETWORK, _NOVELTY)},
+    }
     made = {
         **provenance,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"dermaray": __version__, "keras": keras.__version__, "ray": ray.__version__},
     }
-    description = {
-        "format_version": FORMAT_VERSION,
-        "name": name,
-        "input_spec": spec.model_dump(),
-        "label_set": label_set.to_dict(),
-        "digest": digest,
-        "provenance": made,
-    }
-    pq.write_table(trained_on, out / "trained_on.parquet")
-    write_json(out / "artifact.json", description)
-    return Artifact(out, name, spec, label_set, digest, made)
+    head = {"format_version": FORMAT_VERSION, "name": name, "version": version}
+    write_json(out / _DESCRIPTION, {**head, "digest": digest_of(answers), **answers, "provenance": made})
+    return open_artifact(out)
+
+
+def digest_of(values: dict[str, Any]) -> str:
+    """Return a SHA-256 over all that answers come from, as `artifact.json` holds it."""
+    named = {key: values[key] for key in ("input_spec", "label_set", "decisions", "files")}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
 def open_artifact(path: Path) -> Artifact:
@@ -142,9 +178,9 @@ def open_artifact(path: Path) -> Artifact:
     Raises:
         ArtifactError: The folder is missing, is no model, is of another version, or its description is damaged.
     """
-    if not (path / "artifact.json").exists() and (path / "model" / "artifact.json").exists():
+    if not (path / _DESCRIPTION).exists() and (path / "model" / _DESCRIPTION).exists():
         path = path / "model"
-    file = path / "artifact.json"
+    file = path / _DESCRIPTION
     if not file.exists():
         what = "holds no artifact.json" if path.exists() else "does not exist"
         raise ArtifactError(f"{path} {what}. A model is made with: dermaray train --config FILE")
@@ -153,13 +189,26 @@ def open_artifact(path: Path) -> Artifact:
         if values["format_version"] != FORMAT_VERSION:
             version = values["format_version"]
             raise ArtifactError(f"{file} has format version {version!r}; this dermaray reads {FORMAT_VERSION}")
+        if digest_of(values) != values["digest"]:
+            raise ArtifactError(f"{file} was changed since it was saved: its digest is that of other values")
         return Artifact(
             path,
             str(values["name"]),
+            str(values["version"]),
             InputSpec.model_validate(values["input_spec"]),
             LabelSet.from_dict(values["label_set"]),
+            Decisions.from_dict(values["decisions"], _read_novelty(path / _NOVELTY)),
+            dict(values["files"]),
             str(values["digest"]),
             dict(values["provenance"]),
         )
     except (OSError, ValueError, TypeError, KeyError, ValidationError, LabelError) as error:
         raise ArtifactError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+
+
+def _read_novelty(file: Path) -> Novelty:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return Novelty.from_arrays(dict(arrays))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{file} cannot be read: {error}. Copy the whole folder") from error

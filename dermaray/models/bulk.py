@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 
@@ -20,22 +21,34 @@ BATCH_SIZE = 32
 Batch = dict[str, Any]
 
 
+def decode_stream(members: pa.Table, spec: InputSpec) -> ray.data.Dataset:
+    """Return one row per image, in any order, decoded by tasks.
+
+    Args:
+        members: Rows of `dermaray.data.archive.MEMBER_SCHEMA`.
+        spec: What images become.
+
+    Returns:
+        A dataset of `image_id`, `uri`, `reason` and `message` (both empty where the image was decoded), `width` and
+        `height` of the original in pixels (0 where unknown), and `image`, uint8 [height, width, 3] (black where not
+        decoded).
+    """
+    dataset = ray.data.from_arrow(blocks_of(members))
+    return dataset.map_batches(_Decode(spec), batch_format="pyarrow", batch_size=None)
+
+
 def score_stream(members: pa.Table, artifact: Artifact, actors: int = 1) -> ray.data.Dataset:
     """Return one row per image, in any order.
 
     Args:
-        members: Rows of `dermaray.data.archive.MEMBER_SCHEMA`.
+        members: See `decode_stream`.
         artifact: The model; its folder must be readable from every node.
         actors: How many processes hold the model.
 
     Returns:
-        A dataset of `image_id`, `uri`, `reason` and `message` (both empty where the image was scored), `width` and
-        `height` of the original in pixels (0 where unknown), and `probabilities`, float32 [classes] (NaN where not
-        scored).
+        What `decode_stream` does, with what `Decided` holds in place of `image`: zeros where not scored.
     """
-    dataset = ray.data.from_arrow(blocks_of(members))
-    decoded = dataset.map_batches(_Decode(artifact.input_spec), batch_format="pyarrow", batch_size=None)
-    return decoded.map_batches(
+    return decode_stream(members, artifact.input_spec).map_batches(
         _Score, fn_constructor_args=(artifact,), batch_format="numpy", batch_size=BATCH_SIZE, concurrency=actors
     )
 
@@ -76,9 +89,16 @@ class _Score:
 
     def __call__(self, batch: Batch) -> Batch:
         good = batch["reason"] == ""
-        probabilities = np.full((len(good), len(self._predictor.artifact.label_set.classes)), np.nan, np.float32)
-        probabilities[good] = self._predictor.probabilities(batch.pop("image")[good])
-        return {**batch, "probabilities": probabilities}
+        decided = self._predictor.decide(batch.pop("image")[good])
+        told = {name: values for name, values in vars(decided).items() if values is not None}
+        return {**batch, **{name: _spread(values, good) for name, values in told.items()}}
+
+
+def _spread(values: npt.NDArray[Any], good: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Give values of the good rows to them, and zeros to the others."""
+    spread = np.zeros((len(good), *values.shape[1:]), values.dtype)
+    spread[good] = values
+    return spread
 
 
 def _columns(rows: list[Batch]) -> Batch:

@@ -11,6 +11,9 @@ from dermaray.models.spec import ModelConfig
 HEAD = "probabilities"
 """The layer that tells the classes apart; all before it is the backbone."""
 
+FEATURES = "features"
+"""The layer that gives on what the backbone has made of the pixels, [batch, features]."""
+
 
 def build_classifier(
     config: ModelConfig, spec: InputSpec, classes: int, model_class: type[Any] = keras.Model
@@ -31,7 +34,7 @@ def build_classifier(
         ArtifactError: The weights that it shall start from cannot be read.
     """
     pixels = keras.Input(spec.shape, dtype="uint8", name="image")
-    features = build_features(config, pixels)
+    features = keras.layers.Identity(name=FEATURES)(build_features(config, pixels))
     if config.dropout:
         features = keras.layers.Dropout(config.dropout, name="head_dropout")(features)
     # In the precision of the weights whatever the others compute in: softmax loses too much in half of it.

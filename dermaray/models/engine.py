@@ -1,44 +1,50 @@
-"""What turns a batch of pixels into probabilities. One engine so far: Keras, the reference for any other."""
+"""What runs a network on a batch of pixels. One engine so far: Keras, the reference for any other."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dermaray.images.resize import UInt8Array
-from dermaray.models.artifact import Artifact
+
+if TYPE_CHECKING:
+    import keras
 
 Float32Array = npt.NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """uint8 [N, height, width, 3] -> float32 [N, classes], each row a distribution."""
+    """uint8 [N, height, width, 3] -> float32 [N, classes], each row a distribution, and float32 [N, features]."""
 
-    def __call__(self, pixels: UInt8Array) -> Float32Array:
-        """Return the class probabilities of a batch."""
+    def __call__(self, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """Return the network's own probabilities of a batch, and its features."""
         ...
 
 
 class KerasEngine:
-    """The saved graph, run by TensorFlow.
+    """A classifier's graph, run by TensorFlow.
 
-    Raises:
-        ArtifactError: The model cannot be read.
+    Args:
+        model: What `build_classifier` built.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, model: "keras.Model") -> None:
+        import keras
         import tensorflow as tf
 
-        model = artifact.load_model()
-        signature = tf.TensorSpec([None, *artifact.input_spec.shape], tf.uint8)
+        from dermaray.models.classifier import FEATURES
+
+        both = keras.Model(model.input, [model.output, model.get_layer(FEATURES).output])
+        signature = tf.TensorSpec(model.input.shape, tf.uint8)
 
         # With its signature stated, one trace serves every batch size.
         @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
-        def run(pixels: tf.Tensor) -> tf.Tensor:
-            return model(pixels, training=False)
+        def run(pixels: tf.Tensor) -> Any:
+            return both(pixels, training=False)
 
         self._run = run
 
-    def __call__(self, pixels: UInt8Array) -> Float32Array:
-        """Return the class probabilities of a batch; of an empty one, an empty array."""
-        return np.asarray(self._run(pixels), dtype=np.float32)
+    def __call__(self, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """Return the network's own probabilities of a batch, and its features; of an empty one, empty arrays."""
+        probabilities, features = self._run(pixels)
+        return np.asarray(probabilities, dtype=np.float32), np.asarray(features, dtype=np.float32)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dermaray.decisions.decisions import Decided
 from dermaray.errors import ArtifactError
 from dermaray.images.decode import DecodedImage, decode_image
 from dermaray.images.resize import UInt8Array
@@ -15,17 +16,39 @@ from dermaray.models.engine import Engine, Float32Array, KerasEngine
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image.
+    """What a model says of one image; see `Decided`.
 
     Attributes:
-        probabilities: One per class, in the order of the label set; they sum to 1.
-        label: The likeliest class.
+        label: The answer.
         melanoma_probability: That of the melanoma class, or None where the model has none.
+        alert: Whether melanoma is to be feared; None where the model cannot tell.
+        refer: Whether a dermatologist must look, since the set is not decisive or the image is strange.
+        prediction_set: The classes that it may be, in the order of the label set.
+        ood_score: How strange the image is; above 1 it is no image like those that the model is for.
+        probabilities: One per class, in the order of the label set; they sum to 1.
     """
 
-    probabilities: dict[str, float]
     label: str
     melanoma_probability: float | None
+    alert: bool | None
+    refer: bool
+    prediction_set: tuple[str, ...]
+    ood_score: float
+    probabilities: dict[str, float]
+
+    @classmethod
+    def of(cls, decided: Decided, row: int, label_set: LabelSet) -> "Prediction":
+        """Name the numbers of one row."""
+        probabilities, melanoma = decided.probabilities[row], label_set.melanoma_index
+        return cls(
+            label_set.classes[decided.label[row]],
+            None if melanoma is None else float(probabilities[melanoma]),
+            None if decided.alert is None else bool(decided.alert[row]),
+            bool(decided.refer[row]),
+            tuple(name for name, held in zip(label_set.classes, decided.prediction_set[row], strict=True) if held),
+            float(decided.ood_score[row]),
+            {name: float(p) for name, p in zip(label_set.classes, probabilities, strict=True)},
+        )
 
 
 class Predictor:
@@ -41,7 +64,7 @@ class Predictor:
 
     def __init__(self, artifact: Artifact, engine: Engine | None = None) -> None:
         self.artifact = artifact
-        self._engine = engine or KerasEngine(artifact)
+        self._engine = engine or KerasEngine(artifact.load_model())
 
     def decode(self, data: bytes) -> DecodedImage:
         """Decode one image as this model wants it.
@@ -57,31 +80,35 @@ class Predictor:
         Raises:
             ImageError: See `decode_image`.
         """
-        return to_prediction(self.probabilities([self.decode(data).pixels])[0], self.artifact.label_set)
+        return self.named(self.decide([self.decode(data).pixels]))[0]
 
     def blank(self) -> UInt8Array:
         """Return a black image, uint8 [height, width, 3], to warm the engine up with."""
         return np.zeros(self.artifact.input_spec.shape, np.uint8)
 
-    def probabilities(self, pixels: Sequence[UInt8Array] | UInt8Array) -> Float32Array:
-        """Return float32 [N, classes] for N decoded images, uint8 [height, width, 3] each.
+    def named(self, decided: Decided) -> list[Prediction]:
+        """Name the numbers of every row."""
+        return [Prediction.of(decided, row, self.artifact.label_set) for row in range(len(decided.label))]
+
+    def decide(self, pixels: Sequence[UInt8Array] | UInt8Array) -> Decided:
+        """Decide on N decoded images, uint8 [height, width, 3] each.
 
         Raises:
             ArtifactError: The model gives values that are no probabilities.
         """
         if len(pixels) == 0:
-            return np.empty((0, len(self.artifact.label_set.classes)), np.float32)
-        probabilities = self._engine(np.ascontiguousarray(pixels, dtype=np.uint8))
-        if not np.isfinite(probabilities).all():
-            raise ArtifactError(f"{self.artifact.path} gives no numbers for some images: its training has diverged")
-        return probabilities
+            pixels = np.empty((0, *self.artifact.input_spec.shape), np.uint8)
+        probabilities, features = run_engine(self._engine, np.ascontiguousarray(pixels, dtype=np.uint8))
+        return self.artifact.decisions(probabilities, features)
 
 
-def to_prediction(probabilities: Float32Array, label_set: LabelSet) -> Prediction:
-    """Name the numbers of one row, float32 [classes]."""
-    melanoma = label_set.melanoma_index
-    return Prediction(
-        {name: float(p) for name, p in zip(label_set.classes, probabilities, strict=True)},
-        label_set.classes[int(np.argmax(probabilities))],
-        None if melanoma is None else float(probabilities[melanoma]),
-    )
+def run_engine(engine: Engine, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
+    """Return a network's probabilities [N, C] and features [N, D] of pixels, uint8 [N, height, width, 3].
+
+    Raises:
+        ArtifactError: The network gives values that are no probabilities.
+    """
+    probabilities, features = engine(pixels)
+    if not np.isfinite(probabilities).all():
+        raise ArtifactError("the model gives no numbers for some images: its training has diverged")
+    return probabilities, features

@@ -25,7 +25,8 @@ class ImageModel:
             params: None is known.
 
         Returns:
-            A row for each: `label`, and the probability of every class, float32, as bulk scoring gives it.
+            A row for each: `label`, `alert`, `refer`, `ood_score`, and the probability of every class, as bulk scoring
+            gives them.
 
         Raises:
             ImageError: An image cannot be scored.
@@ -35,11 +36,10 @@ class ImageModel:
 
     def _scored(self, images: pd.Series) -> pd.DataFrame:
         predictor = self._predictor
-        probabilities = predictor.probabilities([predictor.decode(data).pixels for data in images])
-        classes = predictor.artifact.label_set.classes
-        table = pd.DataFrame(probabilities, columns=list(classes), index=images.index)
-        table.insert(0, "label", [classes[best] for best in probabilities.argmax(axis=1)])
-        return table
+        predictions = predictor.named(predictor.decide([predictor.decode(data).pixels for data in images]))
+        columns = ["label", "alert", "refer", "ood_score"]
+        rows = [[*(getattr(p, name) for name in columns), *p.probabilities.values()] for p in predictions]
+        return pd.DataFrame(rows, columns=[*columns, *predictor.artifact.label_set.classes], index=images.index)
 
 
 def _load_pyfunc(path: str) -> ImageModel:

@@ -1,19 +1,25 @@
 """Rows of scores as they are written: one per image, scored or with the reason why not."""
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from dermaray.decisions.decisions import Decided
 from dermaray.models.artifact import Artifact
-from dermaray.models.predictor import to_prediction
 
 SCORED = "scored"
 DEAD_LETTER = "dead_letter"
+
+SEPARATOR = "|"
+"""Between the classes of a prediction set in a CSV."""
 
 
 def score_schema(artifact: Artifact) -> pa.Schema:
@@ -30,7 +36,12 @@ def score_schema(artifact: Artifact) -> pa.Schema:
             *((name, pa.float32()) for name in artifact.label_set.classes),
             ("label", pa.string()),
             ("melanoma_probability", pa.float32()),
+            ("alert", pa.bool_()),
+            ("refer", pa.bool_()),
+            ("prediction_set", pa.list_(pa.string())),
+            ("ood_score", pa.float32()),
             ("model", pa.string()),
+            ("model_version", pa.string()),
             ("model_digest", pa.string()),
         ]
     )
@@ -38,11 +49,11 @@ def score_schema(artifact: Artifact) -> pa.Schema:
 
 def score_rows(batch: dict[str, Any], artifact: Artifact) -> pa.Table:
     """Turn a batch of `score_stream` into rows of `score_schema`; what a dead letter lacks is null."""
-    good = batch["reason"] == ""
-    missing = ~good
-    named = [
-        to_prediction(p, artifact.label_set) if g else None for p, g in zip(batch["probabilities"], good, strict=True)
-    ]
+    good, classes = batch["reason"] == "", np.array(artifact.label_set.classes)
+    missing, probabilities = ~good, batch["probabilities"]
+    melanoma = artifact.label_set.melanoma_index
+    sets = [classes[held].tolist() if g else None for held, g in zip(batch["prediction_set"], good, strict=True)]
+    nothing = pa.nulls(len(good))
     columns: dict[str, Any] = {
         "image_id": batch["image_id"],
         "uri": batch["uri"],
@@ -51,17 +62,32 @@ def score_rows(batch: dict[str, Any], artifact: Artifact) -> pa.Table:
         "message": pa.array(batch["message"], pa.string(), mask=good),
         "width": pa.array(batch["width"], pa.int32(), mask=missing),
         "height": pa.array(batch["height"], pa.int32(), mask=missing),
-        **{c: pa.array([p and p.probabilities[c] for p in named], pa.float32()) for c in artifact.label_set.classes},
-        "label": pa.array([p and p.label for p in named], pa.string()),
-        "melanoma_probability": pa.array([p and p.melanoma_probability for p in named], pa.float32()),
+        **{name: pa.array(probabilities[:, k], mask=missing) for k, name in enumerate(classes)},
+        "label": pa.array(classes[batch["label"]], pa.string(), mask=missing),
+        "melanoma_probability": nothing if melanoma is None else pa.array(probabilities[:, melanoma], mask=missing),
+        "alert": pa.array(batch["alert"], mask=missing) if "alert" in batch else nothing,
+        "refer": pa.array(batch["refer"], mask=missing),
+        "prediction_set": sets,
+        "ood_score": pa.array(batch["ood_score"], mask=missing),
         "model": np.full(len(good), artifact.name, dtype=object),
+        "model_version": np.full(len(good), artifact.version, dtype=object),
         "model_digest": np.full(len(good), artifact.digest, dtype=object),
     }
     return pa.table(columns, schema=score_schema(artifact))
 
 
+def decided_of(batches: Sequence[dict[str, Any]]) -> Decided:
+    """Return what was decided on the images of batches of `score_stream`, at least one, that could be scored."""
+    good = np.concatenate([batch["reason"] == "" for batch in batches])
+    names = [field.name for field in fields(Decided) if field.name in batches[0]]
+    columns: dict[str, Any] = {name: np.concatenate([batch[name] for batch in batches])[good] for name in names}
+    return Decided(**{"alert": None, **columns})
+
+
 class ScoreWriter:
     """Write rows as they come to `scores.parquet` and `scores.csv`; use it as a context manager.
+
+    A CSV has no lists: there the classes of a prediction set stand in one text, with `SEPARATOR` between them.
 
     Args:
         out: An existing folder.
@@ -71,12 +97,15 @@ class ScoreWriter:
     def __init__(self, out: Path, artifact: Artifact) -> None:
         schema = score_schema(artifact)
         self._parquet = pq.ParquetWriter(out / "scores.parquet", schema)
-        self._csv = pa_csv.CSVWriter(out / "scores.csv", schema)
+        position = schema.get_field_index("prediction_set")
+        self._csv = pa_csv.CSVWriter(out / "scores.csv", schema.set(position, pa.field("prediction_set", pa.string())))
 
     def write(self, rows: pa.Table) -> None:
         """Append rows of `score_schema`."""
         self._parquet.write_table(rows)
-        self._csv.write_table(rows)
+        position = rows.schema.get_field_index("prediction_set")
+        joined = pc.binary_join(rows["prediction_set"], SEPARATOR)
+        self._csv.write_table(rows.set_column(position, "prediction_set", joined))
 
     def __enter__(self) -> "ScoreWriter":
         return self

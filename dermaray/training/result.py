@@ -5,25 +5,40 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dermaray.config import dump_config
+from dermaray.data.manifest import Manifest
 from dermaray.models.artifact import save_artifact
 from dermaray.models.classifier import build_classifier
+from dermaray.models.engine import KerasEngine
+from dermaray.models.fitting import decide_on_validation
 from dermaray.training.state import RunState
 from dermaray.training.task import WorkerTask
 
 
-def write_run(out: Path, task: WorkerTask, state: RunState) -> None:
+def write_run(out: Path, task: WorkerTask, state: RunState, manifest: Manifest) -> None:
     """Write what a run has come to into an existing folder: `model/`, `config.yaml` and `history.csv`.
 
-    The model is that of the epoch with the lowest validation loss.
+    The model is that of the epoch with the lowest validation loss; its decisions are fitted on the validation images of
+    the manifest.
     """
     config = task.config
     # From the configuration, as a plain model, which loads without any class of ours.
     plain = config.model.model_copy(update={"weights": "none"})
     model = build_classifier(plain, config.input, len(task.label_set.classes))
     model.set_weights(state.best)
+    decisions, decided_on = decide_on_validation(KerasEngine(model), config.input, manifest, config.decisions)
     (out / "model").mkdir()
-    provenance = {**task.provenance, "epoch": state.best_epoch}
-    save_artifact(out / "model", model, config.name, config.input, task.label_set, provenance, task.trained_on)
+    save_artifact(
+        out / "model",
+        model,
+        config.name,
+        config.version,
+        config.input,
+        task.label_set,
+        decisions,
+        {**task.provenance, "epoch": state.best_epoch},
+        task.trained_on,
+        decided_on,
+    )
     _write_history(out / "history.csv", state.history)
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
 

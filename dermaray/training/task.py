@@ -12,7 +12,7 @@ from dermaray.config import RunConfig
 from dermaray.data.manifest import Manifest
 from dermaray.data.streams import ImageTable
 from dermaray.labels import LabelSet
-from dermaray.models.artifact import TRAINED_ON_SCHEMA
+from dermaray.models.artifact import SEEN_SCHEMA
 from dermaray.training.plan import Plan, training_plan, validation_plan, weigh_classes
 from dermaray.training.stages import Stage, stages
 
@@ -35,7 +35,7 @@ class WorkerTask:
         val: The validation images.
         train_plan: Which training image at which step, over all epochs.
         val_plan: One pass over the validation images.
-        trained_on: The training images as the model's artifact lists them, rows of `TRAINED_ON_SCHEMA`.
+        trained_on: The training images as the model's artifact lists them, rows of `SEEN_SCHEMA`.
         cpus_per_worker: CPUs that each training worker holds.
     """
 
@@ -95,7 +95,7 @@ def plan_run(config: RunConfig, manifest: Manifest, cpus_per_worker: float, leak
         val=val_images,
         train_plan=weigh_classes(plan, labels, settings.class_weights, manifest.label_set.classes),
         val_plan=validation_plan(val_rows.num_rows, batch),
-        trained_on=train_rows.select(TRAINED_ON_SCHEMA.names).replace_schema_metadata(),
+        trained_on=train_rows.select(SEEN_SCHEMA.names).replace_schema_metadata(),
         cpus_per_worker=cpus_per_worker,
     )
 

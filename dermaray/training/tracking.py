@@ -118,7 +118,14 @@ def log_pyfunc(mlflow: Any, artifact: Artifact) -> None:
 
     classes = artifact.label_set.classes
     inputs = Schema([ColSpec(DataType.binary, "image")])
-    outputs = Schema([ColSpec(DataType.string, "label"), *(ColSpec(DataType.float, name) for name in classes)])
+    decided = {
+        "label": DataType.string,
+        "alert": DataType.boolean,
+        "refer": DataType.boolean,
+        "ood_score": DataType.float,
+    }
+    columns = {**decided, **dict.fromkeys(classes, DataType.float)}
+    outputs = Schema([ColSpec(kind, name) for name, kind in columns.items()])
     mlflow.pyfunc.log_model(
         name="model",
         loader_module="dermaray.models.pyfunc",

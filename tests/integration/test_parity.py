@@ -1,10 +1,11 @@
-"""One preprocessing, one graph: the same bytes through evaluate, score and serve give the same probabilities."""
+"""One preprocessing, one graph, one way to decide: evaluate, score and serve answer alike for the same bytes."""
 
 import json
 import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,11 +22,11 @@ IMAGES = 32
 TOLERANCE = 1e-5
 
 
-def post(url: str, data: bytes) -> dict[str, float]:
+def post(url: str, data: bytes) -> dict[str, Any]:
     request = urllib.request.Request(f"{url}/v1/predict", data, method="POST")
     with urllib.request.urlopen(request, timeout=60) as response:
-        answer: dict[str, dict[str, float]] = json.load(response)
-    return answer["probabilities"]
+        answer: dict[str, Any] = json.load(response)
+    return {**answer, **answer.pop("probabilities")}
 
 
 @pytest.fixture(scope="module")
@@ -39,32 +40,46 @@ def test_evaluate_score_and_serve_agree(
     model: Path, manifest: Path, evaluated: Path, run_job: RunJob, fresh_serve: None, tmp_path: Path
 ) -> None:
     uris = Manifest.read(manifest).rows("train")["uri"].to_pylist()[:IMAGES]
-    classes = list(open_artifact(model).label_set.classes)
+    artifact = open_artifact(model)
+    classes, decisions = list(artifact.label_set.classes), artifact.decisions
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         for uri in uris:
             archive.write(uri, Path(uri).name)
     run_job("score", tmp_path / "images.zip", "--model", model, "--out", tmp_path / "scores")
 
-    def by_id(folder: Path) -> dict[str, np.ndarray]:
-        rows = pq.read_table(folder / "scores.parquet").to_pylist()
-        return {row["image_id"]: np.array([row[c] for c in classes]) for row in rows}
+    def by_id(folder: Path) -> dict[str, dict[str, Any]]:
+        return {row["image_id"]: row for row in pq.read_table(folder / "scores.parquet").to_pylist()}
 
     in_report, in_archive = by_id(evaluated), by_id(tmp_path / "scores")
     with serving(model, "127.0.0.1", free_port()) as url:
         served = {Path(uri).stem: post(url, Path(uri).read_bytes()) for uri in uris}
     assert len(in_archive) == len(served) == IMAGES
-    for image_id, answer in served.items():
-        live = np.array([answer[c] for c in classes])
-        assert live.sum() == pytest.approx(1.0, abs=1e-4)
-        assert np.abs(in_report[image_id] - in_archive[image_id]).max() <= TOLERANCE
-        assert np.abs(in_report[image_id] - live).max() <= TOLERANCE
+    thresholds = np.array([decisions.alert.probability, *(one.probability for one in decisions.sets)])
+    for image_id, live in served.items():
+        reported, archived = in_report[image_id], in_archive[image_id]
+        assert sum(live[c] for c in classes) == pytest.approx(1.0, abs=1e-4)
+        for answer in (archived, live):
+            assert [answer[c] for c in classes] == pytest.approx([reported[c] for c in classes], abs=TOLERANCE)
+            assert answer["ood_score"] == pytest.approx(reported["ood_score"], rel=1e-3)
+            assert answer["model_digest"] == artifact.digest
+            # At a threshold rounding decides.
+            margins = np.abs(np.array([reported["melanoma"], *(reported[c] for c in classes)]) - thresholds)
+            if margins.min() > TOLERANCE and abs(reported["ood_score"] - 1) > 1e-3:
+                decided = ("alert", "refer", "prediction_set")
+                assert [answer[name] for name in decided] == [reported[name] for name in decided]
 
 
 def test_a_report_is_complete(evaluated: Path) -> None:
     metrics = json.loads((evaluated / "metrics.json").read_text())
-    assert {"balanced_accuracy", "macro_auc", "melanoma_auc", "per_class", "confusion_matrix", "subgroups"} <= set(
-        metrics
-    )
+    assert {
+        "balanced_accuracy",
+        "macro_auc",
+        "melanoma_auc",
+        "per_class",
+        "confusion_matrix",
+        "subgroups",
+        "decisions",
+    } <= set(metrics)
     low, high = metrics["intervals"]["accuracy"]
     assert low <= metrics["accuracy"] <= high
     assert "Research use only" in (evaluated / "report.html").read_text()

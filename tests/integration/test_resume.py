@@ -179,7 +179,8 @@ def assert_tracked(database: str, out: Path) -> None:
     table = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(pd.DataFrame({"image": [image] * 2}))
     prediction = predictor.predict(image)
     assert list(table["label"]) == [prediction.label] * 2
-    assert table.iloc[1, 1:].to_dict() == pytest.approx(prediction.probabilities, abs=1e-6)
+    assert table.iloc[1][list(prediction.probabilities)].to_dict() == pytest.approx(prediction.probabilities, abs=1e-6)
+    assert (table["alert"][1], table["refer"][1]) == (prediction.alert, prediction.refer)
 
 
 def assert_weights(out: Path, state: RunState) -> None:

@@ -79,7 +79,8 @@ def test_every_image_has_one_row(kind: str, images: Path, model: Path, run_job: 
     assert reasons == {"empty": "empty", "page": "not_an_image", "cut": "truncated"}
     for row in rows:
         scored = row["status"] == "scored"
-        assert (row["label"] is not None) == (row["melanoma_probability"] is not None) == scored
+        for name in ("label", "melanoma_probability", "alert", "refer", "prediction_set", "ood_score"):
+            assert (row[name] is not None) == scored
         assert (row["message"] is None) == scored
     with (tmp_path / "scores" / "scores.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(rows)

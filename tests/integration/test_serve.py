@@ -33,6 +33,7 @@ def test_a_body_and_a_form_get_the_same_answer(client: httpx.Client, image: byte
     answer = body.json()
     assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
     assert answer["melanoma_probability"] == answer["probabilities"]["melanoma"]
+    assert {"alert", "refer", "prediction_set", "ood_score", "model", "model_version", "model_digest"} < set(answer)
     assert answer["width"] > answer["height"] > 0
 
 

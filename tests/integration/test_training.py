@@ -74,7 +74,16 @@ def test_a_run_is_complete(model: Path, config: Path, manifest: Path) -> None:
         "model",
         "tensorboard",
     ]
-    assert sorted(path.name for path in model.iterdir()) == ["artifact.json", "model.keras", "trained_on.parquet"]
+    assert sorted(path.name for path in model.iterdir()) == [
+        "artifact.json",
+        "decided_on.parquet",
+        "model.keras",
+        "novelty.npz",
+        "trained_on.parquet",
+    ]
+    seen = open_artifact(model)
+    for split, images in (("train", seen.trained_on()), ("val", seen.decided_on())):
+        assert set(images["sha256"].to_pylist()) == set(Manifest.read(manifest).rows(split)["sha256"].to_pylist())
     resolved = load_config(run / "config.yaml")
     assert (resolved.training.epochs, resolved.out) == (1, str(run))
     assert len(history_of(run)) == 1

@@ -54,7 +54,9 @@ def flat(tree, name=""):
 def test_unweighted_figures_are_those_that_are_reported(label_set, min_tpr):
     probabilities, labels = random_case(label_set)
     reported = flat(compute_metrics(probabilities, labels, label_set, min_tpr))
-    figures = flat(Figures(probabilities, labels, label_set, min_tpr).of(np.ones((1, len(labels)))))
+    figures = flat(
+        Figures(probabilities, labels, label_set, min_tpr, probabilities.argmax(axis=1))(np.ones((1, len(labels))))
+    )
     assert {name: float(value[0]) for name, value in figures.items()} == pytest.approx(
         {name: reported[name] for name in figures}
     )
@@ -64,7 +66,7 @@ def test_weighted_figures_agree_with_scikit_learn():
     probabilities, labels = random_case(SEVEN)
     weights = np.random.default_rng(1).poisson(1, (3, len(labels))).astype(float)
     predicted, classes = probabilities.argmax(axis=1), np.arange(7)
-    figures = Figures(probabilities, labels, SEVEN, 0.8).of(weights)
+    figures = Figures(probabilities, labels, SEVEN, 0.8, predicted)(weights)
     for i, w in enumerate(weights):
         keep = {"sample_weight": w}
         is_melanoma, scores = labels == SEVEN.melanoma_index, probabilities[:, SEVEN.melanoma_index]
@@ -98,7 +100,7 @@ def test_the_expected_calibration_error_of_a_weighting_is_that_of_repeated_image
     probabilities, labels = random_case(THREE, images=60)
     weights = np.random.default_rng(2).poisson(1, len(labels))
     repeated = compute_metrics(probabilities.repeat(weights, axis=0), labels.repeat(weights), THREE)
-    figures = Figures(probabilities, labels, THREE, 0.8).of(weights[None].astype(float))
+    figures = Figures(probabilities, labels, THREE, 0.8, probabilities.argmax(axis=1))(weights[None].astype(float))
     assert figures["ece"][0] == pytest.approx(repeated["ece"])
 
 

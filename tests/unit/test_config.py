@@ -75,7 +75,7 @@ def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("epochs=3", "unknown key 'epochs'. Known: name, out, seed, data"),
+        ("epochs=3", "unknown key 'epochs'. Known: name, version, out, seed, data"),
         ("trainin.epochs=3", r"unknown key 'trainin'. Did you mean 'training'\?"),
         ("training.epoch=3", r"unknown key 'training.epoch'. Did you mean 'epochs'\?"),
         ("input.hight=3", r"unknown key 'input.hight'. Did you mean 'height'\?"),

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermaray.decisions.fit import fit_decisions
+from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import DataError, OutputError
 from dermaray.evaluation.bootstrap import bootstrap_intervals
+from dermaray.evaluation.decisions import measure_decisions
 from dermaray.evaluation.metrics import compute_metrics
 from dermaray.evaluation.plots import (
     plot_confusion_matrix,
@@ -41,20 +44,24 @@ def random_case(label_set, images=60, classes=None):
 
 
 def measured(probabilities, labels, label_set):
-    intervals = bootstrap_intervals(probabilities, labels, np.arange(len(labels)), label_set, resamples=20)
+    """Return what a model with decisions, fitted on these very images, comes to on them."""
+    groups, features = np.arange(len(labels)), np.random.default_rng(0).normal(size=(len(labels), 4))
+    decisions = fit_decisions(probabilities, features, labels, groups, label_set, DecisionConfig())
+    decided = decisions(probabilities, features)
+    metrics = compute_metrics(decided.probabilities, labels, label_set)
     sexes = {"sex": ["female", "male"] * (len(labels) // 2) + ["male"] * (len(labels) % 2)}
-    subgroups = measure_subgroups(probabilities, labels, np.arange(len(labels)), sexes, label_set)
-    return {
-        **compute_metrics(probabilities, labels, label_set),
-        "intervals": intervals,
-        "subgroups": subgroups,
+    return decided, {
+        **metrics,
+        "intervals": bootstrap_intervals(decided.probabilities, labels, groups, label_set, resamples=20),
+        "subgroups": measure_subgroups(decided.probabilities, labels, groups, sexes, label_set, metrics),
+        "decisions": {**measure_decisions(decided, labels, groups, label_set, decisions), "fitted_on": len(labels)},
     }
 
 
 def report(out, label_set=LABEL_SETS["kaggle9"], facts=FACTS, **case):
     probabilities, labels = random_case(label_set, **case)
-    metrics = measured(probabilities, labels, label_set)
-    write_report(out, metrics, probabilities, labels, label_set, facts)
+    decided, metrics = measured(probabilities, labels, label_set)
+    write_report(out, metrics, decided, labels, label_set, facts)
     return metrics, (out / "report.html").read_text(encoding="utf-8")
 
 
@@ -187,9 +194,9 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 def test_predictions_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
     label_set = LABEL_SETS["isic2018"]
     probabilities, labels = random_case(label_set)
-    metrics = compute_metrics(probabilities, labels, label_set)
+    decided, metrics = measured(probabilities, labels, label_set)
     with pytest.raises(DataError, match="labels must have the shape"):
-        write_report(tmp_path, metrics, probabilities, labels[:-1], label_set, FACTS)
+        write_report(tmp_path, metrics, decided, labels[:-1], label_set, FACTS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -202,7 +209,7 @@ def test_plots_are_png_files_with_something_drawn():
         plot_recall(metrics, label_set),
         plot_roc_curves(probabilities, labels, label_set),
         plot_precision_recall_curves(probabilities, labels, label_set),
-        plot_reliability(probabilities, labels),
+        plot_reliability(probabilities, labels, probabilities.argmax(axis=1)),
     )
     for png in plots:
         with Image.open(io.BytesIO(png)) as image:

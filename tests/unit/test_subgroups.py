@@ -34,7 +34,9 @@ def case(images=200):
 
 def test_those_whom_a_model_fails_are_flagged():
     probabilities, labels, groups, sexes = case()
-    found = measure_subgroups(probabilities, labels, groups, {"sex": sexes.tolist()}, TWO)
+    found = measure_subgroups(
+        probabilities, labels, groups, {"sex": sexes.tolist()}, TWO, compute_metrics(probabilities, labels, TWO)
+    )
     women, men = found["sex"]["female"], found["sex"]["male"]
     assert (women["accuracy"], men["accuracy"]) == (1, 0)
     assert women["images"] + men["images"] == len(labels)
@@ -47,7 +49,9 @@ def test_a_subgroup_has_the_figures_of_its_images():
     rng = np.random.default_rng(1)
     labels, sites = rng.integers(0, 2, 300), rng.choice(["back", "face"], 300)
     probabilities = rng.dirichlet([1, 1], 300)
-    row = measure_subgroups(probabilities, labels, np.arange(300), {"site": sites.tolist()}, TWO)["site"]["back"]
+    overall = compute_metrics(probabilities, labels, TWO)
+    found = measure_subgroups(probabilities, labels, np.arange(300), {"site": sites.tolist()}, TWO, overall)
+    row = found["site"]["back"]
     alone = compute_metrics(probabilities[sites == "back"], labels[sites == "back"], TWO)
     assert {name: row[name] for name in ("accuracy", "melanoma_auc")} == {
         name: alone[name] for name in ("accuracy", "melanoma_auc")
@@ -59,5 +63,6 @@ def test_a_subgroup_has_the_figures_of_its_images():
 def test_what_is_unknown_or_rare_is_left_out():
     probabilities, labels, groups, sexes = case()
     sites = ["back"] * 100 + ["face"] * 5 + [None] * 95
-    found = measure_subgroups(probabilities, labels, groups, {"sex": sexes.tolist(), "site": sites}, TWO)
+    overall = compute_metrics(probabilities, labels, TWO)
+    found = measure_subgroups(probabilities, labels, groups, {"sex": sexes.tolist(), "site": sites}, TWO, overall)
     assert list(found) == ["sex"]

@@ -1,0 +1,64 @@
+"""Decisions fitted on validation images, which the network was not trained on."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dermaray.decisions.calibration import FloatArray, fit_calibration
+from dermaray.decisions.decisions import Decisions
+from dermaray.decisions.novelty import fit_novelty
+from dermaray.decisions.settings import DecisionConfig
+from dermaray.decisions.thresholds import certain_threshold, covering_threshold, one_of_each
+from dermaray.labels import LabelSet
+
+
+def fit_decisions(
+    probabilities: FloatArray,
+    features: FloatArray,
+    labels: npt.NDArray[np.integer[Any]],
+    groups: npt.NDArray[Any],
+    label_set: LabelSet,
+    config: DecisionConfig,
+) -> Decisions:
+    """Fit all that a model decides by.
+
+    Args:
+        probabilities: The network's softmax for the validation images, [N, C].
+        features: What its last layer sees of them, [N, D].
+        labels: Their true classes, [N], 0 to C - 1.
+        groups: Which images show one lesion or patient, [N], any values that can be sorted.
+        label_set: The C classes.
+        config: What the decisions shall be.
+    """
+    calibration = fit_calibration(probabilities, labels, bias=config.calibration == "bias_corrected")
+    calibrated = calibration(probabilities)
+    of_class = [_of_each_lesion(calibrated[:, k], labels == k, groups) for k in range(len(label_set.classes))]
+    melanoma = label_set.melanoma_index
+    alert = None
+    if melanoma is not None and len(of_class[melanoma]):
+        alert = certain_threshold(of_class[melanoma], config.alert_sensitivity, config.alert_confidence)
+    return Decisions(
+        calibration,
+        _label_weights(labels, len(label_set.classes), config),
+        melanoma,
+        alert,
+        tuple(covering_threshold(own, config.coverage) for own in of_class),
+        fit_novelty(features),
+        {"asked_for": config.model_dump(), "images": len(labels), "groups": len(np.unique(groups))},
+    )
+
+
+def _of_each_lesion(
+    probabilities: npt.NDArray[np.float32], is_class: npt.NDArray[np.bool_], groups: npt.NDArray[Any]
+) -> npt.NDArray[np.float32]:
+    """Return the probabilities of a class for its own images, one of each lesion."""
+    return probabilities[is_class][one_of_each(groups[is_class])]
+
+
+def _label_weights(labels: npt.NDArray[np.integer[Any]], classes: int, config: DecisionConfig) -> tuple[float, ...]:
+    if config.label == "most_probable":
+        return (1.0,) * classes
+    # A class without an image is taken for as common as if it had one.
+    counts = np.maximum(np.bincount(labels, minlength=classes), 1)
+    return tuple(float(weight) for weight in counts.max() / counts)

@@ -1,0 +1,142 @@
+"""What a model's decisions are worth: alerts, prediction sets and referrals against the truth, and against what was
+promised when they were fitted.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dermaray.decisions.decisions import BoolArray, Decided, Decisions, weighted
+from dermaray.evaluation.bootstrap import Float64Array, resampled_intervals
+from dermaray.evaluation.metrics import FloatArray, IntArray
+from dermaray.labels import LabelSet
+
+REFERRED = (0.0, 0.1, 0.2, 0.3, 0.5)
+"""Shares of the images, the least certain, without which the answers are measured; without none of them for a start."""
+
+Share = tuple[FloatArray, FloatArray]
+"""Which images count, and which could; floating [N] each."""
+
+Tree = Mapping[str, "Tree | Share | list[Share]"]
+"""Shares by name; a list is the mean of those that are defined."""
+
+
+def measure_decisions(
+    decided: Decided, labels: IntArray, groups: npt.NDArray[Any], label_set: LabelSet, decisions: Decisions
+) -> dict[str, Any]:
+    """Measure decisions against the truth.
+
+    Args:
+        decided: What the model said of N images.
+        labels: The true classes, integer [N].
+        groups: Which images belong together, [N].
+        label_set: The classes.
+        decisions: What the model decides by.
+
+    Returns:
+        JSON values, fractions of 0 to 1 unless said otherwise, None where the images do not define one:
+
+        - `promised`: What was promised: `alert_sensitivity` (None without an alert) and `coverage`, {class: share}.
+        - `alert_threshold`: The probability of melanoma that gives an alert, or None.
+        - `alert_sensitivity`, `alert_specificity`: The share of melanomas with an alert, and of others without.
+        - `alerts`: The share of images with one.
+        - `coverage`: The share of images whose prediction set holds the true class; `coverage_of`, {class: the same}.
+        - `decisive`: The share of sets of one class. `set_size`: Classes of a set, in the mean.
+        - `referred`, `strange`: The share of images with `refer`, and with an `ood_score` above 1.
+        - `kept_accuracy`, `kept_balanced_accuracy`: Of the images without `refer`.
+        - `rest_accuracy`, `rest_balanced_accuracy`: {share of the images that is referred, the least certain first: of
+          the others}. Certainty is the probability of the answer, weighed as for the choice of the answer.
+        - `intervals`: 95 % intervals under the same names; see `bootstrap_intervals`.
+    """
+    shares, means = _shares(decided, labels, label_set, decisions), _means(decided, labels, decisions)
+    once = np.ones((1, len(labels)))
+    return {
+        "promised": {
+            "alert_sensitivity": decisions.alert and decisions.alert.guaranteed,
+            "coverage": dict(zip(label_set.classes, (one.guaranteed for one in decisions.sets), strict=True)),
+        },
+        "alert_threshold": decisions.alert and decisions.alert.probability,
+        **_single(_weighted({**shares, **means}, once)),
+        "intervals": {
+            **resampled_intervals(partial(_weighted, shares), labels, groups, by_class=False),
+            **resampled_intervals(partial(_weighted, means), labels, groups, by_class=True),
+        },
+    }
+
+
+def _shares(decided: Decided, labels: IntArray, label_set: LabelSet, decisions: Decisions) -> Tree:
+    """Return all figures that are shares of images."""
+    everyone, right = np.ones(len(labels)), (decided.label == labels).astype(float)
+    size, kept = decided.prediction_set.sum(axis=1).astype(float), (~decided.refer).astype(float)
+    covered = decided.prediction_set[np.arange(len(labels)), labels].astype(float)
+    own = {name: (labels == k).astype(float) for k, name in enumerate(label_set.classes)}
+    alerts: Tree = {}
+    if decided.alert is not None and label_set.melanoma is not None:
+        alerts = _alerts(decided.alert, own[label_set.melanoma])
+    return {
+        **alerts,
+        "coverage": (covered, everyone),
+        "coverage_of": {name: (covered * of_class, of_class) for name, of_class in own.items()},
+        "decisive": ((size == 1).astype(float), everyone),
+        "set_size": (size, everyone),
+        "referred": (1 - kept, everyone),
+        "strange": ((decided.ood_score > 1).astype(float), everyone),
+        "kept_accuracy": (right * kept, kept),
+        "rest_accuracy": {share: (right * rest, rest) for share, rest in _rests(decided, decisions).items()},
+    }
+
+
+def _alerts(given: BoolArray, is_melanoma: FloatArray) -> Tree:
+    alert = given.astype(float)
+    return {
+        "alert_sensitivity": (alert * is_melanoma, is_melanoma),
+        "alert_specificity": ((1 - alert) * (1 - is_melanoma), 1 - is_melanoma),
+        "alerts": (alert, np.ones(len(alert))),
+    }
+
+
+def _means(decided: Decided, labels: IntArray, decisions: Decisions) -> Tree:
+    """Return the balanced accuracies: means over classes of the shares that are right."""
+    right, classes = decided.label == labels, range(decided.probabilities.shape[1])
+
+    def balanced(rest: FloatArray) -> list[Share]:
+        return [(rest * (labels == k) * right, rest * (labels == k)) for k in classes]
+
+    return {
+        "kept_balanced_accuracy": balanced((~decided.refer).astype(float)),
+        "rest_balanced_accuracy": {share: balanced(rest) for share, rest in _rests(decided, decisions).items()},
+    }
+
+
+def _rests(decided: Decided, decisions: Decisions) -> dict[str, FloatArray]:
+    """Return which images are left, [N], where a share of them, the least certain, is referred."""
+    certainty = weighted(decided.probabilities, decisions.label_weights).max(axis=1)
+    rank = np.argsort(np.argsort(certainty, kind="stable"))
+    return {str(share): (rank >= round(share * len(rank))).astype(float) for share in REFERRED}
+
+
+def _weighted(tree: Tree, weights: Float64Array) -> dict[str, Any]:
+    """Return the tree's figures, [B] each and NaN where undefined, for weights [B, N]."""
+
+    def figure(leaf: Any) -> Any:
+        if isinstance(leaf, Mapping):
+            return _weighted(leaf, weights)
+        if isinstance(leaf, list):
+            shares = np.stack([figure(share) for share in leaf])
+            return np.nansum(shares, axis=0) / (~np.isnan(shares)).sum(axis=0)
+        counted, possible = leaf
+        return (weights @ counted) / (weights @ possible)
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {name: figure(leaf) for name, leaf in tree.items()}
+
+
+def _single(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of one weighting as JSON values."""
+    return {
+        name: _single(value) if isinstance(value, dict) else None if np.isnan(value[0]) else float(value[0])
+        for name, value in figures.items()
+    }

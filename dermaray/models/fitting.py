@@ -1,0 +1,62 @@
+"""A network's decisions, fitted on the validation images of a manifest."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dermaray.data.archive import files_listing
+from dermaray.data.manifest import Manifest
+from dermaray.decisions.decisions import Decisions
+from dermaray.decisions.fit import fit_decisions
+from dermaray.decisions.settings import DecisionConfig
+from dermaray.errors import DataError
+from dermaray.images.spec import InputSpec
+from dermaray.models.artifact import SEEN_SCHEMA
+from dermaray.models.bulk import BATCH_SIZE, decode_stream
+from dermaray.models.engine import Engine
+from dermaray.models.predictor import run_engine
+
+
+def decide_on_validation(
+    engine: Engine,
+    spec: InputSpec,
+    manifest: Manifest,
+    config: DecisionConfig,
+    progress: Callable[[int], None] = lambda images: None,
+) -> tuple[Decisions, pa.Table]:
+    """Run a network in this process on images that the connected Ray decodes, and fit its decisions.
+
+    Args:
+        engine: The network.
+        spec: How images become its input.
+        manifest: Its `val` split is used.
+        config: What the decisions shall be.
+        progress: Called with the number of images done since the last call.
+
+    Returns:
+        The decisions, and the images, rows of `SEEN_SCHEMA`.
+
+    Raises:
+        DataError: There is no validation image, or none can be read.
+        ArtifactError: The network gives values that are no probabilities.
+    """
+    images = manifest.rows("val")
+    uris: list[str] = []
+    outputs = []
+    decoded = decode_stream(files_listing(images["uri"].to_pylist()), spec)
+    for batch in decoded.iter_batches(batch_size=BATCH_SIZE, batch_format="numpy"):
+        good = batch["reason"] == ""
+        uris.extend(batch["uri"][good])
+        outputs.append(run_engine(engine, batch["image"][good]))
+        progress(len(good))
+    if not uris:
+        raise DataError(f"none of the {images.num_rows:,} validation images can be read")
+    # Whatever order they came in, the decisions are the same.
+    order = np.argsort(uris)
+    probabilities, features = (np.concatenate(part)[order] for part in zip(*outputs, strict=True))
+    rows = images.take(pc.index_in(pa.array(sorted(uris)), value_set=images["uri"].combine_chunks()))
+    labels, groups = np.asarray(manifest.label_indices(rows)), rows["group_id"].to_numpy()
+    decisions = fit_decisions(probabilities, features, labels, groups, manifest.label_set, config)
+    return decisions, rows.select(SEEN_SCHEMA.names).replace_schema_metadata()

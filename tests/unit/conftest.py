@@ -1,0 +1,31 @@
+"""What several unit tests need: a model's decisions, and a model's folder without a network in it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from dermaray.decisions.decisions import Decisions
+from dermaray.decisions.fit import fit_decisions
+from dermaray.decisions.settings import DecisionConfig
+from dermaray.labels import LabelSet
+
+FEATURES = 5
+
+
+@pytest.fixture
+def decisions_of() -> Callable[..., Decisions]:
+    """Fit decisions for a label set, on images that are drawn at random."""
+
+    def fit(label_set: LabelSet, images: int = 400, **config: object) -> Decisions:
+        rng = np.random.default_rng(0)
+        classes = len(label_set.classes)
+        labels = np.arange(images) % classes
+        probabilities = rng.dirichlet(np.ones(classes), images)
+        probabilities[np.arange(images), labels] += 0.5
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        features = rng.normal(size=(images, FEATURES))
+        settings = DecisionConfig.model_validate(config)
+        return fit_decisions(probabilities, features, labels, np.arange(images), label_set, settings)
+
+    return fit

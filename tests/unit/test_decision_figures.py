@@ -1,0 +1,79 @@
+"""Decisions against the truth: each figure counted by hand, or by scikit-learn."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+
+from dermaray.decisions.decisions import Decided
+from dermaray.evaluation.decisions import measure_decisions
+from dermaray.labels import LabelSet
+
+TWO = LabelSet("two", ("nevus", "melanoma"), frozenset({"melanoma"}), "melanoma")
+NO_MELANOMA = LabelSet("two", ("wart", "mole"), frozenset(), None)
+
+
+def by_hand(decisions_of, label_set=TWO):
+    """Four nevi, two melanomas, in the order of how sure the answer is."""
+    decisions = decisions_of(label_set)
+    nevus = np.array([0.9, 0.8, 0.3, 0.6, 0.45, 0.1], np.float32)
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    decided = Decided(
+        probabilities=np.column_stack([nevus, 1 - nevus]),
+        label=np.array([0, 0, 1, 0, 1, 1]),
+        alert=np.array([False, False, True, True, False, True]) if label_set is TWO else None,
+        prediction_set=np.array([[1, 0], [1, 0], [0, 1], [1, 1], [1, 0], [0, 0]], bool),
+        refer=np.array([False, False, False, True, False, True]),
+        ood_score=np.array([0.5, 1.5, 0.2, 0.3, 0.4, 0.1], np.float32),
+    )
+    return measure_decisions(decided, labels, np.arange(6), label_set, decisions), decisions
+
+
+def test_figures_of_a_small_case(decisions_of):
+    figures, decisions = by_hand(decisions_of)
+    assert figures["promised"]["alert_sensitivity"] == decisions.alert.guaranteed
+    assert figures["promised"]["coverage"] == {"nevus": 0.9, "melanoma": 0.9}
+    assert figures["alert_threshold"] == decisions.alert.probability
+    expected = {
+        "alert_sensitivity": 1 / 2,
+        "alert_specificity": 2 / 4,
+        "alerts": 3 / 6,
+        "coverage": 3 / 6,
+        "decisive": 4 / 6,
+        "set_size": 1,
+        "referred": 2 / 6,
+        "strange": 1 / 6,
+        "kept_accuracy": 3 / 4,
+        "kept_balanced_accuracy": (2 / 3 + 1) / 2,
+    }
+    assert {name: figures[name] for name in expected} == pytest.approx(expected)
+    assert figures["coverage_of"] == {"nevus": 3 / 4, "melanoma": 0}
+
+
+def test_the_least_certain_are_left_out_first(decisions_of):
+    figures, _ = by_hand(decisions_of)
+    labels, answers = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 1, 0, 1, 1])
+    # From the most certain answer down.
+    for share, left in {"0.0": range(6), "0.2": (0, 1, 2, 3, 5), "0.3": (0, 1, 2, 5), "0.5": (0, 1, 5)}.items():
+        kept = list(left)
+        assert figures["rest_accuracy"][share] == pytest.approx((labels == answers)[kept].mean())
+        assert figures["rest_balanced_accuracy"][share] == pytest.approx(
+            balanced_accuracy_score(labels[kept], answers[kept])
+        )
+
+
+def test_intervals_have_the_names_of_the_figures(decisions_of):
+    figures, _ = by_hand(decisions_of)
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert set(figures) - set(figures["intervals"]) == {"promised", "alert_threshold", "intervals"}
+    low, high = figures["intervals"]["rest_accuracy"]["0.0"]
+    assert low < figures["rest_accuracy"]["0.0"] < high
+    # No melanoma has it in its set, whatever is drawn.
+    assert figures["intervals"]["coverage_of"]["melanoma"] is None
+
+
+def test_without_alerts_there_are_no_figures_of_them(decisions_of):
+    figures, _ = by_hand(decisions_of, NO_MELANOMA)
+    assert figures["alert_threshold"] is None
+    assert not [name for name in figures if name.startswith("alert_s") or name == "alerts"]
