@@ -22,6 +22,8 @@ JOBS = {
     "tune": "better values for a configuration",
     "runs": "what was trained, with its figures",
     "evaluate": "a model and a manifest to figures and a report",
+    "compare": "two models on the same images",
+    "explain": "where in images a model sees what speaks for its answer",
     "score": "one row per image of a folder, a zip or a tar",
     "serve": "a model behind HTTP",
     "submit": "one of these jobs, on a Ray cluster",

@@ -6,17 +6,14 @@ A model and a manifest to `metrics.json`, `report.html`, plots, and one row of s
 import argparse
 import sys
 from contextlib import suppress
-from pathlib import Path
 
-from jobs.options import add_address, add_allow_leaks, add_model, add_out
+from jobs.options import add_address, add_allow_leaks, add_measured, add_model, add_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
     add_model(parser)
-    parser.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help="what dermaray prepare wrote")
-    parser.add_argument("--split", choices=["train", "val", "test"], default="test", help="(default: test)")
-    parser.add_argument("--fold", type=int, metavar="I", help="of data in folds, the one that is the val split")
+    add_measured(parser)
     parser.add_argument(
         "--min-tpr",
         type=_sensitivity,
@@ -31,34 +28,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.runtime import check_lasting
-    from dermaray.data.gate import check_gate
-    from dermaray.data.manifest import Manifest
-    from dermaray.evaluation.evaluate import check_labels, check_unseen
+    from dermaray.evaluation.checks import check_measurable
     from dermaray.files import atomic_directory, check_output
     from dermaray.models.artifact import open_artifact
     from jobs.console import say, tracked
+    from jobs.options import measured
     from jobs.session import ray_session
 
     check_lasting(args.out)
     check_output(args.out, overwrite=args.overwrite)
     artifact = open_artifact(args.model.resolve())
     artifact.verify()
-    manifest = Manifest.read(args.data)
-    if args.fold is not None:
-        manifest = manifest.fold(args.fold)
-    check_labels(artifact, manifest)
-    leaks = check_gate(manifest, allow=args.allow_leaks)
-    images = manifest.rows(args.split)
-    # On its own training images a model may be measured: to see how much it overfits.
-    if args.split != "train":
-        leaks += check_unseen(artifact, images, allow=args.allow_leaks)
+    manifest = measured(args)
+    leaks = check_measurable(artifact, manifest, args.split, allow_leaks=args.allow_leaks)
     with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:
         from dermaray.evaluation.evaluate import evaluate
         from dermaray.evaluation.metrics import MIN_TPR
 
         min_tpr = MIN_TPR if args.min_tpr is None else args.min_tpr
         cluster.check_actors(1)
-        with tracked("Evaluating", images.num_rows) as tracker:
+        with tracked("Evaluating", manifest.rows(args.split).num_rows) as tracker:
             metrics = evaluate(artifact, manifest, args.split, leaks, out, tracker.advance, min_tpr)
     say(f"{artifact.name} on {metrics['images']:,} {args.split} images, with 95 % intervals:")
     for shown, name in _SHOWN.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dermaray.labels import LABEL_SETS
 
 if TYPE_CHECKING:
+    from dermaray.data.manifest import Manifest
     from dermaray.data.settings import PrepareConfig
 
 
@@ -92,6 +93,25 @@ def preparing(args: argparse.Namespace) -> "PrepareConfig":
     options = {"labels": args.labels, "splits.seed": args.seed, "reference": args.reference}
     overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     return load_yaml_config(PrepareConfig, args.config, [*args.overrides, *overrides])
+
+
+def add_measured(parser: argparse.ArgumentParser) -> None:
+    """Add `--data`, `--split` and `--fold`: the images to measure on; `measured` reads them."""
+    parser.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help="what dermaray prepare wrote")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="test", help="(default: test)")
+    parser.add_argument("--fold", type=int, metavar="I", help="of data in folds, the one that is the val split")
+
+
+def measured(args: argparse.Namespace) -> "Manifest":
+    """Return the manifest that the arguments of `add_measured` name.
+
+    Raises:
+        DataError: It is none, or has no such fold.
+    """
+    from dermaray.data.manifest import Manifest
+
+    manifest = Manifest.read(args.data)
+    return manifest if args.fold is None else manifest.fold(args.fold)
 
 
 def add_allow_leaks(parser: argparse.ArgumentParser) -> None:

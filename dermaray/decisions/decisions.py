@@ -33,6 +33,17 @@ class Decided:
     refer: BoolArray
     ood_score: Float32Array
 
+    def rows(self, which: npt.NDArray[Any]) -> "Decided":
+        """Return what was decided on some of the images, by position or as a mask."""
+        return Decided(
+            self.probabilities[which],
+            self.label[which],
+            None if self.alert is None else self.alert[which],
+            self.prediction_set[which],
+            self.refer[which],
+            self.ood_score[which],
+        )
+
 
 @dataclass(frozen=True)
 class Decisions:

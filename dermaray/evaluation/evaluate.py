@@ -9,56 +9,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dermaray.data.archive import files_listing
+from dermaray.data.inspect import preview_images
 from dermaray.data.manifest import Manifest
 from dermaray.decisions.decisions import Decided
-from dermaray.errors import DataError, LeakError
+from dermaray.errors import DataError
 from dermaray.evaluation.bootstrap import bootstrap_intervals
 from dermaray.evaluation.decisions import measure_decisions
-from dermaray.evaluation.metrics import MIN_TPR, compute_metrics
-from dermaray.evaluation.report import write_report
+from dermaray.evaluation.metrics import MIN_TPR, IntArray, compute_metrics
+from dermaray.evaluation.mistakes import worst_mistakes
+from dermaray.evaluation.report import Gallery, write_report
 from dermaray.evaluation.subgroups import age_band, measure_subgroups
+from dermaray.evaluation.submission import write_submission
+from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
+from dermaray.models.bulk import score_stream
 from dermaray.models.rows import SCORED, ScoreWriter, decided_of, score_rows
-
-
-def check_labels(artifact: Artifact, manifest: Manifest) -> None:
-    """Check that a model and a manifest speak of the same classes.
-
-    Raises:
-        DataError: They do not.
-    """
-    model, data = artifact.label_set.classes, manifest.label_set.classes
-    if model != data:
-        raise DataError(
-            f"the model knows {', '.join(model)}; the manifest has {', '.join(data)}. "
-            "Prepare the data with the model's label set (--labels)"
-        )
-
-
-def check_unseen(artifact: Artifact, images: pa.Table, *, allow: bool = False) -> list[str]:
-    """Refuse to measure a model on what it was trained on, whatever manifest it comes from.
-
-    Args:
-        artifact: The model.
-        images: Rows of a manifest.
-        allow: Let it pass all the same.
-
-    Returns:
-        What was found, for the record; empty unless `allow`.
-
-    Raises:
-        LeakError: The model was trained on one of the images, or on another image of its lesion; `allow` is false.
-    """
-    trained_on = artifact.trained_on()
-    seen = []
-    for column, what in (("sha256", "were trained on"), ("lesion_id", "show a lesion that was trained on")):
-        known = pc.is_in(images[column], value_set=pc.drop_null(trained_on[column]).combine_chunks())
-        if found := images.filter(known)["image_id"].to_pylist():
-            seen.append(f"{len(found):,} of these {images.num_rows:,} images {what}, {found[0]} for one")
-    if seen and not allow:
-        told = "; ".join(seen)
-        raise LeakError(f"{artifact.name} would be measured on what it has learnt: {told}. --allow-leaks permits it")
-    return seen
 
 
 def evaluate(
@@ -88,9 +53,9 @@ def evaluate(
     Raises:
         DataError: The split is empty, the classes differ, or not one image could be scored.
     """
-    check_labels(artifact, manifest)
     images, label_set = manifest.rows(split), artifact.label_set
-    scores, decided = _score(artifact, images["uri"].to_pylist(), out, progress)
+    with ScoreWriter(out, artifact) as writer:
+        scores, decided = score(artifact, images["uri"].to_pylist(), progress, writer.write)
     scored = scores.filter(pc.equal(scores["status"], SCORED))
     if not scored.num_rows:
         raise DataError(f"none of the {scores.num_rows} {split} images could be scored: {scores['message'][0]}")
@@ -109,23 +74,47 @@ def evaluate(
     metrics["decisions"] = measure_decisions(decided, labels, groups, label_set, artifact.decisions)
     metrics["decisions"]["fitted_on"] = _count_decided_on(artifact, images)
     facts = _facts(artifact, manifest, split, scores)
-    write_report(out, metrics, decided, labels, label_set, facts, _warnings(artifact, leaks))
+    gallery = _gallery(decided, labels, label_set, images)
+    write_report(out, metrics, decided, labels, label_set, facts, gallery, _warnings(artifact, leaks))
+    write_submission(out / "submission.csv", scored, label_set)
     return metrics
 
 
-def _score(artifact: Artifact, uris: list[str], out: Path, progress: Callable[[int], None]) -> tuple[pa.Table, Decided]:
-    """Score images and write the rows; return them all, and what was decided on those that could be scored."""
-    from dermaray.models.bulk import score_stream
+def _gallery(decided: Decided, labels: IntArray, label_set: LabelSet, images: pa.Table) -> Gallery:
+    """Return the worst mistakes by their kind, each with the image's id and a small JPEG of it."""
+    mistakes = worst_mistakes(decided, labels, label_set)
+    rows = [mistake.row for kind in mistakes.values() for mistake in kind]
+    chosen = images.take(rows)
+    jpegs = preview_images(chosen["uri"].to_pylist())
+    ids, uris = (dict(zip(rows, chosen[name].to_pylist(), strict=True)) for name in ("image_id", "uri"))
+    return {kind: [(m, ids[m.row], jpegs.get(uris[m.row])) for m in found] for kind, found in mistakes.items()}
 
+
+def score(
+    artifact: Artifact,
+    uris: list[str],
+    progress: Callable[[int], None],
+    write: Callable[[pa.Table], None] = lambda rows: None,
+) -> tuple[pa.Table, Decided]:
+    """Score images on the connected Ray cluster.
+
+    Args:
+        artifact: The model.
+        uris: Where the images lie.
+        progress: Called with the number of images scored since the last call.
+        write: Called with rows of `score_schema` as they come.
+
+    Returns:
+        All rows, and what was decided on those images that could be scored, in the rows' order.
+    """
     tables, batches = [], []
-    with ScoreWriter(out, artifact) as writer:
-        stream = score_stream(files_listing(uris), artifact)
-        for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
-            rows = score_rows(batch, artifact)
-            writer.write(rows)
-            tables.append(rows)
-            batches.append(batch)
-            progress(rows.num_rows)
+    stream = score_stream(files_listing(uris), artifact)
+    for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
+        rows = score_rows(batch, artifact)
+        write(rows)
+        tables.append(rows)
+        batches.append(batch)
+        progress(rows.num_rows)
     return pa.concat_tables(tables), decided_of(batches)
 
 

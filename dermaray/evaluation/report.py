@@ -1,7 +1,7 @@
 """The report of an evaluation: JSON for programs, plots, and one page for a person."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import OutputError
 from dermaray.evaluation.metrics import IntArray, check_predictions
+from dermaray.evaluation.mistakes import Mistake
 from dermaray.evaluation.plots import (
     plot_confusion_matrix,
     plot_precision_recall_curves,
@@ -71,6 +72,10 @@ _CAPTIONS = {
 }
 
 
+Gallery = Mapping[str, Sequence[tuple[Mistake, str, bytes | None]]]
+"""Mistakes by their kind, each with the image's id and a JPEG of it, or None where there is none any more."""
+
+
 @dataclass(frozen=True)
 class _Headline:
     """One headline figure: the number, where it may lie, what it means, and the number that it has to beat."""
@@ -89,6 +94,7 @@ def write_report(
     labels: IntArray,
     label_set: LabelSet,
     facts: dict[str, str],
+    gallery: Gallery,
     warnings: Sequence[str] = (),
 ) -> None:
     """Write `metrics.json`, `plots/*.png` and `report.html` into a folder.
@@ -104,6 +110,7 @@ def write_report(
         label_set: The C classes.
         facts: What was measured on what, in the order to be shown: {"Model": ..., "Data": ..., "Split": ...}. Plain
             text. `metrics.json` holds them under `facts`.
+        gallery: What the model got most wrong.
         warnings: Why the figures must not be believed, in sentences without a full stop. `metrics.json` holds them
             under `warnings`.
 
@@ -122,7 +129,7 @@ def write_report(
         "precision_recall_curves": plot_precision_recall_curves(probabilities, labels, label_set),
         "reliability": plot_reliability(probabilities, labels, decided.label),
     }
-    page = _render(metrics, label_set, facts, warnings, plots)
+    page = _render(metrics, label_set, facts, gallery, warnings, plots)
     try:
         write_json(out / "metrics.json", {"facts": facts, "warnings": list(warnings), **metrics})
         (out / "plots").mkdir(exist_ok=True)
@@ -137,6 +144,7 @@ def _render(
     metrics: dict[str, Any],
     label_set: LabelSet,
     facts: dict[str, str],
+    gallery: Gallery,
     warnings: Sequence[str],
     plots: dict[str, bytes],
 ) -> str:
@@ -157,6 +165,10 @@ def _render(
         decisions=decision_rows(metrics["decisions"]),
         coverages=coverage_rows(metrics["decisions"]),
         referrals=referral_rows(metrics["decisions"]),
+        gallery={
+            kind: [(mistake, name, jpeg and base64.b64encode(jpeg).decode("ascii")) for mistake, name, jpeg in found]
+            for kind, found in gallery.items()
+        },
         gap=f"{100 * GAP:.0f}",
         fewest=FEWEST_IMAGES,
         smallest=_smallest_class(metrics),

@@ -51,6 +51,16 @@ def decimal(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def signed(difference: float) -> str:
+    """Return a difference as it is shown."""
+    return f"{difference:+.3f}".replace("-", "−")
+
+
+def signed_interval(interval: list[float] | None) -> str:
+    """Return the interval of a difference."""
+    return "" if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"
+
+
 def percents(interval: list[float] | None) -> str:
     """Return the interval of a share."""
     return "" if interval is None else f"{100 * interval[0]:.1f} to {interval[1]:.1%}"

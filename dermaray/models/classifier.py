@@ -14,6 +14,9 @@ HEAD = "probabilities"
 FEATURES = "features"
 """The layer that gives on what the backbone has made of the pixels, [batch, features]."""
 
+MEMBER = "member_"
+"""What the names of an ensemble's members begin with; each is a classifier."""
+
 
 def build_classifier(
     config: ModelConfig, spec: InputSpec, classes: int, model_class: type[Any] = keras.Model

@@ -60,7 +60,7 @@ def test_one_function_decodes_for_training_scoring_and_serving() -> None:
     # Bulk scoring and the check of a source reach it through `Member.decode`.
     assert users == {"dermaray.data.archive", "dermaray.models.predictor", "serve.app"}
     members = {module_of(path) for path in FILES if "member.decode(" in path.read_text()}
-    assert members == {"dermaray.data.inspect", "dermaray.models.bulk"}
+    assert members == {"dermaray.data.inspect", "dermaray.models.bulk", "dermaray.models.explanations"}
     # Training keeps frames, of which `decode_image` is the last step; a preview shows what training sees.
     frames = {module_of(path) for path in FILES if "member.decode_frame(" in path.read_text()}
     assert frames == {"dermaray.data.streams", "dermaray.training.preview"}

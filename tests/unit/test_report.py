@@ -14,6 +14,7 @@ from dermaray.errors import DataError, OutputError
 from dermaray.evaluation.bootstrap import bootstrap_intervals
 from dermaray.evaluation.decisions import measure_decisions
 from dermaray.evaluation.metrics import compute_metrics
+from dermaray.evaluation.mistakes import worst_mistakes
 from dermaray.evaluation.plots import (
     plot_confusion_matrix,
     plot_precision_recall_curves,
@@ -25,6 +26,7 @@ from dermaray.evaluation.report import write_report
 from dermaray.evaluation.subgroups import measure_subgroups
 from dermaray.labels import LABEL_SETS, LabelSet
 
+JPEG = b"\xff\xd8 a picture"
 FACTS = {"Model": "lite0", "Data": "a set", "Split": "test", "Images": "60"}
 PLOTS = [
     "confusion_matrix.png",
@@ -61,7 +63,11 @@ def measured(probabilities, labels, label_set):
 def report(out, label_set=LABEL_SETS["kaggle9"], facts=FACTS, **case):
     probabilities, labels = random_case(label_set, **case)
     decided, metrics = measured(probabilities, labels, label_set)
-    write_report(out, metrics, decided, labels, label_set, facts)
+    gallery = {
+        kind: [(mistake, f"image-{mistake.row}", None if mistake.row % 2 else JPEG) for mistake in found]
+        for kind, found in worst_mistakes(decided, labels, label_set).items()
+    }
+    write_report(out, metrics, decided, labels, label_set, facts, gallery)
     return metrics, (out / "report.html").read_text(encoding="utf-8")
 
 
@@ -120,8 +126,9 @@ def test_the_page_stands_alone(tmp_path):
     _, html = report(tmp_path)
     page = Page(html)
     links = [value for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
-    assert len(links) == len(PLOTS)
-    assert all(link.startswith("data:image/png;base64,") for link in links)
+    plots = [link for link in links if link.startswith("data:image/png;base64,")]
+    assert len(plots) == len(PLOTS)
+    assert all(link.startswith("data:image/jpeg;base64,") for link in set(links) - set(plots))
     assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
     assert "http:" not in html
     assert "https:" not in html
@@ -196,7 +203,7 @@ def test_predictions_that_do_not_fit_are_refused_before_anything_is_written(tmp_
     probabilities, labels = random_case(label_set)
     decided, metrics = measured(probabilities, labels, label_set)
     with pytest.raises(DataError, match="labels must have the shape"):
-        write_report(tmp_path, metrics, decided, labels[:-1], label_set, FACTS)
+        write_report(tmp_path, metrics, decided, labels[:-1], label_set, FACTS, {})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,72 @@
+"""What forbids to measure a model on some images."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dermaray.data.gate import check_gate
+from dermaray.data.manifest import Manifest
+from dermaray.errors import DataError, LeakError
+from dermaray.models.artifact import Artifact
+
+
+def check_measurable(artifact: Artifact, manifest: Manifest, split: str, *, allow_leaks: bool) -> list[str]:
+    """Refuse to measure a model on a split that would flatter it.
+
+    Args:
+        artifact: The model.
+        manifest: The data.
+        split: Which of its splits.
+        allow_leaks: Let all pass but other classes.
+
+    Returns:
+        What leaks, for the record; empty unless `allow_leaks`.
+
+    Raises:
+        DataError: Model and data have other classes, or the split is empty.
+        LeakError: The splits leak, or the model was trained on some of the images.
+    """
+    check_labels(artifact, manifest)
+    leaks = check_gate(manifest, allow=allow_leaks)
+    images = manifest.rows(split)
+    # On its own training images a model may be measured: to see how much it overfits.
+    return leaks if split == "train" else [*leaks, *check_unseen(artifact, images, allow=allow_leaks)]
+
+
+def check_labels(artifact: Artifact, manifest: Manifest) -> None:
+    """Check that a model and a manifest speak of the same classes.
+
+    Raises:
+        DataError: They do not.
+    """
+    model, data = artifact.label_set.classes, manifest.label_set.classes
+    if model != data:
+        raise DataError(
+            f"the model knows {', '.join(model)}; the manifest has {', '.join(data)}. "
+            "Prepare the data with the model's label set (--labels)"
+        )
+
+
+def check_unseen(artifact: Artifact, images: pa.Table, *, allow: bool = False) -> list[str]:
+    """Refuse to measure a model on what it was trained on, whatever manifest it comes from.
+
+    Args:
+        artifact: The model.
+        images: Rows of a manifest.
+        allow: Let it pass all the same.
+
+    Returns:
+        What was found, for the record; empty unless `allow`.
+
+    Raises:
+        LeakError: The model was trained on one of the images, or on another image of its lesion; `allow` is false.
+    """
+    trained_on = artifact.trained_on()
+    seen = []
+    for column, what in (("sha256", "were trained on"), ("lesion_id", "show a lesion that was trained on")):
+        known = pc.is_in(images[column], value_set=pc.drop_null(trained_on[column]).combine_chunks())
+        if found := images.filter(known)["image_id"].to_pylist():
+            seen.append(f"{len(found):,} of these {images.num_rows:,} images {what}, {found[0]} for one")
+    if seen and not allow:
+        told = "; ".join(seen)
+        raise LeakError(f"{artifact.name} would be measured on what it has learnt: {told}. --allow-leaks permits it")
+    return seen

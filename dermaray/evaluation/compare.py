@@ -1,0 +1,165 @@
+"""Two models on the same images: what one does better, and whether that is more than chance."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.stats import binomtest
+
+from dermaray.data.manifest import Manifest
+from dermaray.decisions.decisions import Decided
+from dermaray.errors import DataError, OutputError
+from dermaray.evaluation.bootstrap import Figures, Float64Array, resampled_intervals
+from dermaray.evaluation.evaluate import score
+from dermaray.evaluation.metrics import MIN_TPR, IntArray
+from dermaray.evaluation.tables import percent, signed, signed_interval
+from dermaray.files import write_json
+from dermaray.labels import LabelSet
+from dermaray.models.artifact import Artifact
+from dermaray.models.rows import SCORED
+from dermaray.pages import render_page
+
+FIGURES = {
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+    "macro_auc": "Mean AUC over classes",
+    "melanoma_auc": "Melanoma AUC",
+    "melanoma_partial_auc": "Melanoma partial AUC",
+    "brier": "Brier score",
+    "ece": "Calibration error",
+}
+"""What is compared, with its title."""
+
+_LESS_IS_BETTER = ("brier", "ece")
+
+
+def compare(
+    artifacts: tuple[Artifact, Artifact],
+    manifest: Manifest,
+    split: str,
+    out: Path,
+    progress: Callable[[int], None],
+) -> dict[str, Any]:
+    """Score a split with both models on the connected Ray cluster; write `comparison.json` and `comparison.html`.
+
+    Args:
+        artifacts: The models, of one label set.
+        manifest: The data.
+        split: Which of its splits.
+        out: An existing folder.
+        progress: Called with the number of images scored since the last call, by either model.
+
+    Returns:
+        What `measure_difference` does, and `models`: name, version and digest of each.
+
+    Raises:
+        DataError: The split is empty, or no image could be scored by both.
+    """
+    images = manifest.rows(split)
+    uris = images["uri"].to_pylist()
+    tables, decided = zip(*(score(artifact, uris, progress) for artifact in artifacts), strict=True)
+    both, kept = _in_common([table.filter(pc.equal(table["status"], SCORED)) for table in tables])
+    if not len(both):
+        raise DataError(f"none of the {len(uris)} {split} images could be scored by both models")
+    images = images.take(pc.index_in(both, value_set=images["uri"].combine_chunks()))
+    labels, groups = np.asarray(manifest.label_indices(images)), images["group_id"].to_numpy()
+    first, second = (one.rows(rows) for one, rows in zip(decided, kept, strict=True))
+    found = {
+        "models": [{"name": a.name, "version": a.version, "digest": a.digest} for a in artifacts],
+        "data": {"source": manifest.facts.get("source"), "digest": manifest.digest, "split": split},
+        **measure_difference((first, second), labels, groups, manifest.label_set),
+    }
+    try:
+        write_json(out / "comparison.json", found)
+        (out / "comparison.html").write_text(_page(found), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write to {out}: {error.strerror}. Choose another folder") from error
+    return found
+
+
+def measure_difference(
+    decided: tuple[Decided, Decided], labels: IntArray, groups: npt.NDArray[Any], label_set: LabelSet
+) -> dict[str, Any]:
+    """Measure two models on the same N images.
+
+    Args:
+        decided: What each said.
+        labels: The true classes, integer [N].
+        groups: See `bootstrap_intervals`.
+        label_set: The classes.
+
+    Returns:
+        JSON values: `images`; `figures`, {name of `FIGURES`: `first`, `second`, `difference` (second less first),
+        `interval` of the difference, 95 %, `better`: `first`, `second`, or None where the interval holds 0}, and the
+        same of each class's recall under `recall`; `answers`: how many images `both`, `only_first`, `only_second` and
+        `neither` got right, and `p_value`, of McNemar's exact test that each errs as often (McNemar 1947), which takes
+        images as independent.
+    """
+    parts = [Figures(one.probabilities, labels, label_set, MIN_TPR, one.label) for one in decided]
+
+    def figures(weights: Float64Array) -> list[dict[str, Any]]:
+        return [_compared(part(weights)) for part in parts]
+
+    def differences(weights: Float64Array) -> dict[str, Any]:
+        first, second = figures(weights)
+        return {kind: {name: second[kind][name] - first[kind][name] for name in first[kind]} for kind in first}
+
+    # As the means over classes need it; for a difference on the same images the mix of classes matters little.
+    intervals = resampled_intervals(differences, labels, groups, by_class=True)
+    first, second = figures(np.ones((1, len(labels))))
+    told = {
+        kind: {
+            name: _difference(name, float(values[0]), float(second[kind][name][0]), intervals[kind][name])
+            for name, values in figures_of_kind.items()
+        }
+        for kind, figures_of_kind in first.items()
+    }
+    return {"images": len(labels), **told, "answers": _answers(*(one.label == labels for one in decided))}
+
+
+def _compared(figures: dict[str, Any]) -> dict[str, dict[str, Float64Array]]:
+    recalls = {name: row["recall"] for name, row in figures["per_class"].items()}
+    return {"figures": {name: figures[name] for name in FIGURES}, "recall": recalls}
+
+
+def _difference(name: str, first: float, second: float, interval: list[float] | None) -> dict[str, Any]:
+    if np.isnan(first):
+        return {"first": None, "second": None, "difference": None, "interval": None, "better": None}
+    better = None
+    if interval is not None and not interval[0] <= 0 <= interval[1]:
+        better = "second" if (interval[0] > 0) != (name in _LESS_IS_BETTER) else "first"
+    return {"first": first, "second": second, "difference": second - first, "interval": interval, "better": better}
+
+
+def _answers(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    apart = only_first + only_second
+    return {
+        "both": int((first & second).sum()),
+        "only_first": only_first,
+        "only_second": only_second,
+        "neither": int((~first & ~second).sum()),
+        "p_value": float(binomtest(only_first, apart).pvalue) if apart else 1.0,
+    }
+
+
+def _in_common(scored: list[pa.Table]) -> tuple[pa.Array, list[npt.NDArray[np.intp]]]:
+    """Return the URIs that both tables have, and the rows where each has them."""
+    uris = [table["uri"].combine_chunks() for table in scored]
+    both = uris[0].filter(pc.is_in(uris[0], value_set=uris[1]))
+    return both, [pc.index_in(both, value_set=of_one).to_numpy() for of_one in uris]
+
+
+def _page(found: dict[str, Any]) -> str:
+    rows = [(FIGURES[name], row) for name, row in found["figures"].items() if row["first"] is not None]
+    recalls = [(name, row) for name, row in found["recall"].items() if row["first"] is not None]
+    return render_page(
+        "evaluation/compare.html",
+        {"percent": percent, "signed": signed, "interval": signed_interval},
+        found=found,
+        tables={"All classes": rows, "Recall of each class": recalls},
+    )

@@ -1,0 +1,78 @@
+"""Two models on the same images: the differences, and which of them are more than chance."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from dermaray.decisions.decisions import Decided
+from dermaray.evaluation.compare import FIGURES, measure_difference
+from dermaray.labels import LabelSet
+
+THREE = LabelSet("three", ("nevus", "melanoma", "wart"), frozenset({"melanoma"}), "melanoma")
+
+
+def answered(labels, skill, seed):
+    """Let a model answer that knows the truth in so many cases of a hundred."""
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(3), len(labels))
+    knows = rng.random(len(labels)) < skill
+    probabilities[knows, labels[knows]] += 1
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    nothing, zeros = np.zeros(len(labels), bool), np.zeros(len(labels), np.float32)
+    return Decided(probabilities, probabilities.argmax(axis=1), None, probabilities > 0.5, nothing, zeros)
+
+
+LABELS = np.arange(300) % 3
+
+
+def test_the_better_model_is_named_with_its_lead():
+    weak, strong = answered(LABELS, 0.2, 0), answered(LABELS, 0.8, 1)
+    found = measure_difference((weak, strong), LABELS, np.arange(300), THREE)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    for name in FIGURES:
+        if name != "ece":
+            row = found["figures"][name]
+            assert row["better"] == "second", name
+            assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+    assert found["figures"]["balanced_accuracy"]["difference"] == pytest.approx(
+        balanced_accuracy_score(LABELS, strong.label) - balanced_accuracy_score(LABELS, weak.label)
+    )
+    assert found["figures"]["melanoma_auc"]["first"] == pytest.approx(
+        roc_auc_score(LABELS == 1, weak.probabilities[:, 1])
+    )
+    assert found["figures"]["brier"]["difference"] < 0
+    other_way = measure_difference((strong, weak), LABELS, np.arange(300), THREE)
+    assert other_way["figures"]["brier"]["better"] == "first"
+
+
+def test_equals_are_told_apart_in_one_of_twenty_cases():
+    told = []
+    for seed in range(60):
+        pair = answered(LABELS, 0.5, 2 * seed), answered(LABELS, 0.5, 2 * seed + 1)
+        found = measure_difference(pair, LABELS, np.arange(300), THREE)
+        told.append(found["figures"]["accuracy"]["better"] is not None)
+    assert np.mean(told) < 0.15
+
+
+def test_paired_images_tell_more_than_each_model_by_itself():
+    model = answered(LABELS, 0.5, 0)
+    # Five more answers are right, on the same images; an interval of either accuracy spans over eleven points.
+    wrong = np.flatnonzero(model.label != LABELS)[:8]
+    label = model.label.copy()
+    label[wrong] = LABELS[wrong]
+    better = Decided(model.probabilities, label, None, model.prediction_set, model.refer, model.ood_score)
+    found = measure_difference((model, better), LABELS, np.arange(300), THREE)
+    assert found["figures"]["accuracy"]["better"] == "second"
+    assert found["figures"]["melanoma_auc"]["interval"] is None
+    assert found["answers"]["only_second"] == 8
+    assert found["answers"]["only_first"] == 0
+    assert found["answers"]["p_value"] == pytest.approx(2 * 0.5**8)
+
+
+def test_a_model_is_no_better_than_itself():
+    model = answered(LABELS, 0.5, 0)
+    found = measure_difference((model, model), LABELS, np.arange(300), THREE)
+    assert all(row["difference"] == 0 and row["better"] is None for row in found["figures"].values())
+    assert found["answers"]["p_value"] == 1
