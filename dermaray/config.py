@@ -36,6 +36,7 @@ class DataConfig(Section):
 
     Attributes:
         manifest: The `manifest.parquet` that `dermaray prepare` wrote.
+        licence: That of the images, for the model card; a model may carry it. Null: not stated.
         fold: Of a manifest made of k folds, the one to validate on, from 0; the others train. Null: the manifest's own
             splits.
         balance: `none` visits every training image once an epoch. `equal` draws every class equally often, `sqrt` in
@@ -45,6 +46,7 @@ class DataConfig(Section):
     """
 
     manifest: str
+    licence: str | None = None
     fold: int | None = Field(None, ge=0)
     balance: Balance = "none"
 

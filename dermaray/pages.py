@@ -14,11 +14,20 @@ def render_page(template: str, filters: dict[str, Callable[..., str]], **values:
         filters: What the template calls by name.
         values: What the template shows; all text is escaped.
     """
-    environment = jinja2.Environment(
+    environment = _environment(escaped=True)
+    environment.filters.update(filters)
+    return environment.get_template(template).render(**values)
+
+
+def render_text(template: str, **values: Any) -> str:
+    """Return a text that is no HTML; see `render_page`."""
+    return _environment(escaped=False).get_template(template).render(**values)
+
+
+def _environment(*, escaped: bool) -> jinja2.Environment:
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("dermaray", ""),
-        autoescape=True,
+        autoescape=escaped,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters.update(filters)
-    return environment.get_template(template).render(**values)

@@ -39,13 +39,14 @@ def run(args: argparse.Namespace) -> int:
         artifact.verify()
         check_measurable(artifact, manifest, args.split, allow_leaks=args.allow_leaks)
     with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:
-        from dermaray.evaluation.compare import FIGURES, compare
+        from dermaray.evaluation.compare import compare
+        from dermaray.evaluation.tables import HEADLINES
 
         cluster.check_actors(1)
         with tracked("Comparing", 2 * manifest.rows(args.split).num_rows) as tracker:
             found = compare((first, second), manifest, args.split, out, tracker.advance)
     say(f"{second.name} less {first.name} on {found['images']:,} {args.split} images, with 95 % intervals:")
-    for name, title in FIGURES.items():
+    for name, title in HEADLINES.items():
         row = found["figures"][name]
         if row["difference"] is not None:
             told = f" ({row['interval'][0]:+.3f} to {row['interval'][1]:+.3f})" if row["interval"] else ""

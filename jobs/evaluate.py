@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="sensitivity for melanoma from which on the partial AUC counts (default: 0.8, as ISIC 2024 has it)",
     )
+    parser.add_argument("--card", action="store_true", help="write the figures into the model's card as well")
     add_allow_leaks(parser)
     add_out(parser)
     add_address(parser)
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         min_tpr = MIN_TPR if args.min_tpr is None else args.min_tpr
         cluster.check_actors(1)
         with tracked("Evaluating", manifest.rows(args.split).num_rows) as tracker:
-            metrics = evaluate(artifact, manifest, args.split, leaks, out, tracker.advance, min_tpr)
+            metrics = evaluate(artifact, manifest, args.split, leaks, out, tracker.advance, min_tpr, card=args.card)
     say(f"{artifact.name} on {metrics['images']:,} {args.split} images, with 95 % intervals:")
     for shown, name in _SHOWN.items():
         if metrics[name] is not None:

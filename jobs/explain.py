@@ -39,8 +39,9 @@ def run(args: argparse.Namespace) -> int:
     with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
         import_keras()
         from dermaray.models.explanations import write_explanations
-    with atomic_directory(args.out, overwrite=args.overwrite) as out, tracked("Explaining", listing.images) as tracker:
-        written, skipped = write_explanations(out, listing.members, artifact, explained, tracker.advance)
+    with atomic_directory(args.out, overwrite=args.overwrite) as out:
+        with tracked("Explaining", listing.images) as tracker, silent_stderr(verbose=args.verbose):
+            written, skipped = write_explanations(out, listing.members, artifact, explained, tracker.advance)
         if not written:
             raise DataError(f"{args.input} holds no image that can be explained")
     say(f"{written:,} images explained" + (f", {skipped:,} could not be read" if skipped else ""))

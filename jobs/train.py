@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
                 with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
                     import_keras()
                     from dermaray.training.result import write_run
-                with waiting("Fitting decisions on the validation images"):
+                with waiting("Fitting decisions on the validation images"), silent_stderr(verbose=args.verbose):
                     write_run(partial, task, state, manifest)
                 log.copy_events(partial / EVENTS)
             _say_result(config, state)

@@ -16,23 +16,12 @@ from dermaray.errors import DataError, OutputError
 from dermaray.evaluation.bootstrap import Figures, Float64Array, resampled_intervals
 from dermaray.evaluation.evaluate import score
 from dermaray.evaluation.metrics import MIN_TPR, IntArray
-from dermaray.evaluation.tables import percent, signed, signed_interval
+from dermaray.evaluation.tables import HEADLINES, percent, signed, signed_interval
 from dermaray.files import write_json
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
 from dermaray.models.rows import SCORED
 from dermaray.pages import render_page
-
-FIGURES = {
-    "balanced_accuracy": "Balanced accuracy",
-    "accuracy": "Accuracy",
-    "macro_auc": "Mean AUC over classes",
-    "melanoma_auc": "Melanoma AUC",
-    "melanoma_partial_auc": "Melanoma partial AUC",
-    "brier": "Brier score",
-    "ece": "Calibration error",
-}
-"""What is compared, with its title."""
 
 _LESS_IS_BETTER = ("brier", "ece")
 
@@ -93,7 +82,7 @@ def measure_difference(
         label_set: The classes.
 
     Returns:
-        JSON values: `images`; `figures`, {name of `FIGURES`: `first`, `second`, `difference` (second less first),
+        JSON values: `images`; `figures`, {name of `HEADLINES`: `first`, `second`, `difference` (second less first),
         `interval` of the difference, 95 %, `better`: `first`, `second`, or None where the interval holds 0}, and the
         same of each class's recall under `recall`; `answers`: how many images `both`, `only_first`, `only_second` and
         `neither` got right, and `p_value`, of McNemar's exact test that each errs as often (McNemar 1947), which takes
@@ -123,7 +112,7 @@ def measure_difference(
 
 def _compared(figures: dict[str, Any]) -> dict[str, dict[str, Float64Array]]:
     recalls = {name: row["recall"] for name, row in figures["per_class"].items()}
-    return {"figures": {name: figures[name] for name in FIGURES}, "recall": recalls}
+    return {"figures": {name: figures[name] for name in HEADLINES}, "recall": recalls}
 
 
 def _difference(name: str, first: float, second: float, interval: list[float] | None) -> dict[str, Any]:
@@ -155,7 +144,7 @@ def _in_common(scored: list[pa.Table]) -> tuple[pa.Array, list[npt.NDArray[np.in
 
 
 def _page(found: dict[str, Any]) -> str:
-    rows = [(FIGURES[name], row) for name, row in found["figures"].items() if row["first"] is not None]
+    rows = [(HEADLINES[name], row) for name, row in found["figures"].items() if row["first"] is not None]
     recalls = [(name, row) for name, row in found["recall"].items() if row["first"] is not None]
     return render_page(
         "evaluation/compare.html",

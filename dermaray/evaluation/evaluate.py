@@ -13,12 +13,11 @@ from dermaray.data.inspect import preview_images
 from dermaray.data.manifest import Manifest
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError
-from dermaray.evaluation.bootstrap import bootstrap_intervals
-from dermaray.evaluation.decisions import measure_decisions
-from dermaray.evaluation.metrics import MIN_TPR, IntArray, compute_metrics
+from dermaray.evaluation.card import write_card
+from dermaray.evaluation.measure import measure
+from dermaray.evaluation.metrics import MIN_TPR, IntArray
 from dermaray.evaluation.mistakes import worst_mistakes
 from dermaray.evaluation.report import Gallery, write_report
-from dermaray.evaluation.subgroups import age_band, measure_subgroups
 from dermaray.evaluation.submission import write_submission
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
@@ -34,6 +33,8 @@ def evaluate(
     out: Path,
     progress: Callable[[int], None],
     min_tpr: float = MIN_TPR,
+    *,
+    card: bool = False,
 ) -> dict[str, Any]:
     """Score a split on the connected Ray cluster and write scores, metrics and the report.
 
@@ -45,10 +46,10 @@ def evaluate(
         out: An existing folder.
         progress: Called with the number of images scored since the last call.
         min_tpr: See `compute_metrics`.
+        card: Write the model's card anew, with these figures.
 
     Returns:
-        What `compute_metrics` returns, under `intervals` what `bootstrap_intervals` does, under `subgroups` what
-        `measure_subgroups` does, and under `decisions` what `measure_decisions` does.
+        What `measure` does; `decisions` has besides, as `fitted_on`, on how many of the images they were fitted.
 
     Raises:
         DataError: The split is empty, the classes differ, or not one image could be scored.
@@ -61,21 +62,14 @@ def evaluate(
         raise DataError(f"none of the {scores.num_rows} {split} images could be scored: {scores['message'][0]}")
     # In the order in which they were scored.
     images = images.take(pc.index_in(scored["uri"], value_set=images["uri"].combine_chunks()))
-    labels, groups = np.asarray(manifest.label_indices(images)), images["group_id"].to_numpy()
-    measured = decided.probabilities, labels
-    metrics = compute_metrics(*measured, label_set, min_tpr, decided.label)
-    metrics["intervals"] = bootstrap_intervals(*measured, groups, label_set, min_tpr=min_tpr, predicted=decided.label)
-    people = {
-        "sex": images["sex"].to_pylist(),
-        "age": [age_band(age) for age in images["age"].to_pylist()],
-        "site": images["site"].to_pylist(),
-    }
-    metrics["subgroups"] = measure_subgroups(*measured, groups, people, label_set, metrics, decided.label)
-    metrics["decisions"] = measure_decisions(decided, labels, groups, label_set, artifact.decisions)
+    labels = np.asarray(manifest.label_indices(images))
+    metrics = measure(decided, labels, images, label_set, artifact.decisions, min_tpr)
     metrics["decisions"]["fitted_on"] = _count_decided_on(artifact, images)
     facts = _facts(artifact, manifest, split, scores)
     gallery = _gallery(decided, labels, label_set, images)
     write_report(out, metrics, decided, labels, label_set, facts, gallery, _warnings(artifact, leaks))
+    if card:
+        write_card(artifact, metrics, {name: facts[name] for name in ("Data", "Data digest", "Split")})
     write_submission(out / "submission.csv", scored, label_set)
     return metrics
 

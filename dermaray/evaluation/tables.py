@@ -17,6 +17,17 @@ COLUMNS = (
 )
 """Of the table of classes: title, meaning, and the figure's name."""
 
+HEADLINES = {
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+    "macro_auc": "Mean AUC over classes",
+    "melanoma_auc": "Melanoma AUC",
+    "melanoma_partial_auc": "Melanoma partial AUC",
+    "brier": "Brier score",
+    "ece": "Calibration error",
+}
+"""Figures of all images, with their titles."""
+
 SUBGROUP_TITLES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
@@ -37,7 +48,7 @@ _DECISIONS = {
     "kept_balanced_accuracy": "Balanced accuracy on all others",
 }
 
-_AREAS = ("auc", "average_precision", "melanoma_auc")
+_AREAS = ("auc", "average_precision", "macro_auc", "melanoma_auc", "melanoma_partial_auc", "brier", "ece")
 """Figures that are shown as decimals; the others are shares."""
 
 
@@ -69,6 +80,12 @@ def percents(interval: list[float] | None) -> str:
 def decimals(interval: list[float] | None) -> str:
     """Return the interval of an area."""
     return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def headline_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    """Return the figures of all classes, and those of melanoma where the images define them."""
+    shown = [name for name in HEADLINES if metrics[name] is not None]
+    return [(HEADLINES[name], _cell(metrics, metrics["intervals"], name)) for name in shown]
 
 
 def class_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, list[Cell]]]:

@@ -38,7 +38,7 @@ class KerasEngine:
         signature = tf.TensorSpec(model.input.shape, tf.uint8)
 
         # With its signature stated, one trace serves every batch size.
-        @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
+        @tf.function(input_signature=[signature], autograph=False)  # type: ignore[untyped-decorator]
         def run(pixels: tf.Tensor) -> Any:
             return both(pixels, training=False)
 

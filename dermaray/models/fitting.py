@@ -1,22 +1,41 @@
 """A network's decisions, fitted on the validation images of a manifest."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dermaray.data.archive import files_listing
 from dermaray.data.manifest import Manifest
-from dermaray.decisions.decisions import Decisions
+from dermaray.decisions.decisions import Decided, Decisions
 from dermaray.decisions.fit import fit_decisions
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import DataError
 from dermaray.images.spec import InputSpec
-from dermaray.models.artifact import SEEN_SCHEMA
 from dermaray.models.bulk import BATCH_SIZE, decode_stream
 from dermaray.models.engine import Engine
 from dermaray.models.predictor import run_engine
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Decisions, and what they come to on the images that they were fitted on.
+
+    Attributes:
+        decisions: The decisions.
+        images: Those images, rows of a manifest.
+        labels: Their true classes, integer [N].
+        decided: What is decided on them.
+    """
+
+    decisions: Decisions
+    images: pa.Table
+    labels: npt.NDArray[np.integer[Any]]
+    decided: Decided
 
 
 def decide_on_validation(
@@ -25,7 +44,7 @@ def decide_on_validation(
     manifest: Manifest,
     config: DecisionConfig,
     progress: Callable[[int], None] = lambda images: None,
-) -> tuple[Decisions, pa.Table]:
+) -> Fitted:
     """Run a network in this process on images that the connected Ray decodes, and fit its decisions.
 
     Args:
@@ -34,9 +53,6 @@ def decide_on_validation(
         manifest: Its `val` split is used.
         config: What the decisions shall be.
         progress: Called with the number of images done since the last call.
-
-    Returns:
-        The decisions, and the images, rows of `SEEN_SCHEMA`.
 
     Raises:
         DataError: There is no validation image, or none can be read.
@@ -59,4 +75,4 @@ def decide_on_validation(
     rows = images.take(pc.index_in(pa.array(sorted(uris)), value_set=images["uri"].combine_chunks()))
     labels, groups = np.asarray(manifest.label_indices(rows)), rows["group_id"].to_numpy()
     decisions = fit_decisions(probabilities, features, labels, groups, manifest.label_set, config)
-    return decisions, rows.select(SEEN_SCHEMA.names).replace_schema_metadata()
+    return Fitted(decisions, rows, labels, decisions(probabilities, features))

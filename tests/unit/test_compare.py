@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from dermaray.decisions.decisions import Decided
-from dermaray.evaluation.compare import FIGURES, measure_difference
+from dermaray.evaluation.compare import measure_difference
+from dermaray.evaluation.tables import HEADLINES
 from dermaray.labels import LabelSet
 
 THREE = LabelSet("three", ("nevus", "melanoma", "wart"), frozenset({"melanoma"}), "melanoma")
@@ -31,7 +32,7 @@ def test_the_better_model_is_named_with_its_lead():
     weak, strong = answered(LABELS, 0.2, 0), answered(LABELS, 0.8, 1)
     found = measure_difference((weak, strong), LABELS, np.arange(300), THREE)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    for name in FIGURES:
+    for name in HEADLINES:
         if name != "ece":
             row = found["figures"][name]
             assert row["better"] == "second", name

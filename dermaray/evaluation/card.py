@@ -1,0 +1,221 @@
+"""The model card: what a model is, what it is for, how good it is and for whom, and what it must not be used for.
+
+Its parts are those of Mitchell et al. 2019, "Model cards for model reporting".
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dermaray.errors import OutputError
+from dermaray.evaluation.subgroups import FIGURES
+from dermaray.evaluation.tables import (
+    COLUMNS,
+    SUBGROUP_TITLES,
+    Cell,
+    class_rows,
+    coverage_rows,
+    decision_rows,
+    headline_rows,
+    percent,
+    referral_rows,
+    specificity_rows,
+    subgroup_rows,
+)
+from dermaray.models.artifact import Artifact
+from dermaray.pages import render_page, render_text
+
+_LIMITS = (
+    "It knows dermoscopic images of single lesions and no others: not clinical photographs, not several lesions, not "
+    "what was treated before. `ood_score` above 1 warns of some of these, not of all.",
+    "It knows the diagnoses below and no others. A lesion of another kind gets one of them, or a set of several.",
+    "It was trained on images of few clinics. Other cameras, dermatoscopes and skin colours than theirs may get worse "
+    "answers, and the figures below do not show it.",
+    "The truth that it learnt from holds mistakes, and the share of each diagnosis in the images is not that of any "
+    "practice: probabilities, precision and the rate of alerts move with it.",
+)
+
+_USE = (
+    "Research use only. It is not a medical device, and no figure here is a basis for the care of a patient.",
+    "It is meant for measuring, comparing and sorting images in studies, where a dermatologist reads every image whose "
+    "answer is acted on.",
+)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Column titles, and rows of as many cells."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A part of a card: paragraphs, then facts, then tables."""
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    tables: Sequence[_Table] = ()
+
+
+def write_card(artifact: Artifact, metrics: Mapping[str, Any], facts: Mapping[str, str]) -> None:
+    """Write `MODEL_CARD.md` and `model_card.html` into a model's folder, in place of earlier ones.
+
+    Args:
+        artifact: The model.
+        metrics: What `measure` returned.
+        facts: What was measured: `Data`, `Split` and so on.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    sections = [
+        _model(artifact),
+        _Section("Intended use", _USE),
+        _Section("Limits", _LIMITS),
+        _data(artifact),
+        _figures(metrics, facts),
+        _subgroups(metrics),
+        _decisions(artifact, metrics),
+        _reproduce(artifact),
+    ]
+    values = {"name": artifact.name, "sections": [section for section in sections if section is not None]}
+    pages = {
+        "MODEL_CARD.md": render_text("evaluation/card.md", **values),
+        "model_card.html": render_page("evaluation/card.html", {}, **values),
+    }
+    try:
+        for file, text in pages.items():
+            (artifact.path / file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"the card of {artifact.path} cannot be written: {error.strerror}") from error
+
+
+def _model(artifact: Artifact) -> _Section:
+    made, spec = artifact.provenance, artifact.input_spec
+    config, versions = made["config"], made["versions"]
+    return _Section(
+        "Model",
+        facts={
+            "Name": artifact.name,
+            "Version": artifact.version,
+            "Digest": artifact.digest,
+            "Made": f"{made['created']}, by dermaray {versions['dermaray']} with Keras {versions['keras']}",
+            "Network": f"{config['model']['backbone']}, starting from weights: {config['model']['weights']}",
+            "Input": f"{spec.height} x {spec.width} pixels, RGB, resized by {spec.resize}",
+            "Classes": ", ".join(
+                f"{name} (malignant)" if name in artifact.label_set.malignant else name
+                for name in artifact.label_set.classes
+            ),
+        },
+    )
+
+
+def _data(artifact: Artifact) -> _Section:
+    data, config = artifact.provenance["data"], artifact.provenance["config"]
+    leaks = artifact.provenance.get("leaks", [])
+    return _Section(
+        "Data",
+        [f"The splits leak: {leak}. The figures below must not be believed." for leak in leaks],
+        {
+            "Source": str(data.get("source", "unknown")),
+            "Digest": str(data["digest"]),
+            "Images": f"{data['images']:,}, of which {artifact.trained_on().num_rows:,} were trained on and "
+            f"{artifact.decided_on().num_rows:,} chose the epoch and the decisions",
+            "Licence": config["data"]["licence"]
+            or "not stated: ask for it before you pass the model on, which may carry it",
+        },
+    )
+
+
+def _figures(metrics: Mapping[str, Any], facts: Mapping[str, str]) -> _Section:
+    groups = metrics["intervals"]["groups"]
+    classes = _Table(
+        ["Class", "Images", *(title for title, _, _ in COLUMNS)],
+        [[name, images, *map(_joined, cells)] for name, images, cells in class_rows(metrics)],
+    )
+    specificities = _Table(
+        ["Specificity for melanoma, at least", "Sensitivity"],
+        [[at, _joined(cell)] for at, cell in specificity_rows(metrics)],
+    )
+    headlines = _Table(["Figure", "Value"], [[title, _joined(cell)] for title, cell in headline_rows(metrics)])
+    return _Section(
+        "Figures",
+        [
+            f"Measured on {metrics['images']:,} images of {groups:,} lesions or patients; in brackets 95 % bootstrap "
+            f"intervals, in which images of one lesion are drawn together. Always answering "
+            f"{metrics['majority_baseline']['class']} has an accuracy of "
+            f"{percent(metrics['majority_baseline']['accuracy'])}."
+        ],
+        facts,
+        [headlines, classes, *([specificities] if specificities.rows else [])],
+    )
+
+
+def _subgroups(metrics: Mapping[str, Any]) -> _Section | None:
+    if not metrics["subgroups"]:
+        return None
+    titles = [SUBGROUP_TITLES[name] for name in FIGURES]
+    tables = [
+        _Table(
+            [attribute.capitalize(), "Images", *titles],
+            [
+                [value, images, *(_joined(cell) + (" (low)" if flagged else "") for cell, flagged in cells)]
+                for value, images, cells in subgroup_rows(rows)
+            ],
+        )
+        for attribute, rows in metrics["subgroups"].items()
+    ]
+    return _Section("Subgroups", ["A figure more than 10 points below that of all images is called low."], {}, tables)
+
+
+def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
+    decisions, measured = artifact.decisions, metrics["decisions"]
+    asked = decisions.facts["asked_for"]
+    said = [
+        f"Fitted on {decisions.facts['images']:,} validation images of {decisions.facts['groups']:,} lesions or "
+        "patients. What is promised holds for lesions that come from where these came from."
+    ]
+    if decisions.alert is not None:
+        said.append(
+            f"An alert is given from a melanoma probability of {decisions.alert.probability:.4f} on. With a confidence "
+            f"of {percent(asked['alert_confidence'], 0)} it finds at least {percent(decisions.alert.guaranteed)} of "
+            f"melanomas, by an exact binomial bound on {decisions.alert.groups:,} of them."
+        )
+    said.append(
+        "A prediction set holds each diagnosis with the share promised for it (split conformal prediction within the "
+        "class). `refer` is said where the set names not just one diagnosis, or the image is strange."
+    )
+    table = _Table(
+        ["Decision", "Measured", "Promised, at least"],
+        [[title, _joined(cell), promised] for title, cell, promised in decision_rows(measured)],
+    )
+    coverage = _Table(
+        ["Diagnosis", "In the sets of its images", "Promised, at least"],
+        [[name, _joined(cell), promised] for name, cell, promised in coverage_rows(measured)],
+    )
+    referral = _Table(
+        ["Least certain images referred", "Accuracy on the others", "Balanced accuracy on the others"],
+        [[share, *map(_joined, cells)] for share, *cells in referral_rows(measured)],
+    )
+    return _Section("Decisions", said, {}, [table, coverage, referral])
+
+
+def _reproduce(artifact: Artifact) -> _Section:
+    config = artifact.provenance["config"]
+    command = ["dermaray", "train", "--config", "config.yaml", f"data.manifest={config['data']['manifest']}"]
+    return _Section(
+        "How to make it again",
+        [
+            "The run's `config.yaml` stands beside the model's folder, and in `artifact.json`. The data must have the "
+            f"digest above: `{shlex.join(command)}`"
+        ],
+    )
+
+
+def _joined(cell: Cell) -> str:
+    figure, interval = cell
+    return f"{figure} ({interval})" if interval else figure
