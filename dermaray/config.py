@@ -12,7 +12,7 @@ from dermaray.augmentation.engines import Engine, build_augmenter
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import check_backbone
-from dermaray.models.spec import ModelConfig
+from dermaray.models.spec import ModelConfig, Version, check_views
 from dermaray.yaml_config import Section, load_yaml_config, validated
 
 
@@ -204,11 +204,16 @@ class RunConfig(Section):
         out: The folder to write: `model/`, `config.yaml`, `history.csv`, `tensorboard/`.
         seed: Weights, order and augmentation follow from it.
         augment: Augmentor operations, in order, for training images only; see `dermaray.augmentation.recipe`.
+        folds: Train so many models, each validated on another part of the training images, and make one of them that
+            answers with their mean. Its decisions are fitted on the val split, which none of them has seen. Null: one
+            model.
+        views: The finished model answers with the mean over so many views of an image (see
+            `dermaray.models.spec.check_views`), and takes so many times as long. Training sees each image as it is.
         augment_engine: `fused`, or to compare with it `augmentor`, the package; see `dermaray.augmentation.engines`.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    version: str = Field("1", min_length=1)
+    version: Version = "1"
     out: str
     seed: int = Field(0, ge=0, lt=2**32)
     data: DataConfig
@@ -217,6 +222,8 @@ class RunConfig(Section):
     augment_engine: Engine = "fused"
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
+    folds: int | None = Field(None, ge=2, le=20)
+    views: Literal[1, 2, 4, 8] = 1
     decisions: DecisionConfig = Field(default_factory=DecisionConfig)
     ingest: IngestConfig = Field(default_factory=IngestConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
@@ -270,6 +277,7 @@ def make_config(values: Mapping[str, Any], source: str) -> RunConfig:
 def _checked(config: RunConfig) -> RunConfig:
     build_augmenter(config.augment, config.input, config.seed, config.augment_engine)
     check_backbone(config.model)
+    check_views(config.views, config.input.height, config.input.width)
     if config.model.weights in ("imagenet", "none"):
         return config
     # Workers run in folders of their own.

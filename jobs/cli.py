@@ -20,6 +20,7 @@ JOBS = {
     "preview": "what a configuration's augmentation does to images",
     "train": "a manifest and a configuration to a model",
     "tune": "better values for a configuration",
+    "ensemble": "several models as one, or one with other decisions",
     "runs": "what was trained, with its figures",
     "evaluate": "a model and a manifest to figures and a report",
     "compare": "two models on the same images",

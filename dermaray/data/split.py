@@ -97,7 +97,7 @@ def assign_splits(
         _add_split("val", splits, label_array, group_array, val, val / (1 - test), seed)
     else:
         (pool,) = np.nonzero(splits != "test")
-        for number, members in enumerate(_k_fold(label_array[pool], group_array[pool], config.folds, seed, "folds")):
+        for number, members in enumerate(k_fold(label_array[pool], group_array[pool], config.folds, seed, "folds")):
             for position in pool[members]:
                 folds[position] = number
         splits[pool] = "train"
@@ -131,7 +131,7 @@ def _add_split(
 def _cut(labels: ObjectArray, groups: ObjectArray, fraction: float, seed: int, name: str) -> IntArray:
     """Return the positions of about `fraction` of the images, with about that share of every class."""
     taken, k = _as_folds(fraction)
-    folds = _k_fold(labels, groups, k, seed, f"{name} split")
+    folds = k_fold(labels, groups, k, seed, f"{name} split")
     classes, codes = np.unique(labels, return_inverse=True)
     counts = np.array([np.bincount(codes[fold], minlength=len(classes)) for fold in folds])
     total = counts.sum(axis=0)
@@ -156,8 +156,19 @@ def _as_folds(fraction: float) -> tuple[int, int]:
     return round(fraction * k), k
 
 
-def _k_fold(labels: ObjectArray, groups: ObjectArray, k: int, seed: int, purpose: str) -> list[Any]:
-    """Return the positions of the images of every fold."""
+def k_fold(labels: ObjectArray, groups: ObjectArray, k: int, seed: int, purpose: str) -> list[Any]:
+    """Return the positions of the images of every fold.
+
+    Args:
+        labels: The class of every image.
+        groups: What must not be parted, per image.
+        k: How many folds.
+        seed: Decides which groups go where.
+        purpose: What they are for, in an error.
+
+    Raises:
+        DataError: There are too few groups, or the classes are too small.
+    """
     if (found := len(set(groups))) < k:
         raise DataError(f"{found} groups of images are too few to split. At least {k} are needed for the {purpose}")
     splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)

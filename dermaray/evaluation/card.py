@@ -96,7 +96,8 @@ def write_card(artifact: Artifact, metrics: Mapping[str, Any], facts: Mapping[st
 
 def _model(artifact: Artifact) -> _Section:
     made, spec = artifact.provenance, artifact.input_spec
-    config, versions = made["config"], made["versions"]
+    versions = made["versions"]
+    networks = [f"{c['model']['backbone']}, starting from weights: {c['model']['weights']}" for c in _runs(made)]
     return _Section(
         "Model",
         facts={
@@ -104,7 +105,8 @@ def _model(artifact: Artifact) -> _Section:
             "Version": artifact.version,
             "Digest": artifact.digest,
             "Made": f"{made['created']}, by dermaray {versions['dermaray']} with Keras {versions['keras']}",
-            "Network": f"{config['model']['backbone']}, starting from weights: {config['model']['weights']}",
+            "Networks" if len(networks) > 1 else "Network": "; ".join(networks),
+            "Views of each image": str(made["config"]["views"]),
             "Input": f"{spec.height} x {spec.width} pixels, RGB, resized by {spec.resize}",
             "Classes": ", ".join(
                 f"{name} (malignant)" if name in artifact.label_set.malignant else name
@@ -114,9 +116,16 @@ def _model(artifact: Artifact) -> _Section:
     )
 
 
+def _runs(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the configurations of the training runs that made a model."""
+    members = provenance.get("members", [])
+    return [run for member in members for run in _runs(member["provenance"])] or [provenance["config"]]
+
+
 def _data(artifact: Artifact) -> _Section:
-    data, config = artifact.provenance["data"], artifact.provenance["config"]
+    data = artifact.provenance["data"]
     leaks = artifact.provenance.get("leaks", [])
+    licences = sorted({run["data"]["licence"] for run in _runs(artifact.provenance)} - {None})
     return _Section(
         "Data",
         [f"The splits leak: {leak}. The figures below must not be believed." for leak in leaks],
@@ -125,8 +134,7 @@ def _data(artifact: Artifact) -> _Section:
             "Digest": str(data["digest"]),
             "Images": f"{data['images']:,}, of which {artifact.trained_on().num_rows:,} were trained on and "
             f"{artifact.decided_on().num_rows:,} chose the epoch and the decisions",
-            "Licence": config["data"]["licence"]
-            or "not stated: ask for it before you pass the model on, which may carry it",
+            "Licence": "; ".join(licences) or "not stated: ask for it before you pass the model on, which may carry it",
         },
     )
 
@@ -205,8 +213,11 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
 
 
 def _reproduce(artifact: Artifact) -> _Section:
-    config = artifact.provenance["config"]
-    command = ["dermaray", "train", "--config", "config.yaml", f"data.manifest={config['data']['manifest']}"]
+    made = artifact.provenance
+    if members := made.get("members"):
+        of = ", ".join(f"{member['name']} ({member['digest'][:16]})" for member in members)
+        return _Section("How to make it again", [f"`dermaray ensemble` of {of}, with the data of the digest above."])
+    command = ["dermaray", "train", "--config", "config.yaml", f"data.manifest={made['config']['data']['manifest']}"]
     return _Section(
         "How to make it again",
         [

@@ -44,3 +44,19 @@ def build_classifier(
     precision = keras.config.dtype_policy().variable_dtype
     probabilities = keras.layers.Dense(classes, activation="softmax", dtype=precision, name=HEAD)(features)
     return model_class(pixels, probabilities, name="classifier")
+
+
+def with_features(model: keras.Model, name: str | None = None) -> keras.Model:
+    """Return a model that gives the features beside the probabilities, from the same weights.
+
+    Args:
+        model: What `build_classifier` built, or what `combine` made of several, which gives both already.
+        name: What it shall be called.
+    """
+    both = model.outputs if len(model.outputs) > 1 else [model.output, model.get_layer(FEATURES).output]
+    return keras.Model(model.input, both, name=name)
+
+
+def members_of(model: keras.Model) -> list[keras.Model]:
+    """Return the classifiers that a model is made of: those that `combine` took, or itself."""
+    return [layer for layer in model.layers if layer.name.startswith(MEMBER)] or [model]

@@ -25,16 +25,15 @@ class KerasEngine:
     """A classifier's graph, run by TensorFlow.
 
     Args:
-        model: What `build_classifier` built.
+        model: What `build_classifier` or `combine` built.
     """
 
     def __init__(self, model: "keras.Model") -> None:
-        import keras
         import tensorflow as tf
 
-        from dermaray.models.classifier import FEATURES
+        from dermaray.models.classifier import with_features
 
-        both = keras.Model(model.input, [model.output, model.get_layer(FEATURES).output])
+        both = with_features(model)
         signature = tf.TensorSpec(model.input.shape, tf.uint8)
 
         # With its signature stated, one trace serves every batch size.

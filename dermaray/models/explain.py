@@ -27,15 +27,15 @@ class GradCam:
     """Explains the answers of a classifier, of any backbone that has maps of features.
 
     Args:
-        model: What `build_classifier` built. Of an ensemble the mean of its members' maps is told.
+        model: What `build_classifier` built, or `combine`: then the mean of its members' maps of the image as it is.
     """
 
     def __init__(self, model: "keras.Model") -> None:
         import keras
 
-        from dermaray.models.classifier import HEAD, MEMBER
+        from dermaray.models.classifier import HEAD, members_of
 
-        members = [layer for layer in model.layers if layer.name.startswith(MEMBER)] or [model]
+        members = members_of(model)
         heads = [member.get_layer(HEAD) for member in members]
         self._parts = [
             (keras.Model(member.input, [_last_map(member), head.input]), head)

@@ -1,10 +1,14 @@
 """What a network is built of."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from dermaray.errors import ConfigError
 from dermaray.yaml_config import Section
+
+Version = Annotated[str, Field(min_length=1), BeforeValidator(lambda v: str(v) if type(v) is int else v)]
+"""A version in its user's own words; YAML takes `2` for a number."""
 
 
 class ModelConfig(Section):
@@ -22,3 +26,19 @@ class ModelConfig(Section):
     weights: str = "none"
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     options: dict[str, Any] = Field(default_factory=dict)
+
+
+def check_views(views: int, height: int, width: int) -> None:
+    """Check that images have so many views of one shape.
+
+    Args:
+        views: 1, the image as it is; 2, also mirrored; 4, also each upside down; 8, also all of these turned by 90
+            degrees.
+        height: In pixels.
+        width: In pixels.
+
+    Raises:
+        ConfigError: They have not.
+    """
+    if views == 8 and height != width:
+        raise ConfigError(f"views=8 turns images by 90 degrees, which needs a square input. Received: {height}x{width}")

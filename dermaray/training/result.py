@@ -6,12 +6,9 @@ from pathlib import Path
 
 from dermaray.config import dump_config
 from dermaray.data.manifest import Manifest
-from dermaray.evaluation.card import write_card
-from dermaray.evaluation.measure import measure
-from dermaray.models.artifact import SEEN_SCHEMA, save_artifact
 from dermaray.models.classifier import build_classifier
-from dermaray.models.engine import KerasEngine
-from dermaray.models.fitting import decide_on_validation
+from dermaray.models.ensemble import combine
+from dermaray.training.finish import write_model
 from dermaray.training.state import RunState
 from dermaray.training.task import WorkerTask
 
@@ -27,22 +24,17 @@ def write_run(out: Path, task: WorkerTask, state: RunState, manifest: Manifest) 
     plain = config.model.model_copy(update={"weights": "none"})
     model = build_classifier(plain, config.input, len(task.label_set.classes))
     model.set_weights(state.best)
-    fitted = decide_on_validation(KerasEngine(model), config.input, manifest, config.decisions)
-    (out / "model").mkdir()
-    artifact = save_artifact(
+    write_model(
         out / "model",
-        model,
+        combine([model], config.views),
         config.name,
         config.version,
         config.input,
-        task.label_set,
-        fitted.decisions,
+        manifest,
+        config.decisions,
         {**task.provenance, "epoch": state.best_epoch},
         task.trained_on,
-        fitted.images.select(SEEN_SCHEMA.names).replace_schema_metadata(),
     )
-    metrics = measure(fitted.decided, fitted.labels, fitted.images, task.label_set, fitted.decisions)
-    write_card(artifact, metrics, {"Split": "the validation images, which chose epoch and decisions: too good"})
     _write_history(out / "history.csv", state.history)
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
 

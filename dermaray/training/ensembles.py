@@ -1,0 +1,90 @@
+"""Several models as one, which answers with their mean; or one model with other decisions or more views."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from dermaray.data.manifest import Manifest
+from dermaray.decisions.settings import DecisionConfig
+from dermaray.errors import ConfigError
+from dermaray.models.artifact import SEEN_SCHEMA, Artifact
+from dermaray.models.spec import Version, check_views
+from dermaray.yaml_config import Section
+
+
+class EnsembleConfig(Section):
+    """What is made of the models.
+
+    Attributes:
+        name: Names the result.
+        version: See `RunConfig.version`.
+        views: See `RunConfig.views`; those of the models themselves do not count.
+        decisions: See `RunConfig.decisions`.
+    """
+
+    name: str = Field("ensemble", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: Version = "1"
+    views: Literal[1, 2, 4, 8] = 1
+    decisions: DecisionConfig = Field(default_factory=DecisionConfig)
+
+
+def check_members(artifacts: Sequence[Artifact], config: EnsembleConfig) -> None:
+    """Check that models can be one.
+
+    Args:
+        artifacts: At least one.
+        config: What is made of them.
+
+    Raises:
+        ConfigError: They take different input or know different classes, or their input has not so many views.
+    """
+    first = artifacts[0]
+    for other in artifacts[1:]:
+        if other.label_set.classes != first.label_set.classes:
+            raise ConfigError(f"{other.path} knows other classes than {first.path}: an ensemble needs the same")
+        if other.input_spec != first.input_spec:
+            raise ConfigError(f"{other.path} takes other input than {first.path}: an ensemble needs the same")
+    check_views(config.views, first.input_spec.height, first.input_spec.width)
+
+
+def write_ensemble(out: Path, artifacts: Sequence[Artifact], manifest: Manifest, config: EnsembleConfig) -> Artifact:
+    """Make one model of several, with decisions of its own, fitted on the connected Ray.
+
+    Args:
+        out: The folder, which is made.
+        artifacts: See `check_members`.
+        manifest: Its `val` split, on which decisions are fitted, must hold no image that a member was trained on.
+        config: What is made of them.
+    """
+    from dermaray.models.classifier import members_of
+    from dermaray.models.ensemble import combine
+    from dermaray.training.finish import write_model
+
+    members = [member for artifact in artifacts for member in members_of(artifact.load_model())]
+    seen = pa.concat_tables([artifact.trained_on() for artifact in artifacts])
+    return write_model(
+        out,
+        combine(members, config.views),
+        config.name,
+        config.version,
+        artifacts[0].input_spec,
+        manifest,
+        config.decisions,
+        _provenance(artifacts, manifest, config),
+        seen.group_by(SEEN_SCHEMA.names).aggregate([]),
+    )
+
+
+def _provenance(artifacts: Sequence[Artifact], manifest: Manifest, config: EnsembleConfig) -> dict[str, Any]:
+    members = [
+        {"name": a.name, "version": a.version, "digest": a.digest, "provenance": a.provenance} for a in artifacts
+    ]
+    return {
+        "config": config.model_dump(mode="json"),
+        "members": members,
+        "data": {"digest": manifest.digest, "images": manifest.table.num_rows, **manifest.facts},
+        "leaks": sorted({leak for artifact in artifacts for leak in artifact.provenance.get("leaks", [])}),
+    }

@@ -1,0 +1,119 @@
+"""Training runs as a person follows them: one, or one for each fold; called once Ray is there."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.quiet import silent_stderr
+from cluster.relay import relay
+from cluster.runtime import Cluster
+from dermaray.config import RunConfig, dump_config
+from dermaray.data.folds import folds_of_training
+from dermaray.data.manifest import Manifest
+from dermaray.files import atomic_directory, check_output
+from dermaray.models.artifact import open_artifact
+from dermaray.models.own_process import import_keras
+from dermaray.training.ensembles import EnsembleConfig, write_ensemble
+from dermaray.training.run import train
+from dermaray.training.runlog import RunLog
+from dermaray.training.runs import EVENTS
+from dermaray.training.state import RunState
+from dermaray.training.store import RunStore
+from dermaray.training.task import WorkerTask, plan_run
+from jobs.console import say, tracked, waiting
+
+
+def train_one(
+    config: RunConfig, manifest: Manifest, leaks: Sequence[str], cluster: Cluster, args: argparse.Namespace
+) -> None:
+    """Train one model, from wherever its run stands, and write it."""
+    scaling, out = config.scaling, Path(config.out)
+    least = scaling.min_workers or scaling.num_workers
+    cpus = cluster.cpus_per_worker(least, scaling.use_gpu, scaling.cpus_per_worker)
+    task = plan_run(config, manifest, cpus, leaks=leaks)
+    with RunStore.open(config, manifest.digest, new=args.new) as store, RunLog.open(task, store) as log:
+        state = _train(task, store, log)
+        with atomic_directory(out, overwrite=args.overwrite) as partial:
+            with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
+                import_keras()
+                from dermaray.training.result import write_run
+            with waiting("Fitting decisions on the validation images"), silent_stderr(verbose=args.verbose):
+                write_run(partial, task, state, manifest)
+            log.copy_events(partial / EVENTS)
+        _say_result(config, state)
+        with waiting("Recording the model"):
+            log.end(state, out / "model")
+        store.remove()
+
+
+def train_folds(
+    config: RunConfig, manifest: Manifest, leaks: Sequence[str], cluster: Cluster, args: argparse.Namespace
+) -> None:
+    """Train a model for each fold, beside the output, but for those that are there already; then make one of them."""
+    out, members = Path(config.out), []
+    manifest.rows("val")
+    for fold, part in enumerate(folds_of_training(manifest, int(config.folds or 0), config.seed)):
+        run = config.model_copy(
+            update={"name": f"{config.name}-fold-{fold}", "out": f"{out}-fold-{fold}", "folds": None, "views": 1}
+        )
+        members.append(Path(run.out))
+        if args.overwrite or not _is_done(run):
+            check_output(Path(run.out), overwrite=args.overwrite)
+            train_one(run, part, leaks, cluster, args)
+    settings = EnsembleConfig(name=config.name, version=config.version, views=config.views, decisions=config.decisions)
+    with atomic_directory(out, overwrite=args.overwrite) as partial:
+        with waiting("Making one model of the folds"), silent_stderr(verbose=args.verbose):
+            write_ensemble(partial / "model", [open_artifact(path.resolve()) for path in members], manifest, settings)
+        (partial / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    say(f"{len(members)} folds, beside it as {out}-fold-0 and so on")
+    say(f"Model: {out / 'model'}")
+
+
+def _is_done(run: RunConfig) -> bool:
+    """Tell whether the output of a fold is there, made by this very configuration."""
+    file = Path(run.out) / "config.yaml"
+    return file.exists() and file.read_text(encoding="utf-8") == dump_config(run)
+
+
+def _say_result(config: RunConfig, state: RunState) -> None:
+    best = state.best_epoch
+    say(
+        f"Trained {len(state.history)} epochs on {config.scaling.num_workers} worker(s). Best: epoch "
+        f"{best['epoch']:.0f}, validation loss {best['val_loss']:.3f}, accuracy {best['val_accuracy']:.1%}"
+    )
+    say(f"Model: {Path(config.out) / 'model'}")
+
+
+def _train(task: WorkerTask, store: RunStore, log: RunLog) -> RunState:
+    """Train from wherever the run stands, and tell about it."""
+    config, batch = task.config, task.config.training.global_batch_size
+    found = store.latest()
+    if found is not None:
+        say(f"Going on from {_position(task, found.state)}, which {store.place} keeps")
+    with tracked(f"Training {config.name}", task.train_plan.steps * batch) as tracker:
+
+        def receive(told: dict[str, Any]) -> None:
+            tracker.update(told["steps"] * batch, _note(told, config.training.epochs))
+            log.tell(told)
+
+        try:
+            with relay(receive) as notify:
+                state = train(task, store, notify)
+        except KeyboardInterrupt:
+            if found := store.latest():
+                say(f"Kept: {_position(task, found.state)}. The same command goes on; --new begins anew")
+            raise
+        log.complete(state)
+    return state
+
+
+def _position(task: WorkerTask, state: RunState) -> str:
+    epochs, steps = divmod(state.step, task.steps_per_epoch)
+    within = f" and step {steps} of {task.steps_per_epoch}" if steps else ""
+    return f"epoch {epochs} of {task.config.training.epochs}{within}"
+
+
+def _note(told: dict[str, Any], epochs: int) -> str:
+    figures = [f"{name} {told[name]:.3f}" for name in ("loss", "val_loss", "val_accuracy") if name in told]
+    return f"epoch {min(told['epochs'] + 1, epochs)}/{epochs}  " + "  ".join(figures)

@@ -1,0 +1,75 @@
+"""Folds and ensembles: several models as one, with decisions of its own, wherever models are used."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from dermaray.data.manifest import Manifest
+from dermaray.errors import ConfigError, LeakError, OutputError
+from dermaray.models.artifact import open_artifact
+from dermaray.models.predictor import Predictor
+
+RunJob = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def folded(config: Path, run_job: RunJob) -> Path:
+    out = config.parent / "folded"
+    run_job("train", "--config", config, f"out={out}", "folds=2", "views=4", "version=2")
+    return out
+
+
+def test_folds_become_one_model(folded: Path, manifest: Path) -> None:
+    artifact = open_artifact(folded)
+    assert (artifact.name, artifact.version) == ("tiny", "2")
+    rows = Manifest.read(manifest)
+    trained_on = set(artifact.trained_on()["sha256"].to_pylist())
+    assert trained_on == set(rows.rows("train")["sha256"].to_pylist())
+    assert set(artifact.decided_on()["sha256"].to_pylist()) == set(rows.rows("val")["sha256"].to_pylist())
+    members = [open_artifact(folded.parent / f"folded-fold-{i}") for i in range(2)]
+    for member in members:
+        own = member.trained_on()["sha256"]
+        assert not pc.any(pc.is_in(own, value_set=member.decided_on()["sha256"].combine_chunks())).as_py()
+    told = [member["digest"] for member in artifact.provenance["members"]]
+    assert told == [member.digest for member in members]
+    card = (folded / "model" / "MODEL_CARD.md").read_text()
+    assert "case_study_cnn, starting from weights: none; case_study_cnn" in card
+    image = Path(rows.rows("test")["uri"][0].as_py()).read_bytes()
+    prediction = Predictor(artifact).predict(image)
+    assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_folds_that_are_there_are_not_trained_again(folded: Path, config: Path, run_job: RunJob) -> None:
+    before = (folded.parent / "folded-fold-0" / "model" / "model.keras").stat().st_mtime_ns
+    with pytest.raises(OutputError, match="folded"):
+        run_job("train", "--config", config, f"out={folded}", "folds=2", "views=4", "version=2")
+    assert (folded.parent / "folded-fold-0" / "model" / "model.keras").stat().st_mtime_ns == before
+
+
+def test_one_model_with_other_decisions(model: Path, manifest: Path, run_job: RunJob, tmp_path: Path) -> None:
+    changes = ["decisions.alert_sensitivity=0.6", "decisions.alert_confidence=0.8", "name=bold"]
+    run_job("ensemble", "--models", model, "--data", manifest, "--out", tmp_path / "bold", *changes)
+    bold, before = open_artifact(tmp_path / "bold"), open_artifact(model)
+    assert bold.decisions.alert is not None
+    assert before.decisions.alert is not None
+    assert bold.decisions.alert.guaranteed == 0.6 > before.decisions.alert.guaranteed
+    assert bold.digest != before.digest
+    described = json.loads((tmp_path / "bold" / "model" / "artifact.json").read_text())
+    assert described["decisions"]["facts"]["asked_for"]["alert_sensitivity"] == 0.6
+
+
+def test_models_that_do_not_fit_are_refused(
+    model: Path, config: Path, manifest: Path, folded: Path, run_job: RunJob, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"views=8 turns images .*Received: 32x48"):
+        run_job("ensemble", "--models", model, "--data", manifest, "--out", tmp_path / "x", "views=8")
+    # What one member validated on, another was trained on.
+    from dermaray.data.folds import folds_of_training
+
+    part = folds_of_training(Manifest.read(manifest), 2, seed=7)[0]
+    part.write(tmp_path / "part.parquet")
+    with pytest.raises(LeakError, match="were trained on"):
+        run_job("ensemble", "--models", folded, "--data", tmp_path / "part.parquet", "--out", tmp_path / "x")

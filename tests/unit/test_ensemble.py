@@ -1,0 +1,67 @@
+"""Ensembles: the mean of their members over views, as one graph that any Keras reads back."""
+
+import keras
+import numpy as np
+import pytest
+
+from dermaray.errors import ConfigError
+from dermaray.images.spec import InputSpec
+from dermaray.models.classifier import build_classifier, with_features
+from dermaray.models.engine import KerasEngine
+from dermaray.models.ensemble import combine
+from dermaray.models.explain import GradCam
+from dermaray.models.spec import ModelConfig, check_views
+
+SPEC = InputSpec(height=32, width=32)
+
+
+def member(seed, spec=SPEC, backbone="case_study_cnn"):
+    keras.utils.set_random_seed(seed)
+    options = {"filters": [4, 4], "dense": 6} if backbone == "case_study_cnn" else {}
+    return build_classifier(ModelConfig(backbone=backbone, options=options), spec, 3)
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (5, *SPEC.shape)).astype(np.uint8)
+
+
+def test_one_member_with_one_view_is_that_member():
+    one = member(0)
+    assert combine([one], 1) is one
+
+
+@pytest.mark.parametrize("views", [1, 2, 4, 8])
+def test_the_answer_is_the_mean_over_members_and_views(views, pixels):
+    members = [member(0), member(1)]
+    turned = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
+    turned += [one.transpose(0, 2, 1, 3) for one in turned]
+    outputs = [[with_features(m).predict(np.ascontiguousarray(t), verbose=0) for t in turned[:views]] for m in members]
+    probabilities, features = KerasEngine(combine(members, views))(pixels)
+    assert probabilities == pytest.approx(np.mean([p for of in outputs for p, _ in of], axis=0), abs=1e-6)
+    expected = np.concatenate([np.mean([f for _, f in of], axis=0) for of in outputs], axis=1)
+    assert features == pytest.approx(expected, abs=1e-4)
+
+
+def test_eight_views_do_not_hang_on_how_the_camera_was_held(pixels):
+    engine = KerasEngine(combine([member(0)], 8))
+    for turned in (pixels[:, ::-1], np.rot90(pixels, axes=(1, 2)), pixels.transpose(0, 2, 1, 3)):
+        assert engine(np.ascontiguousarray(turned))[0] == pytest.approx(engine(pixels)[0], abs=1e-6)
+
+
+def test_an_ensemble_is_read_back_without_a_class_of_ours(pixels, tmp_path):
+    ensemble = combine([member(0), member(1, backbone="efficientnet_lite0")], 4)
+    ensemble.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    for a, b in zip(KerasEngine(loaded)(pixels), KerasEngine(ensemble)(pixels), strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    heat = GradCam(loaded)(pixels, np.zeros(5, int))
+    assert heat.shape == (5, 32, 32)
+    assert heat.max() <= 1
+
+
+def test_only_squares_can_be_turned():
+    check_views(8, 64, 64)
+    check_views(4, 48, 64)
+    with pytest.raises(ConfigError, match=r"needs a square input. Received: 48x64"):
+        check_views(8, 48, 64)
