@@ -50,6 +50,7 @@ def test_commands_and_code_run(
         "preview",
         "train",
         "evaluate",
+        "explain",
         "score",
         "serve",
     ]
