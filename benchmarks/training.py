@@ -45,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fit": {
         "workers": 1,
         "images": 400,
-        "steps": 30,
+        "steps": 20,
         "size": 160,
         "batch": 32,
         "model": {"backbone": "efficientnet_lite0"},
@@ -84,7 +84,9 @@ def dermaray_side(case: dict[str, Any], folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "jobs.train", "--config", str(folder / "config.yaml")]
     last = f".out.unfinished/checkpoints/attempt-*/step-{2 * case['steps']:010}/state.npz"
     began = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # A shell has what it starts in the background ignore the signal by which this is stopped.
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=heed)
     epochs: list[dict[str, float]] = []
     while not epochs and process.poll() is None:
         time.sleep(0.1)

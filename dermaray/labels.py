@@ -309,6 +309,10 @@ def find_label_set(labels: Iterable[str], name: str | None = None) -> LabelSet:
         return max(fitting, key=lambda s: (len(spelled & _words(s)), _words(s) <= spelled))
     if reserved := sorted(RESERVED_NAMES & set(found)):
         raise LabelError(f"a class cannot be called {reserved[0]!r}: scores have a column of that name. Rename it")
+    if barred := [label for label in found if "|" in label]:
+        raise LabelError(
+            f"a class cannot have | in its name: it stands between classes in a CSV. Received: {barred[0]!r}"
+        )
     # `Nevus` and `nevus` are one class, named by the first.
     classes = sorted({normalise(label): label for label in reversed(found)}.values())
     codes = {label: diagnosis_code(label) for label in classes}

@@ -19,9 +19,11 @@ def render_page(template: str, filters: dict[str, Callable[..., str]], **values:
     return environment.get_template(template).render(**values)
 
 
-def render_text(template: str, **values: Any) -> str:
-    """Return a text that is no HTML; see `render_page`."""
-    return _environment(escaped=False).get_template(template).render(**values)
+def render_markdown(template: str, **values: Any) -> str:
+    """Return a text in Markdown; see `render_page`. The filter `cell` escapes what a table's cell may not hold."""
+    environment = _environment(escaped=False)
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("<", "&lt;")
+    return environment.get_template(template).render(**values)
 
 
 def _environment(*, escaped: bool) -> jinja2.Environment:

@@ -35,16 +35,17 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.out, overwrite=args.overwrite)
     first, second = (open_artifact(path.resolve()) for path in (args.first, args.second))
     manifest = measured(args)
+    leaks: set[str] = set()
     for artifact in (first, second):
         artifact.verify()
-        check_measurable(artifact, manifest, args.split, allow_leaks=args.allow_leaks)
+        leaks.update(check_measurable(artifact, manifest, args.split, allow_leaks=args.allow_leaks))
     with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:
         from dermaray.evaluation.compare import compare
         from dermaray.evaluation.tables import HEADLINES
 
         cluster.check_actors(1)
         with tracked("Comparing", 2 * manifest.rows(args.split).num_rows) as tracker:
-            found = compare((first, second), manifest, args.split, out, tracker.advance)
+            found = compare((first, second), manifest, args.split, sorted(leaks), out, tracker.advance)
     say(f"{second.name} less {first.name} on {found['images']:,} {args.split} images, with 95 % intervals:")
     for name, title in HEADLINES.items():
         row = found["figures"][name]

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models", type=Path, nargs="+", required=True, metavar="DIR", help="models, or the folders of their runs"
     )
     parser.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help="what dermaray prepare wrote")
+    parser.add_argument("--fold", type=int, metavar="I", help="of data in folds, the one that is the val split")
     parser.add_argument(
         "overrides", nargs="*", metavar="key.path=value", help="set one key: name=five views=4 decisions.coverage=0.95"
     )
@@ -29,30 +30,34 @@ def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.quiet import silent_stderr
     from cluster.runtime import check_lasting
-    from dermaray.data.manifest import Manifest
     from dermaray.evaluation.checks import check_measurable
     from dermaray.files import atomic_directory, check_output
     from dermaray.models.artifact import open_artifact
     from dermaray.training.ensembles import EnsembleConfig, check_members, write_ensemble
     from dermaray.yaml_config import load_yaml_config
     from jobs.console import say, waiting
+    from jobs.options import measured
     from jobs.session import ray_session
 
     check_lasting(args.out)
     check_output(args.out, overwrite=args.overwrite)
-    config = load_yaml_config(EnsembleConfig, None, args.overrides)
-    artifacts = [open_artifact(path.resolve()) for path in args.models]
+    # An option of several values takes what stands behind it.
+    folders = [path for path in args.models if "=" not in path.name or path.exists()]
+    changes = [str(path) for path in args.models if path not in folders]
+    config = load_yaml_config(EnsembleConfig, None, [*changes, *args.overrides])
+    artifacts = [open_artifact(path.resolve()) for path in folders]
     check_members(artifacts, config)
-    manifest = Manifest.read(args.data)
+    manifest = measured(args)
+    leaks: set[str] = set()
     for artifact in artifacts:
         artifact.verify()
-        check_measurable(artifact, manifest, "val", allow_leaks=args.allow_leaks)
+        leaks.update(check_measurable(artifact, manifest, "val", allow_leaks=args.allow_leaks))
     with ray_session(args), atomic_directory(args.out, overwrite=args.overwrite) as out:
         from dermaray.models.own_process import import_keras
 
         with waiting("Fitting decisions on the validation images"), silent_stderr(verbose=args.verbose):
             import_keras()
-            write_ensemble(out / "model", artifacts, manifest, config)
+            write_ensemble(out / "model", artifacts, manifest, config, leaks=sorted(leaks))
     say(f"{len(artifacts)} model(s), {config.views} view(s) of each image")
     say(f"Model: {args.out / 'model'}")
     return 0

@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.runtime import check_lasting
+    from dermaray.errors import DataError
+    from dermaray.evaluation.card import write_card
     from dermaray.evaluation.checks import check_measurable
     from dermaray.files import atomic_directory, check_output
     from dermaray.models.artifact import open_artifact
@@ -42,21 +44,28 @@ def run(args: argparse.Namespace) -> int:
     artifact.verify()
     manifest = measured(args)
     leaks = check_measurable(artifact, manifest, args.split, allow_leaks=args.allow_leaks)
+    if args.card and (leaks or args.split != "test"):
+        raise DataError("--card takes the figures of a test split that does not leak, and of no other images")
     with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:
         from dermaray.evaluation.evaluate import evaluate
         from dermaray.evaluation.metrics import MIN_TPR
+        from dermaray.evaluation.tables import HEADLINES
 
         min_tpr = MIN_TPR if args.min_tpr is None else args.min_tpr
         cluster.check_actors(1)
         with tracked("Evaluating", manifest.rows(args.split).num_rows) as tracker:
-            metrics = evaluate(artifact, manifest, args.split, leaks, out, tracker.advance, min_tpr, card=args.card)
+            metrics = evaluate(artifact, manifest, args.split, leaks, out, tracker.advance, min_tpr)
     say(f"{artifact.name} on {metrics['images']:,} {args.split} images, with 95 % intervals:")
-    for shown, name in _SHOWN.items():
+    for name, title in HEADLINES.items():
         if metrics[name] is not None:
             interval = metrics["intervals"][name]
             told = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-            say(f"  {shown:20} {metrics[name]:.3f}{told}")
+            say(f"  {title:22} {metrics[name]:.3f}{told}")
     say(f"Report: {args.out / 'report.html'}")
+    if args.card:
+        facts = metrics["facts"]
+        write_card(artifact, metrics, {name: facts[name] for name in ("Data", "Data digest", "Split")})
+        say(f"Card: {artifact.path / 'model_card.html'}")
     return 0
 
 
@@ -66,16 +75,6 @@ def _sensitivity(text: str) -> float:
         if 0 <= float(text) < 1:
             return float(text)
     raise argparse.ArgumentTypeError(f"a number from 0 to below 1 was expected. Received: {text}")
-
-
-_SHOWN = {
-    "balanced accuracy": "balanced_accuracy",
-    "accuracy": "accuracy",
-    "macro AUC": "macro_auc",
-    "melanoma AUC": "melanoma_auc",
-    "melanoma partial AUC": "melanoma_partial_auc",
-    "calibration error": "ece",
-}
 
 
 if __name__ == "__main__":

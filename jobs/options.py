@@ -10,6 +10,11 @@ from dermaray.labels import LABEL_SETS
 if TYPE_CHECKING:
     from dermaray.data.manifest import Manifest
     from dermaray.data.settings import PrepareConfig
+    from dermaray.models.artifact import Artifact
+
+
+REFERENCE = Path(__file__).resolve().parents[1] / "models" / "reference"
+"""The model that comes with the checkout."""
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +31,35 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="a model, or the folder of the run that made it"
     )
+
+
+def add_optional_model(parser: argparse.ArgumentParser) -> None:
+    """Add `--model` for a job that does without, by the reference model; `chosen_model` opens it."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="a model, or the folder of the run that made it (default: the reference model in models/reference)",
+    )
+
+
+def chosen_model(args: argparse.Namespace) -> "Artifact":
+    """Return the model that the argument of `add_optional_model` names, verified; say so where that is the reference.
+
+    Raises:
+        ArtifactError: There is none, or it is damaged.
+    """
+    from dermaray.errors import ArtifactError
+    from dermaray.models.artifact import open_artifact
+    from jobs.console import say
+
+    if args.model is None and not REFERENCE.exists():
+        raise ArtifactError(f"--model is missing, and there is no reference model: {REFERENCE} does not exist")
+    artifact = open_artifact((args.model or REFERENCE).resolve())
+    artifact.verify()
+    if args.model is None:
+        say(f"No --model given: using the reference model. What it is for, and not: {REFERENCE / 'MODEL_CARD.md'}")
+    return artifact
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:

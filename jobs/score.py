@@ -1,4 +1,4 @@
-"""python -m jobs.score INPUT --model DIR --out DIR
+"""python -m jobs.score INPUT [--model DIR] --out DIR
 
 One row per image of a folder, a zip or a tar: `scores.parquet`, `scores.csv` and `summary.json`. An image that cannot
 be scored has a row too, with its reason.
@@ -10,13 +10,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from jobs.options import add_address, add_model, add_out
+from jobs.options import add_address, add_optional_model, add_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
     parser.add_argument("input", type=Path, help="a folder (with all below it), a zip, a tar, or one image")
-    add_model(parser)
+    add_optional_model(parser)
     add_out(parser)
     parser.add_argument("--actors", type=int, default=1, metavar="N", help="processes that hold the model (default: 1)")
     add_address(parser)
@@ -28,15 +28,14 @@ def run(args: argparse.Namespace) -> int:
     from dermaray.data.archive import list_members
     from dermaray.errors import DataError
     from dermaray.files import atomic_directory, check_output, write_json
-    from dermaray.models.artifact import open_artifact
     from dermaray.models.rows import ScoreWriter, score_rows
     from jobs.console import say, tracked
+    from jobs.options import chosen_model
     from jobs.session import ray_session
 
     check_lasting(args.out)
     check_output(args.out, overwrite=args.overwrite)
-    artifact = open_artifact(args.model.resolve())
-    artifact.verify()
+    artifact = chosen_model(args)
     listing = list_members(args.input.resolve())
     began = time.monotonic()
     statuses: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""python -m jobs.serve --model DIR [--host 127.0.0.1] [--port 8000]
+"""python -m jobs.serve [--model DIR] [--host 127.0.0.1] [--port 8000]
 
 A model behind HTTP, until Ctrl-C: `POST /v1/predict` takes an image (the body, or a file of a multipart form), and
 `GET /healthz` says that it is there.
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.options import add_address, add_model
+from jobs.options import add_address, add_optional_model
 
 APPLICATION = "serve.app:build_app"
 """The application, by the path that a cluster's configuration names too."""
@@ -21,7 +21,7 @@ APPLICATION_NAME = "dermaray"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
-    add_model(parser)
+    add_optional_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="the port to listen on (default: 8000)")
     add_address(parser)
@@ -30,12 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job until it is interrupted, and return its exit code."""
     from cluster.ports import check_port, stop_on_sigterm
-    from dermaray.models.artifact import open_artifact
     from jobs.console import say
+    from jobs.options import chosen_model
     from jobs.session import ray_session
 
-    artifact = open_artifact(args.model.resolve())
-    artifact.verify()
+    artifact = chosen_model(args)
     check_port(args.host, args.port)
     with ray_session(args), serving(artifact.path, args.host, args.port, verbose=args.verbose) as url:
         say(f"Serving {artifact.name} at {url}. Stop with Ctrl-C")

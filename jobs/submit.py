@@ -11,7 +11,7 @@ import sys
 
 from cluster.submit import EXAMPLE_ADDRESS, submit_job
 
-JOBS = ("prepare", "audit", "train", "tune", "evaluate", "score")
+JOBS = ("prepare", "audit", "train", "tune", "ensemble", "evaluate", "compare", "score")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cluster.runtime import Cluster
 from dermaray.config import RunConfig, dump_config
 from dermaray.data.folds import folds_of_training
 from dermaray.data.manifest import Manifest
+from dermaray.evaluation.checks import check_measurable
 from dermaray.files import atomic_directory, check_output
 from dermaray.models.artifact import open_artifact
 from dermaray.models.own_process import import_keras
@@ -36,7 +38,7 @@ def train_one(
         state = _train(task, store, log)
         with atomic_directory(out, overwrite=args.overwrite) as partial:
             with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
-                import_keras()
+                _import_keras()
                 from dermaray.training.result import write_run
             with waiting("Fitting decisions on the validation images"), silent_stderr(verbose=args.verbose):
                 write_run(partial, task, state, manifest)
@@ -51,29 +53,49 @@ def train_folds(
     config: RunConfig, manifest: Manifest, leaks: Sequence[str], cluster: Cluster, args: argparse.Namespace
 ) -> None:
     """Train a model for each fold, beside the output, but for those that are there already; then make one of them."""
-    out, members = Path(config.out), []
+    out = Path(config.out)
     manifest.rows("val")
-    for fold, part in enumerate(folds_of_training(manifest, int(config.folds or 0), config.seed)):
-        run = config.model_copy(
-            update={"name": f"{config.name}-fold-{fold}", "out": f"{out}-fold-{fold}", "folds": None, "views": 1}
-        )
-        members.append(Path(run.out))
-        if args.overwrite or not _is_done(run):
-            check_output(Path(run.out), overwrite=args.overwrite)
-            train_one(run, part, leaks, cluster, args)
+    parts = folds_of_training(manifest, int(config.folds or 0), config.seed)
+    runs = [_fold(config, number) for number in range(len(parts))]
+    missing = [args.new or not _is_done(run, part) for run, part in zip(runs, parts, strict=True)]
+    # Before hours of training, not after them.
+    for run in compress(runs, missing):
+        check_output(Path(run.out), overwrite=args.overwrite)
+    for run, part in compress(zip(runs, parts, strict=True), missing):
+        train_one(run, part, leaks, cluster, args)
+    members = [open_artifact(Path(run.out).resolve()) for run in runs]
+    for member in members:
+        check_measurable(member, manifest, "val", allow_leaks=args.allow_leaks)
     settings = EnsembleConfig(name=config.name, version=config.version, views=config.views, decisions=config.decisions)
     with atomic_directory(out, overwrite=args.overwrite) as partial:
         with waiting("Making one model of the folds"), silent_stderr(verbose=args.verbose):
-            write_ensemble(partial / "model", [open_artifact(path.resolve()) for path in members], manifest, settings)
+            _import_keras()
+            write_ensemble(partial / "model", members, manifest, settings, leaks=leaks, run=config)
         (partial / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    say(f"{len(members)} folds, beside it as {out}-fold-0 and so on")
+    say(f"{len(runs)} folds, beside it as {runs[0].out} and so on")
     say(f"Model: {out / 'model'}")
 
 
-def _is_done(run: RunConfig) -> bool:
-    """Tell whether the output of a fold is there, made by this very configuration."""
+def _fold(config: RunConfig, number: int) -> RunConfig:
+    """Return the configuration of a fold's run."""
+    name, out = f"{config.name}-fold-{number}", f"{config.out.rstrip('/')}-fold-{number}"
+    return config.model_copy(update={"name": name, "out": out, "folds": None, "views": 1})
+
+
+def _is_done(run: RunConfig, part: Manifest) -> bool:
+    """Tell whether the output of a fold is there, made by this very configuration of these very images."""
     file = Path(run.out) / "config.yaml"
-    return file.exists() and file.read_text(encoding="utf-8") == dump_config(run)
+    if not file.exists() or file.read_text(encoding="utf-8") != dump_config(run):
+        return False
+    return bool(open_artifact(Path(run.out)).provenance["data"]["digest"] == part.digest)
+
+
+def _import_keras() -> None:
+    """Import TensorFlow for this process, which trains nothing and leaves GPUs to those that do."""
+    import_keras()
+    from dermaray.training.devices import hide_gpus
+
+    hide_gpus()
 
 
 def _say_result(config: RunConfig, state: RunState) -> None:

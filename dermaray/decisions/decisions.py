@@ -22,8 +22,9 @@ class Decided:
         label: The answer, int [N].
         alert: Whether melanoma is to be feared, bool [N]; None where the model cannot tell.
         prediction_set: Which classes it may be, bool [N, C].
-        refer: Whether a dermatologist must look, since the set is not decisive or the image is strange, bool [N].
-        ood_score: How strange the image is, float32 [N]; above 1, more than all but one in a hundred validation images.
+        refer: Whether the model leaves the answer to a dermatologist, since the set does not hold the answer alone or
+            the image is strange, bool [N].
+        ood_score: How strange the image is, float32 [N]; above 1, more than about 99 in 100 validation images.
     """
 
     probabilities: Float32Array
@@ -72,13 +73,14 @@ class Decisions:
         """Decide on a network's softmax [N, C] and features [N, D]."""
         calibrated = self.calibration(probabilities)
         sets = calibrated >= np.array([threshold.probability for threshold in self.sets], np.float32)
-        ood_score = self.novelty(features)
+        label, ood_score = weighted(calibrated, self.label_weights).argmax(axis=1), self.novelty(features)
+        decisive = (sets.sum(axis=1) == 1) & sets[np.arange(len(label)), label]
         return Decided(
             calibrated,
-            weighted(calibrated, self.label_weights).argmax(axis=1),
+            label,
             None if self.alert is None else calibrated[:, self.melanoma] >= np.float32(self.alert.probability),
             sets,
-            (sets.sum(axis=1) != 1) | (ood_score > 1),
+            ~decisive | (ood_score > 1),
             ood_score,
         )
 

@@ -44,7 +44,7 @@ def fit_decisions(
         melanoma,
         alert,
         tuple(covering_threshold(own, config.coverage) for own in of_class),
-        fit_novelty(features),
+        fit_novelty(features, groups),
         {"asked_for": config.model_dump(), "images": len(labels), "groups": len(np.unique(groups))},
     )
 
@@ -59,6 +59,6 @@ def _of_each_lesion(
 def _label_weights(labels: npt.NDArray[np.integer[Any]], classes: int, config: DecisionConfig) -> tuple[float, ...]:
     if config.label == "most_probable":
         return (1.0,) * classes
-    # A class without an image is taken for as common as if it had one.
-    counts = np.maximum(np.bincount(labels, minlength=classes), 1)
-    return tuple(float(weight) for weight in counts.max() / counts)
+    counts = np.bincount(labels, minlength=classes)
+    # A class that was not validated is not named sooner for that.
+    return tuple(float(counts.max() / count) if count else 1.0 for count in counts)

@@ -19,7 +19,7 @@ _MOST_COMPONENTS = 64
 _IMAGES_PER_COMPONENT = 4
 
 _USUAL = 0.99
-"""The share of validation images that have a score of at most 1."""
+"""The share of the measured half of the validation images that have a score of at most 1."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Novelty:
         components: The main directions, orthonormal, [K, D].
         variances: Along them, [K].
         noise: The variance along any other direction.
-        scale: The squared distance that `_USUAL` of the validation images do not exceed.
+        scale: The squared distance that is a score of 1.
     """
 
     mean: Float32Array
@@ -43,6 +43,11 @@ class Novelty:
     def __call__(self, features: FloatArray) -> Float32Array:
         """Return a score for each row of features [N, D], float32 [N]: 0 and up, above 1 is strange."""
         return (np.sqrt(self._squared(features) / self.scale)).astype(np.float32)
+
+    @property
+    def size(self) -> int:
+        """How many features there are, D."""
+        return len(self.mean)
 
     def arrays(self) -> dict[str, Float32Array]:
         """Return all that a file must hold; see `from_arrays`."""
@@ -68,14 +73,19 @@ class Novelty:
         return squared
 
 
-def fit_novelty(features: FloatArray) -> Novelty:
-    """Describe the features of validation images, [N, D], N at least 1.
+def fit_novelty(features: FloatArray, groups: npt.NDArray[Any]) -> Novelty:
+    """Describe the features of validation images.
 
-    The directions are those of one half of the images, and how far images lie from each other along them is measured on
+    The directions are those of one half of the groups, and how far images lie from each other along them is measured on
     the other half: of its own images a description would say that they lie too near.
+
+    Args:
+        features: [N, D], N at least 1.
+        groups: Which images show one lesion or patient, [N], any values that can be sorted.
     """
-    order = np.random.default_rng(0).permutation(len(features))
-    described, measured = features[order[::2]], features[order[1::2]]
+    _, group_of = np.unique(groups, return_inverse=True)
+    in_half = np.random.default_rng(0).permutation(group_of.max() + 1) % 2 == 0
+    described, measured = features[in_half[group_of]], features[~in_half[group_of]]
     if not len(measured):
         measured = described
     mean = described.mean(axis=0, dtype=np.float64)
@@ -83,7 +93,8 @@ def fit_novelty(features: FloatArray) -> Novelty:
     components = directions[: min(_MOST_COMPONENTS, len(described) // _IMAGES_PER_COMPONENT)]
     centred = measured - mean
     along = (centred @ components.T) ** 2
-    beside = np.maximum((centred**2).sum(axis=1) - along.sum(axis=1), 0).mean() / max(features.shape[1], 1)
+    beside = np.maximum((centred**2).sum(axis=1) - along.sum(axis=1), 0).mean()
+    beside /= max(features.shape[1] - len(components), 1)
     # Features that never vary would make any change infinitely strange.
     least = max(float((centred**2).mean()), 1e-6) * 1e-3
     novelty = Novelty(

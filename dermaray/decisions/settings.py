@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dermaray.yaml_config import Section
 
@@ -19,7 +19,8 @@ class DecisionConfig(Section):
             shift adaptation"), which takes back what `data.balance` and `training.class_weights` have done to the
             probabilities of rare classes.
         label: Which class is the answer. `most_probable`, or `balanced`: the one whose probability is highest for how
-            common it is among the validation images, which makes as much of a rare diagnosis as of a common one.
+            common it is among the validation images, which makes as much of a rare diagnosis as of a common one. It
+            needs probabilities that know how common each is: `calibration: bias_corrected`.
         alert_sensitivity: The share of melanomas that the alert shall find, at least.
         alert_confidence: How sure of it one shall be.
         coverage: The share of images of each class whose `prediction_set` shall hold that class.
@@ -30,3 +31,9 @@ class DecisionConfig(Section):
     alert_sensitivity: _Share = 0.9
     alert_confidence: _Share = 0.95
     coverage: _Share = 0.9
+
+    @model_validator(mode="after")
+    def _balanced_labels_know_what_is_common(self) -> "DecisionConfig":
+        if self.label == "balanced" and self.calibration != "bias_corrected":
+            raise ValueError(f"label=balanced needs calibration=bias_corrected. Received: {self.calibration}")
+        return self

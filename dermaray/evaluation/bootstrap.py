@@ -35,7 +35,8 @@ from dermaray.labels import LabelSet
 RESAMPLES = 2000
 LEVEL = 0.95
 
-_MEANS_OVER_CLASSES = ("balanced_accuracy", "macro_auc")
+MEANS_OVER_CLASSES = ("balanced_accuracy", "macro_auc")
+"""Figures whose resamples are drawn within each class."""
 
 _CELLS = 4_000_000
 """Weights that are held at once, 32 MB; what is computed of them takes ten times that."""
@@ -76,7 +77,7 @@ def bootstrap_intervals(
         resampled_intervals(figures, labels, groups, by_class=whether, resamples=resamples, seed=seed)
         for whether in (False, True)
     )
-    intervals.update({name: by_class[name] for name in _MEANS_OVER_CLASSES})
+    intervals.update({name: by_class[name] for name in MEANS_OVER_CLASSES})
     if (ece := intervals["ece"]) is not None:
         measured = figures(np.ones((1, len(labels))))["ece"][0]
         intervals["ece"] = [max(float(2 * measured - bound), 0.0) for bound in reversed(ece)]

@@ -24,14 +24,14 @@ from dermaray.evaluation.tables import (
     subgroup_rows,
 )
 from dermaray.models.artifact import Artifact
-from dermaray.pages import render_page, render_text
+from dermaray.pages import render_markdown, render_page
 
 _LIMITS = (
     "It knows dermoscopic images of single lesions and no others: not clinical photographs, not several lesions, not "
     "what was treated before. `ood_score` above 1 warns of some of these, not of all.",
     "It knows the diagnoses below and no others. A lesion of another kind gets one of them, or a set of several.",
-    "It was trained on images of few clinics. Other cameras, dermatoscopes and skin colours than theirs may get worse "
-    "answers, and the figures below do not show it.",
+    "Other clinics, cameras, dermatoscopes and skin colours than those of its data may get worse answers, and the "
+    "figures below do not show it.",
     "The truth that it learnt from holds mistakes, and the share of each diagnosis in the images is not that of any "
     "practice: probabilities, precision and the rate of alerts move with it.",
 )
@@ -84,7 +84,7 @@ def write_card(artifact: Artifact, metrics: Mapping[str, Any], facts: Mapping[st
     ]
     values = {"name": artifact.name, "sections": [section for section in sections if section is not None]}
     pages = {
-        "MODEL_CARD.md": render_text("evaluation/card.md", **values),
+        "MODEL_CARD.md": render_markdown("evaluation/card.md", **values),
         "model_card.html": render_page("evaluation/card.html", {}, **values),
     }
     try:
@@ -108,6 +108,9 @@ def _model(artifact: Artifact) -> _Section:
             "Networks" if len(networks) > 1 else "Network": "; ".join(networks),
             "Views of each image": str(made["config"]["views"]),
             "Input": f"{spec.height} x {spec.width} pixels, RGB, resized by {spec.resize}",
+            "LiteRT": f"model.tflite; its probabilities differ by at most {made['litert_difference']:.4f} on a sample"
+            if "litert_difference" in made
+            else "none: the network could not be converted",
             "Classes": ", ".join(
                 f"{name} (malignant)" if name in artifact.label_set.malignant else name
                 for name in artifact.label_set.classes
@@ -133,7 +136,7 @@ def _data(artifact: Artifact) -> _Section:
             "Source": str(data.get("source", "unknown")),
             "Digest": str(data["digest"]),
             "Images": f"{data['images']:,}, of which {artifact.trained_on().num_rows:,} were trained on and "
-            f"{artifact.decided_on().num_rows:,} chose the epoch and the decisions",
+            f"{artifact.decided_on().num_rows:,} validated on, to choose the epoch or fit the decisions",
             "Licence": "; ".join(licences) or "not stated: ask for it before you pass the model on, which may carry it",
         },
     )
@@ -185,13 +188,14 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
     asked = decisions.facts["asked_for"]
     said = [
         f"Fitted on {decisions.facts['images']:,} validation images of {decisions.facts['groups']:,} lesions or "
-        "patients. What is promised holds for lesions that come from where these came from."
+        "patients. What is promised counts each lesion once, and holds for lesions that come from where these came "
+        "from; what is measured counts images."
     ]
     if decisions.alert is not None:
         said.append(
-            f"An alert is given from a melanoma probability of {decisions.alert.probability:.4f} on. With a confidence "
+            f"An alert is given from a melanoma probability of {decisions.alert.probability:.2g} on. With a confidence "
             f"of {percent(asked['alert_confidence'], 0)} it finds at least {percent(decisions.alert.guaranteed)} of "
-            f"melanomas, by an exact binomial bound on {decisions.alert.groups:,} of them."
+            f"melanomas, by the binomial bound on {decisions.alert.groups:,} of them, which takes the network as given."
         )
     said.append(
         "A prediction set holds each diagnosis with the share promised for it (split conformal prediction within the "
@@ -214,17 +218,26 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
 
 def _reproduce(artifact: Artifact) -> _Section:
     made = artifact.provenance
-    if members := made.get("members"):
-        of = ", ".join(f"{member['name']} ({member['digest'][:16]})" for member in members)
-        return _Section("How to make it again", [f"`dermaray ensemble` of {of}, with the data of the digest above."])
-    command = ["dermaray", "train", "--config", "config.yaml", f"data.manifest={made['config']['data']['manifest']}"]
-    return _Section(
-        "How to make it again",
-        [
-            "The run's `config.yaml` stands beside the model's folder, and in `artifact.json`. The data must have the "
-            f"digest above: `{shlex.join(command)}`"
-        ],
-    )
+    run = made.get("run") or (None if made.get("members") else made["config"])
+    if run is None:
+        members = " ".join(f"{member['name']} ({member['digest'][:16]})" for member in made["members"])
+        return _Section(
+            "How to make it again",
+            [
+                f"`dermaray ensemble --models` of {members}, with the data of the digest above, views and decisions as "
+                "`artifact.json` has them under `config`."
+            ],
+        )
+    told = [
+        "The run's `config.yaml` stands beside the model's folder. The data must have the digest above: "
+        f"`dermaray train --config config.yaml {shlex.quote('data.manifest=' + run['data']['manifest'])}`"
+    ]
+    if "fold" in made["data"] and run["data"]["fold"] is None and not made.get("run"):
+        told = [
+            f"It is fold {made['data']['fold']} of a run with `folds`, which made it on the way to a model of all of "
+            f"them; the data's digest was {made['data']['unfolded_digest']} before it was divided."
+        ]
+    return _Section("How to make it again", told)
 
 
 def _joined(cell: Cell) -> str:

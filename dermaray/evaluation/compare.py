@@ -1,6 +1,6 @@
 """Two models on the same images: what one does better, and whether that is more than chance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 from dermaray.data.manifest import Manifest
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError, OutputError
-from dermaray.evaluation.bootstrap import Figures, Float64Array, resampled_intervals
-from dermaray.evaluation.evaluate import score
+from dermaray.evaluation.bootstrap import MEANS_OVER_CLASSES, Figures, Float64Array, resampled_intervals
+from dermaray.evaluation.evaluate import count_decided_on, score
 from dermaray.evaluation.metrics import MIN_TPR, IntArray
 from dermaray.evaluation.tables import HEADLINES, percent, signed, signed_interval
 from dermaray.files import write_json
@@ -30,6 +30,7 @@ def compare(
     artifacts: tuple[Artifact, Artifact],
     manifest: Manifest,
     split: str,
+    leaks: Sequence[str],
     out: Path,
     progress: Callable[[int], None],
 ) -> dict[str, Any]:
@@ -39,11 +40,14 @@ def compare(
         artifacts: The models, of one label set.
         manifest: The data.
         split: Which of its splits.
+        leaks: What leaks between training and these images, where the user wants figures in spite of it.
         out: An existing folder.
         progress: Called with the number of images scored since the last call, by either model.
 
     Returns:
-        What `measure_difference` does, and `models`: name, version and digest of each.
+        What `measure_difference` does; `models`: name, version and digest of each, and as `fitted_on` on how many of
+        the images its decisions were fitted; `data`; `leaks`; and `left_out`, how many images one of them could not
+        score.
 
     Raises:
         DataError: The split is empty, or no image could be scored by both.
@@ -58,8 +62,13 @@ def compare(
     labels, groups = np.asarray(manifest.label_indices(images)), images["group_id"].to_numpy()
     first, second = (one.rows(rows) for one, rows in zip(decided, kept, strict=True))
     found = {
-        "models": [{"name": a.name, "version": a.version, "digest": a.digest} for a in artifacts],
+        "models": [
+            {"name": a.name, "version": a.version, "digest": a.digest, "fitted_on": count_decided_on(a, images)}
+            for a in artifacts
+        ],
         "data": {"source": manifest.facts.get("source"), "digest": manifest.digest, "split": split},
+        "leaks": list(leaks),
+        "left_out": len(uris) - len(both),
         **measure_difference((first, second), labels, groups, manifest.label_set),
     }
     try:
@@ -97,8 +106,10 @@ def measure_difference(
         first, second = figures(weights)
         return {kind: {name: second[kind][name] - first[kind][name] for name in first[kind]} for kind in first}
 
-    # As the means over classes need it; for a difference on the same images the mix of classes matters little.
-    intervals = resampled_intervals(differences, labels, groups, by_class=True)
+    intervals, by_class = (
+        resampled_intervals(differences, labels, groups, by_class=whether) for whether in (False, True)
+    )
+    intervals["figures"].update({name: by_class["figures"][name] for name in MEANS_OVER_CLASSES})
     first, second = figures(np.ones((1, len(labels))))
     told = {
         kind: {

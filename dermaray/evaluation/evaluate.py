@@ -13,7 +13,6 @@ from dermaray.data.inspect import preview_images
 from dermaray.data.manifest import Manifest
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError
-from dermaray.evaluation.card import write_card
 from dermaray.evaluation.measure import measure
 from dermaray.evaluation.metrics import MIN_TPR, IntArray
 from dermaray.evaluation.mistakes import worst_mistakes
@@ -33,8 +32,6 @@ def evaluate(
     out: Path,
     progress: Callable[[int], None],
     min_tpr: float = MIN_TPR,
-    *,
-    card: bool = False,
 ) -> dict[str, Any]:
     """Score a split on the connected Ray cluster and write scores, metrics and the report.
 
@@ -46,10 +43,10 @@ def evaluate(
         out: An existing folder.
         progress: Called with the number of images scored since the last call.
         min_tpr: See `compute_metrics`.
-        card: Write the model's card anew, with these figures.
 
     Returns:
-        What `measure` does; `decisions` has besides, as `fitted_on`, on how many of the images they were fitted.
+        What `measure` does, and `facts`: of what model and images. `decisions` has besides, as `fitted_on`, on how many
+        of the images they were fitted.
 
     Raises:
         DataError: The split is empty, the classes differ, or not one image could be scored.
@@ -64,21 +61,19 @@ def evaluate(
     images = images.take(pc.index_in(scored["uri"], value_set=images["uri"].combine_chunks()))
     labels = np.asarray(manifest.label_indices(images))
     metrics = measure(decided, labels, images, label_set, artifact.decisions, min_tpr)
-    metrics["decisions"]["fitted_on"] = _count_decided_on(artifact, images)
+    metrics["decisions"]["fitted_on"] = count_decided_on(artifact, images)
     facts = _facts(artifact, manifest, split, scores)
     gallery = _gallery(decided, labels, label_set, images)
     write_report(out, metrics, decided, labels, label_set, facts, gallery, _warnings(artifact, leaks))
-    if card:
-        write_card(artifact, metrics, {name: facts[name] for name in ("Data", "Data digest", "Split")})
     write_submission(out / "submission.csv", scored, label_set)
-    return metrics
+    return {"facts": facts, **metrics}
 
 
 def _gallery(decided: Decided, labels: IntArray, label_set: LabelSet, images: pa.Table) -> Gallery:
     """Return the worst mistakes by their kind, each with the image's id and a small JPEG of it."""
     mistakes = worst_mistakes(decided, labels, label_set)
     rows = [mistake.row for kind in mistakes.values() for mistake in kind]
-    chosen = images.take(rows)
+    chosen = images.take(pa.array(rows, pa.int64()))
     jpegs = preview_images(chosen["uri"].to_pylist())
     ids, uris = (dict(zip(rows, chosen[name].to_pylist(), strict=True)) for name in ("image_id", "uri"))
     return {kind: [(m, ids[m.row], jpegs.get(uris[m.row])) for m in found] for kind, found in mistakes.items()}
@@ -112,7 +107,7 @@ def score(
     return pa.concat_tables(tables), decided_of(batches)
 
 
-def _count_decided_on(artifact: Artifact, images: pa.Table) -> int:
+def count_decided_on(artifact: Artifact, images: pa.Table) -> int:
     """Return on how many of these images the decisions were fitted, whose figures are then too good."""
     known = pc.is_in(images["sha256"], value_set=artifact.decided_on()["sha256"].combine_chunks())
     return int(pc.sum(known).as_py())

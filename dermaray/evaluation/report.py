@@ -234,7 +234,7 @@ def _melanoma_headlines(metrics: dict[str, Any], label_set: LabelSet, chance: st
                 percent(row["recall"]),
                 percents(metrics["intervals"]["per_class"][label_set.melanoma]["recall"]),
                 f"Of {row['images']:,} melanomas, {found:,} were called melanoma and {row['images'] - found:,} were "
-                "called something else, when the most probable class is the answer.",
+                "called something else.",
                 percent(float(always)),
             )
         )

@@ -1,9 +1,9 @@
 """Probabilities as the ISIC challenges take them: a CSV with a column `image`, and one for each class."""
 
+import csv
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 
 from dermaray.labels import LabelSet
 
@@ -19,8 +19,10 @@ def write_submission(path: Path, scored: pa.Table, label_set: LabelSet) -> None:
         scored: Rows of `score_schema` that were scored.
         label_set: The classes.
     """
-    ordered = scored.sort_by("image_id")
-    table = ordered.select(["image_id", *label_set.classes]).rename_columns(["image", *label_set.classes])
-    for name, value in _ALWAYS.get(label_set.name, {}).items():
-        table = table.append_column(name, pa.array([value] * table.num_rows))
-    pa_csv.write_csv(table, path, pa_csv.WriteOptions(quoting_style="none"))
+    always = _ALWAYS.get(label_set.name, {})
+    table = scored.sort_by("image_id").select(["image_id", *label_set.classes])
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *label_set.classes, *always])
+        for row in zip(*table.to_pydict().values(), strict=True):
+            writer.writerow([*row, *always.values()])

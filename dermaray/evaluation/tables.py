@@ -151,6 +151,6 @@ def _cell(figures: Mapping[str, Any], intervals: Mapping[str, Any], name: str) -
     if name in _AREAS:
         return decimal(figures[name]), decimals(intervals[name])
     if name == "set_size":
-        low, high = intervals[name] or (figures[name],) * 2
-        return f"{figures[name]:.2f}", f"{low:.2f} to {high:.2f}"
+        interval = intervals[name]
+        return f"{figures[name]:.2f}", f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else ""
     return percent(figures[name]), percents(intervals[name])

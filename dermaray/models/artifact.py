@@ -1,5 +1,5 @@
-"""What is saved of a model: `model.keras`, `novelty.npz` and `artifact.json`, all that scoring and serving need to
-know, and `trained_on.parquet` and `decided_on.parquet`, which evaluation asks.
+"""A saved model: `model.keras`, `novelty.npz` and `artifact.json`, all that scoring and serving need to know; the same
+network for LiteRT, `model.tflite`; and `trained_on.parquet` and `decided_on.parquet`, which evaluation asks.
 
 `artifact.json` holds the `InputSpec`, the label set and the decisions, so none is ever read from a configuration when
 images are scored, and the SHA-256 of the files, so that a damaged or exchanged one is noticed. The model's digest is
@@ -10,7 +10,6 @@ import hashlib
 import json
 import zipfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from dermaray import __version__
 from dermaray.decisions.decisions import Decisions
 from dermaray.decisions.novelty import Novelty
 from dermaray.errors import ArtifactError, LabelError
-from dermaray.files import sha256_file, write_json
+from dermaray.files import sha256_file
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LabelSet
 
@@ -37,7 +35,8 @@ SEEN_SCHEMA = pa.schema([pa.field("sha256", pa.string()), pa.field("lesion_id", 
 measured on the former by mistake, nor on the latter without a word.
 """
 
-_DESCRIPTION, _NETWORK, _NOVELTY = "artifact.json", "model.keras", "novelty.npz"
+DESCRIPTION, NETWORK, NOVELTY, LITERT = "artifact.json", "model.keras", "novelty.npz", "model.tflite"
+"""The files that answers come from; the last is there where the network could be converted."""
 
 
 @dataclass(frozen=True)
@@ -105,62 +104,13 @@ class Artifact:
             ArtifactError: See `verify`; or Keras cannot read it.
         """
         self.verify()
-        file = self.path / _NETWORK
+        file = self.path / NETWORK
         import keras
 
         try:
             return keras.saving.load_model(file, compile=False)
         except (ValueError, TypeError, OSError, KeyError) as error:
             raise ArtifactError(f"{file} cannot be read by Keras {keras.__version__}: {error}") from error
-
-
-def save_artifact(
-    out: Path,
-    model: "keras.Model",
-    name: str,
-    version: str,
-    spec: InputSpec,
-    label_set: LabelSet,
-    decisions: Decisions,
-    provenance: dict[str, Any],
-    trained_on: pa.Table,
-    decided_on: pa.Table,
-) -> Artifact:
-    """Write a model into an existing, empty folder.
-
-    Args:
-        out: The folder.
-        model: A plain functional model, without custom classes.
-        name: What its answers carry as `model`.
-        version: What its answers carry as `model_version`.
-        spec: How images become its input.
-        label_set: Its classes.
-        decisions: What is made of its outputs.
-        provenance: What it was made of; versions and the time are added.
-        trained_on: Rows of `SEEN_SCHEMA`.
-        decided_on: Rows of `SEEN_SCHEMA`.
-    """
-    import keras
-    import ray
-
-    model.save(out / _NETWORK)
-    np.savez(out / _NOVELTY, allow_pickle=False, **decisions.novelty.arrays())
-    pq.write_table(trained_on, out / "trained_on.parquet")
-    pq.write_table(decided_on, out / "decided_on.parquet")
-    answers = {
-        "input_spec": spec.model_dump(),
-        "label_set": label_set.to_dict(),
-        "decisions": decisions.to_dict(),
-        "files": {file: sha256_file(out / file) for file in (_NETWORK, _NOVELTY)},
-    }
-    made = {
-        **provenance,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"dermaray": __version__, "keras": keras.__version__, "ray": ray.__version__},
-    }
-    head = {"format_version": FORMAT_VERSION, "name": name, "version": version}
-    write_json(out / _DESCRIPTION, {**head, "digest": digest_of(answers), **answers, "provenance": made})
-    return open_artifact(out)
 
 
 def digest_of(values: dict[str, Any]) -> str:
@@ -178,9 +128,9 @@ def open_artifact(path: Path) -> Artifact:
     Raises:
         ArtifactError: The folder is missing, is no model, is of another version, or its description is damaged.
     """
-    if not (path / _DESCRIPTION).exists() and (path / "model" / _DESCRIPTION).exists():
+    if not (path / DESCRIPTION).exists() and (path / "model" / DESCRIPTION).exists():
         path = path / "model"
-    file = path / _DESCRIPTION
+    file = path / DESCRIPTION
     if not file.exists():
         what = "holds no artifact.json" if path.exists() else "does not exist"
         raise ArtifactError(f"{path} {what}. A model is made with: dermaray train --config FILE")
@@ -197,7 +147,7 @@ def open_artifact(path: Path) -> Artifact:
             str(values["version"]),
             InputSpec.model_validate(values["input_spec"]),
             LabelSet.from_dict(values["label_set"]),
-            Decisions.from_dict(values["decisions"], _read_novelty(path / _NOVELTY)),
+            Decisions.from_dict(values["decisions"], _read_novelty(path / NOVELTY)),
             dict(values["files"]),
             str(values["digest"]),
             dict(values["provenance"]),

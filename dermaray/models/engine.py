@@ -14,7 +14,10 @@ Float32Array = npt.NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """uint8 [N, height, width, 3] -> float32 [N, classes], each row a distribution, and float32 [N, features]."""
+    """uint8 [N, height, width, 3] -> float32 [N, classes], each row a distribution, and float32 [N, features].
+
+    N is at least 1: TensorFlow, for one, trips over some networks with an empty batch.
+    """
 
     def __call__(self, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """Return the network's own probabilities of a batch, and its features."""
@@ -44,6 +47,6 @@ class KerasEngine:
         self._run = run
 
     def __call__(self, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
-        """Return the network's own probabilities of a batch, and its features; of an empty one, empty arrays."""
+        """Return the network's own probabilities of a batch, and its features."""
         probabilities, features = self._run(pixels)
         return np.asarray(probabilities, dtype=np.float32), np.asarray(features, dtype=np.float32)

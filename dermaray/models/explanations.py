@@ -49,10 +49,16 @@ def write_explanations(
     classes, written, skipped = artifact.label_set.classes, 0, 0
     with (out / "explanations.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["image_id", "uri", "file", "explained_class", "probability", "label"])
+        table.writerow(["image_id", "uri", "file", "explained_class", "probability", "label", "problem"])
         for batch in _batches(read_members(members)):
-            images = [image for image in (_decoded(member, predictor) for member in batch) if image]
-            skipped += len(batch) - len(images)
+            images = []
+            for member in batch:
+                try:
+                    pixels = member.decode(predictor.artifact.input_spec).pixels
+                    images.append(_Readable(member.image_id, member.uri, pixels))
+                except ImageError as error:
+                    table.writerow([member.image_id, member.uri, "", "", "", "", f"{error.reason}: {error}"])
+                    skipped += 1
             if images:
                 pixels = np.stack([image.pixels for image in images])
                 decided = predictor.decide(pixels)
@@ -63,7 +69,7 @@ def write_explanations(
                     name = f"{written:06d}-{_safe(image.image_id)}.png"
                     both = np.concatenate([image.pixels, overlay(image.pixels, heat)], axis=1)
                     Image.fromarray(both).save(out / name)
-                    table.writerow([image.image_id, image.uri, name, classes[k], f"{p[k]:.6f}", classes[label]])
+                    table.writerow([image.image_id, image.uri, name, classes[k], f"{p[k]:.6f}", classes[label], ""])
                     written += 1
             progress(len(batch))
     return written, skipped
@@ -72,13 +78,6 @@ def write_explanations(
 def _batches(members: Iterator[Member]) -> Iterator[list[Member]]:
     while batch := list(islice(members, _BATCH)):
         yield batch
-
-
-def _decoded(member: Member, predictor: Predictor) -> _Readable | None:
-    try:
-        return _Readable(member.image_id, member.uri, member.decode(predictor.artifact.input_spec).pixels)
-    except ImageError:
-        return None
 
 
 def _safe(name: str) -> str:

@@ -1,6 +1,5 @@
 """A network's decisions, fitted on the validation images of a manifest."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +14,13 @@ from dermaray.decisions.decisions import Decided, Decisions
 from dermaray.decisions.fit import fit_decisions
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import DataError
+from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
 from dermaray.models.bulk import BATCH_SIZE, decode_stream
 from dermaray.models.engine import Engine
 from dermaray.models.predictor import run_engine
+
+SAMPLE = 64
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class Fitted:
         images: Those images, rows of a manifest.
         labels: Their true classes, integer [N].
         decided: What is decided on them.
+        sample: The pixels of some of them, uint8 [at most `SAMPLE`, height, width, 3].
     """
 
     decisions: Decisions
     images: pa.Table
     labels: npt.NDArray[np.integer[Any]]
     decided: Decided
+    sample: UInt8Array
 
 
 def decide_on_validation(
@@ -43,7 +47,6 @@ def decide_on_validation(
     spec: InputSpec,
     manifest: Manifest,
     config: DecisionConfig,
-    progress: Callable[[int], None] = lambda images: None,
 ) -> Fitted:
     """Run a network in this process on images that the connected Ray decodes, and fit its decisions.
 
@@ -52,7 +55,6 @@ def decide_on_validation(
         spec: How images become its input.
         manifest: Its `val` split is used.
         config: What the decisions shall be.
-        progress: Called with the number of images done since the last call.
 
     Raises:
         DataError: There is no validation image, or none can be read.
@@ -60,13 +62,16 @@ def decide_on_validation(
     """
     images = manifest.rows("val")
     uris: list[str] = []
-    outputs = []
+    outputs, sample = [], np.empty((0, *spec.shape), np.uint8)
     decoded = decode_stream(files_listing(images["uri"].to_pylist()), spec)
     for batch in decoded.iter_batches(batch_size=BATCH_SIZE, batch_format="numpy"):
         good = batch["reason"] == ""
+        if not good.any():
+            continue
         uris.extend(batch["uri"][good])
         outputs.append(run_engine(engine, batch["image"][good]))
-        progress(len(good))
+        if len(sample) < SAMPLE:
+            sample = np.concatenate([sample, batch["image"][good]])[:SAMPLE]
     if not uris:
         raise DataError(f"none of the {images.num_rows:,} validation images can be read")
     # Whatever order they came in, the decisions are the same.
@@ -75,4 +80,4 @@ def decide_on_validation(
     rows = images.take(pc.index_in(pa.array(sorted(uris)), value_set=images["uri"].combine_chunks()))
     labels, groups = np.asarray(manifest.label_indices(rows)), rows["group_id"].to_numpy()
     decisions = fit_decisions(probabilities, features, labels, groups, manifest.label_set, config)
-    return Fitted(decisions, rows, labels, decisions(probabilities, features))
+    return Fitted(decisions, rows, labels, decisions(probabilities, features), sample)

@@ -22,7 +22,8 @@ class Prediction:
         label: The answer.
         melanoma_probability: That of the melanoma class, or None where the model has none.
         alert: Whether melanoma is to be feared; None where the model cannot tell.
-        refer: Whether a dermatologist must look, since the set is not decisive or the image is strange.
+        refer: Whether the model leaves the answer to a dermatologist, since the set does not hold the answer alone or
+            the image is strange.
         prediction_set: The classes that it may be, in the order of the label set.
         ood_score: How strange the image is; above 1 it is no image like those that the model is for.
         probabilities: One per class, in the order of the label set; they sum to 1.
@@ -96,10 +97,12 @@ class Predictor:
         Raises:
             ArtifactError: The model gives values that are no probabilities.
         """
+        decisions = self.artifact.decisions
         if len(pixels) == 0:
-            pixels = np.empty((0, *self.artifact.input_spec.shape), np.uint8)
-        probabilities, features = run_engine(self._engine, np.ascontiguousarray(pixels, dtype=np.uint8))
-        return self.artifact.decisions(probabilities, features)
+            return decisions(
+                *(np.empty((0, size), np.float32) for size in (len(decisions.sets), decisions.novelty.size))
+            )
+        return decisions(*run_engine(self._engine, np.ascontiguousarray(pixels, dtype=np.uint8)))
 
 
 def run_engine(engine: Engine, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:

@@ -17,7 +17,8 @@ class ModelConfig(Section):
     Attributes:
         backbone: A name of `dermaray.models.backbones.BACKBONES`.
         weights: What the backbone starts from: `none` (drawn from the run's seed), `imagenet`, or a file with the
-            weights of such a backbone: the `model.keras` of a run, or what Keras's `save_weights` wrote.
+            weights of such a backbone: the `model.keras` of a run of one network with one view, or what Keras's
+            `save_weights` wrote.
         dropout: Share of the head's inputs set to zero while training.
         options: Arguments of the backbone's builder.
     """

@@ -5,6 +5,14 @@ import tensorflow as tf
 from dermaray.errors import ResourceError
 
 
+def hide_gpus() -> None:
+    """Leave the machine's GPUs alone; to be called before anything else of TensorFlow.
+
+    Ray hides no GPU from who asked for none. A strategy would take all of them, and draw a batch for each.
+    """
+    tf.config.set_visible_devices([], "GPU")
+
+
 def worker_strategy(workers: int, use_gpu: bool) -> tf.distribute.Strategy:
     """Return the strategy of a worker; to be called before anything else of TensorFlow.
 
@@ -17,8 +25,7 @@ def worker_strategy(workers: int, use_gpu: bool) -> tf.distribute.Strategy:
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not use_gpu:
-        # Ray hides no GPU from who asked for none. A strategy would take all of them, and draw a batch for each.
-        tf.config.set_visible_devices([], "GPU")
+        hide_gpus()
     elif len(gpus) != 1:
         raise ResourceError(
             f"scaling.use_gpu needs TensorFlow to see the one GPU of this worker; it sees {len(gpus)}. "

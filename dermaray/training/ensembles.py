@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
+from dermaray.config import RunConfig
 from dermaray.data.manifest import Manifest
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import ConfigError
@@ -50,7 +51,15 @@ def check_members(artifacts: Sequence[Artifact], config: EnsembleConfig) -> None
     check_views(config.views, first.input_spec.height, first.input_spec.width)
 
 
-def write_ensemble(out: Path, artifacts: Sequence[Artifact], manifest: Manifest, config: EnsembleConfig) -> Artifact:
+def write_ensemble(
+    out: Path,
+    artifacts: Sequence[Artifact],
+    manifest: Manifest,
+    config: EnsembleConfig,
+    *,
+    leaks: Sequence[str] = (),
+    run: RunConfig | None = None,
+) -> Artifact:
     """Make one model of several, with decisions of its own, fitted on the connected Ray.
 
     Args:
@@ -58,33 +67,41 @@ def write_ensemble(out: Path, artifacts: Sequence[Artifact], manifest: Manifest,
         artifacts: See `check_members`.
         manifest: Its `val` split, on which decisions are fitted, must hold no image that a member was trained on.
         config: What is made of them.
+        leaks: What leaks into that split, where the user wants the model in spite of it; kept with it.
+        run: The training run that made the members as its folds, if one did.
     """
     from dermaray.models.classifier import members_of
     from dermaray.models.ensemble import combine
+    from dermaray.models.saving import Origin
     from dermaray.training.finish import write_model
 
     members = [member for artifact in artifacts for member in members_of(artifact.load_model())]
     seen = pa.concat_tables([artifact.trained_on() for artifact in artifacts])
-    return write_model(
-        out,
-        combine(members, config.views),
+    origin = Origin(
         config.name,
         config.version,
         artifacts[0].input_spec,
-        manifest,
-        config.decisions,
-        _provenance(artifacts, manifest, config),
+        manifest.label_set,
+        _provenance(artifacts, manifest, config, leaks, run),
         seen.group_by(SEEN_SCHEMA.names).aggregate([]),
     )
+    return write_model(out, combine(members, config.views), origin, manifest, config.decisions)
 
 
-def _provenance(artifacts: Sequence[Artifact], manifest: Manifest, config: EnsembleConfig) -> dict[str, Any]:
-    members = [
-        {"name": a.name, "version": a.version, "digest": a.digest, "provenance": a.provenance} for a in artifacts
-    ]
+def _provenance(
+    artifacts: Sequence[Artifact],
+    manifest: Manifest,
+    config: EnsembleConfig,
+    leaks: Sequence[str],
+    run: RunConfig | None,
+) -> dict[str, Any]:
+    of_members = {leak for artifact in artifacts for leak in artifact.provenance.get("leaks", [])}
     return {
         "config": config.model_dump(mode="json"),
-        "members": members,
+        "run": None if run is None else run.model_dump(mode="json"),
+        "members": [
+            {"name": a.name, "version": a.version, "digest": a.digest, "provenance": a.provenance} for a in artifacts
+        ],
         "data": {"digest": manifest.digest, "images": manifest.table.num_rows, **manifest.facts},
-        "leaks": sorted({leak for artifact in artifacts for leak in artifact.provenance.get("leaks", [])}),
+        "leaks": sorted(of_members | set(leaks)),
     }

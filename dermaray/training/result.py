@@ -8,6 +8,7 @@ from dermaray.config import dump_config
 from dermaray.data.manifest import Manifest
 from dermaray.models.classifier import build_classifier
 from dermaray.models.ensemble import combine
+from dermaray.models.saving import Origin, round_weights
 from dermaray.training.finish import write_model
 from dermaray.training.state import RunState
 from dermaray.training.task import WorkerTask
@@ -24,17 +25,12 @@ def write_run(out: Path, task: WorkerTask, state: RunState, manifest: Manifest) 
     plain = config.model.model_copy(update={"weights": "none"})
     model = build_classifier(plain, config.input, len(task.label_set.classes))
     model.set_weights(state.best)
-    write_model(
-        out / "model",
-        combine([model], config.views),
-        config.name,
-        config.version,
-        config.input,
-        manifest,
-        config.decisions,
-        {**task.provenance, "epoch": state.best_epoch},
-        task.trained_on,
-    )
+    model = combine([model], config.views)
+    if config.weights_as == "float16":
+        round_weights(model)
+    provenance = {**task.provenance, "epoch": state.best_epoch}
+    origin = Origin(config.name, config.version, config.input, task.label_set, provenance, task.trained_on)
+    write_model(out / "model", model, origin, manifest, config.decisions)
     _write_history(out / "history.csv", state.history)
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
 

@@ -21,8 +21,9 @@ _SAME_FOR_ALL = (
     *("name", "out", "data.manifest", "data.fold"),
     # ASHA decides how many of them a trial has.
     "training.epochs",
-    # They decide nothing of what a run computes.
-    *("scaling", "ingest", "checkpoint", "tracking"),
+    # They decide nothing of what a run computes, or how its trained network is made use of.
+    *("scaling", "ingest", "checkpoint", "tracking", "data.licence"),
+    *("version", "decisions", "views", "weights_as", "folds"),
 )
 _MOST_COMBINATIONS = 1000
 

@@ -22,8 +22,8 @@ TRIALS = "tune"
 JOB_FILE = "run.json"
 _FORMAT_VERSION = 1
 
-_FREE_TO_CHANGE = ("ingest", "checkpoint", "scaling", "tracking")
-"""Settings that another part of a run may have: they do not touch what it computes."""
+_FREE_TO_CHANGE = ("ingest", "checkpoint", "scaling", "tracking", "version", "decisions", "views", "weights_as")
+"""Settings that another part of a run may have: they do not touch what is trained."""
 
 
 @contextmanager

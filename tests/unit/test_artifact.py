@@ -15,7 +15,7 @@ from dermaray.labels import LABEL_SETS, LabelSet
 from dermaray.models.artifact import FORMAT_VERSION, digest_of, open_artifact
 
 ALERT = Threshold(0.25, 0.9, 40)
-NOVELTY = fit_novelty(np.random.default_rng(0).normal(size=(20, 3)))
+NOVELTY = fit_novelty(np.random.default_rng(0).normal(size=(20, 3)), np.arange(20))
 CUSTOM = LabelSet("custom", ("melanoma", "wart"), frozenset({"melanoma"}), "melanoma")
 
 

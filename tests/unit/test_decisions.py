@@ -1,6 +1,7 @@
 """Decisions: calibrated, with the guarantees that they state, and the same when read back."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from dermaray.decisions.decisions import Decisions, weighted
 from dermaray.decisions.fit import fit_decisions
 from dermaray.decisions.novelty import Novelty, fit_novelty
 from dermaray.decisions.settings import DecisionConfig
-from dermaray.decisions.thresholds import certain_threshold, covering_threshold, one_of_each
+from dermaray.decisions.thresholds import Threshold, certain_threshold, covering_threshold, one_of_each
 from dermaray.labels import LABEL_SETS, LabelSet
 
 THREE = LabelSet("three", ("nevus", "melanoma", "wart"), frozenset({"melanoma"}), "melanoma")
@@ -77,9 +78,9 @@ def test_too_few_images_guarantee_less():
     assert covering_threshold(np.array([0.3, 0.2, 0.4]), 0.9).guaranteed == 0.75
 
 
-def test_no_image_guarantees_nothing():
-    assert certain_threshold(np.empty(0), 0.9, 0.95).guaranteed == 0
-    assert covering_threshold(np.empty(0), 0.9).probability > 1
+def test_without_an_image_everything_is_let_through():
+    assert certain_threshold(np.empty(0), 0.9, 0.95).probability == 0
+    assert covering_threshold(np.empty(0), 0.9).probability == 0
 
 
 @pytest.mark.parametrize("count", [40, 200])
@@ -111,7 +112,7 @@ def test_what_lies_elsewhere_is_strange():
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(20, 50))
     known, new, other = (rng.normal(size=(500, 20)) @ mixing for _ in range(3))
-    novelty = fit_novelty(known)
+    novelty = fit_novelty(known, np.arange(500))
     usual, strange = novelty(new), novelty(other + 4 * rng.normal(size=50))
     assert (usual > 1).mean() < 0.05
     assert roc_auc_score(np.repeat([0, 1], 500), np.concatenate([usual, strange])) > 0.99
@@ -121,12 +122,12 @@ def test_what_lies_elsewhere_is_strange():
 def test_few_images_or_features_that_never_vary_give_numbers(images):
     features = np.ones((images, 4))
     features[:, 0] = np.arange(images)
-    assert np.isfinite(fit_novelty(features)(np.zeros((2, 4)))).all()
+    assert np.isfinite(fit_novelty(features, np.arange(images))(np.zeros((2, 4)))).all()
 
 
 def test_novelty_is_the_same_when_read_back():
     features = np.random.default_rng(0).normal(size=(100, 6))
-    novelty = fit_novelty(features)
+    novelty = fit_novelty(features, np.arange(100))
     arrays = {name: values.astype(np.float32) for name, values in novelty.arrays().items()}
     assert Novelty.from_arrays(arrays)(features) == pytest.approx(novelty(features), rel=1e-6)
 
@@ -160,7 +161,7 @@ def test_what_follows_from_a_probability():
             decided.prediction_set[:, k] == (decided.probabilities[:, k] >= np.float32(threshold.probability))
         ).all()
         assert decided.prediction_set[labels == k, k].mean() > 0.85
-    decisive = decided.prediction_set.sum(axis=1) == 1
+    decisive = (decided.prediction_set.sum(axis=1) == 1) & decided.prediction_set[np.arange(600), decided.label]
     assert (decided.refer == (~decisive | (decided.ood_score > 1))).all()
     assert 0 < decided.refer.mean() < 1
 
@@ -171,7 +172,7 @@ def test_a_balanced_label_makes_as_much_of_a_rare_class():
     features = np.zeros((5000, 2))
 
     def recall(label):
-        settings = DecisionConfig(label=label)
+        settings = DecisionConfig(label=label, calibration="bias_corrected")
         decisions = fit_decisions(probabilities, features, labels, np.arange(5000), THREE, settings)
         answers = decisions(probabilities, features).label
         return [(answers[labels == k] == k).mean() for k in range(3)]
@@ -188,8 +189,27 @@ def test_a_model_that_knows_no_melanoma_gives_no_alert():
 def test_without_a_melanoma_to_fit_it_on_there_is_no_alert():
     probabilities, _ = drawn(50)
     labels = np.zeros(50, int)
-    decisions = fit_decisions(probabilities, np.ones((50, 2)), labels, np.arange(50), THREE, DecisionConfig())
+    settings = DecisionConfig(label="balanced", calibration="bias_corrected")
+    decisions = fit_decisions(probabilities, np.ones((50, 2)), labels, np.arange(50), THREE, settings)
     assert decisions.alert is None
+    # It is not ruled out either, nor named sooner for that it was never seen.
+    decided = decisions(probabilities, np.ones((50, 2)))
+    assert decided.prediction_set[:, 1:].all()
+    assert decisions.label_weights == (1, 1, 1)
+
+
+def test_a_balanced_label_wants_probabilities_that_know_what_is_common():
+    with pytest.raises(ValueError, match="label=balanced needs calibration=bias_corrected"):
+        DecisionConfig(label="balanced")
+
+
+def test_an_answer_that_its_own_set_does_not_hold_is_referred():
+    decisions, *_ = fitted()
+    sets = tuple(Threshold(probability, 0.9, 10) for probability in (0.7, 0.2, 0.9))
+    odd = replace(decisions, sets=sets, calibration=Calibration(1.0, (0.0, 0.0, 0.0)))
+    decided = odd(np.array([[0.6, 0.3, 0.1], [0.75, 0.15, 0.1]]), np.zeros((2, 8)))
+    assert decided.prediction_set.tolist() == [[False, True, False], [True, False, False]]
+    assert decided.refer.tolist() == [True, False]
 
 
 def test_no_image_is_no_problem(decisions_of):

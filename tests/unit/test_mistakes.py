@@ -49,9 +49,9 @@ def test_of_many_some_are_shown():
 def test_a_submission_has_the_columns_of_the_challenge(tmp_path):
     label_set = LABEL_SETS["isic2019"]
     columns = {name: [0.5, 0.25] for name in label_set.classes}
-    write_submission(tmp_path / "s.csv", pa.table({"image_id": ["ISIC_2", "ISIC_1"], **columns}), label_set)
+    write_submission(tmp_path / "s.csv", pa.table({"image_id": ["ISIC_2, again", "ISIC_1"], **columns}), label_set)
     with (tmp_path / "s.csv").open(encoding="utf-8") as file:
         header, first, second = csv.reader(file)
     # As the challenge of 2019 describes it.
     assert header == ["image", "MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
-    assert (first[0], first[1], second[0], second[1], first[-1]) == ("ISIC_1", "0.25", "ISIC_2", "0.5", "0")
+    assert (first[0], first[1], second[0], second[1], first[-1]) == ("ISIC_1", "0.25", "ISIC_2, again", "0.5", "0.0")

@@ -1,0 +1,73 @@
+"""LiteRT: the same graph as a file of its own, which small devices run, and CPUs faster than TensorFlow does.
+
+Weights are stored as float16 and computed with as float32. Batch normalisation is folded into them before they are
+rounded, so answers differ from those of Keras by some thousandths; `largest_difference` says by how much.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dermaray.images.resize import UInt8Array
+from dermaray.models.engine import Engine, Float32Array
+
+if TYPE_CHECKING:
+    import keras
+
+
+def to_litert(model: "keras.Model") -> bytes:
+    """Convert a classifier.
+
+    Args:
+        model: What `build_classifier` or `combine` built.
+
+    Returns:
+        A LiteRT file: uint8 [batch, height, width, 3] to probabilities [batch, classes] and features [batch, features].
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    from dermaray.models.classifier import with_features
+
+    both = with_features(model)
+    signature = tf.TensorSpec(model.input.shape, tf.uint8)
+    function = tf.function(lambda x: both(x, training=False), input_signature=[signature], autograph=False)
+    # The converter does not find the variables of a Keras 3 model by itself.
+    frozen = convert_variables_to_constants_v2(function.get_concrete_function())
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    return bytes(converter.convert())
+
+
+class LiteRTEngine:
+    """A converted graph, run by LiteRT.
+
+    Args:
+        content: What `to_litert` returned.
+        threads: How many CPU threads it takes.
+    """
+
+    def __init__(self, content: bytes, threads: int = 1) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_content=content, num_threads=threads)
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        outputs = sorted(self._interpreter.get_output_details(), key=lambda output: output["name"])
+        self._outputs = [output["index"] for output in outputs]
+        self._batch = 0
+
+    def __call__(self, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """Return the network's own probabilities of a batch, and its features."""
+        if len(pixels) != self._batch:
+            self._interpreter.resize_tensor_input(self._input, pixels.shape)
+            self._interpreter.allocate_tensors()
+            self._batch = len(pixels)
+        self._interpreter.set_tensor(self._input, pixels)
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._outputs[0]), self._interpreter.get_tensor(self._outputs[1])
+
+
+def largest_difference(one: Engine, other: Engine, pixels: UInt8Array) -> float:
+    """Return by how much the probabilities of two engines differ at most, over all classes of images [N, h, w, 3]."""
+    return float(np.abs(one(pixels)[0] - other(pixels)[0]).max())

@@ -1,0 +1,125 @@
+"""The model card: what it says follows from the model and its figures, and a class name breaks no table."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dermaray.errors import OutputError
+from dermaray.evaluation.card import write_card
+from dermaray.evaluation.measure import measure
+from dermaray.images.spec import InputSpec
+from dermaray.labels import LabelSet
+from dermaray.models.artifact import SEEN_SCHEMA, Artifact
+
+ODD = LabelSet("odd", ("nevus", "melanoma", "<wart> a|b"), frozenset({"melanoma"}), "melanoma")
+IMAGES = 90
+
+
+def run_of(manifest="runs/data", fold=None, licence=None):
+    return {
+        "model": {"backbone": "efficientnet_lite0", "weights": "imagenet"},
+        "data": {"manifest": manifest, "fold": fold, "licence": licence},
+        "views": 2,
+    }
+
+
+def provenance(**changes):
+    return {
+        "config": run_of(),
+        "data": {"digest": "d" * 64, "images": 123, "source": "somewhere"},
+        "created": "2026-01-02T03:04:05+00:00",
+        "versions": {"dermaray": "0.1.0", "keras": "3.15.0", "ray": "2.60.0"},
+        "leaks": [],
+        **changes,
+    }
+
+
+@pytest.fixture
+def card(tmp_path, decisions_of):
+    """Write the card of a model with a provenance, and return its text and its page."""
+
+    def write(**changes):
+        decisions = decisions_of(ODD)
+        made = provenance(**changes)
+        artifact = Artifact(tmp_path, "some-model", "7", InputSpec(), ODD, decisions, {}, "a" * 64, made)
+        for name, images in (("trained_on", 40), ("decided_on", 9)):
+            columns = {"sha256": [str(i) for i in range(images)], "lesion_id": [None] * images}
+            pq.write_table(pa.table(columns, SEEN_SCHEMA), tmp_path / f"{name}.parquet")
+        rng = np.random.default_rng(0)
+        labels = np.arange(IMAGES) % 3
+        probabilities = rng.dirichlet(np.ones(3), IMAGES)
+        decided = decisions(probabilities, rng.normal(size=(IMAGES, 5)))
+        images = pa.table(
+            {
+                "group_id": [f"g{i}" for i in range(IMAGES)],
+                "sex": ["female", "male"] * (IMAGES // 2),
+                "age": [30.0] * IMAGES,
+                "site": ["back"] * IMAGES,
+            }
+        )
+        write_card(artifact, measure(decided, labels, images, ODD, decisions), {"Split": "test"})
+        return (tmp_path / "MODEL_CARD.md").read_text(), (tmp_path / "model_card.html").read_text()
+
+    return write
+
+
+def test_a_card_says_what_a_model_is_and_is_not(card):
+    text, page = card(config=run_of(licence="CC BY-NC 4.0"), litert_difference=0.0012)
+    for told in (
+        "# Model card: some-model",
+        "**Version:** 7",
+        "Research use only",
+        "## Limits",
+        "**Licence:** CC BY-NC 4.0",
+        "123, of which 40 were trained on and 9 validated on",
+        "efficientnet_lite0, starting from weights: imagenet",
+        "differ by at most 0.0012",
+        "| female | 45 |",
+        "at least 90.0% of melanomas",
+        "dermaray train --config config.yaml data.manifest=runs/data",
+    ):
+        assert told in text, told
+    for section in text.split("\n## ")[1:]:
+        assert f"<h2>{section.splitlines()[0]}</h2>" in page
+    assert "<script" not in page
+    assert "http:" not in page
+
+
+def test_a_class_name_breaks_no_table(card):
+    text, page = card()
+    rows = [line for line in text.splitlines() if line.startswith("|") and "wart" in line]
+    assert len(rows) == 2
+    assert all("&lt;wart> a\\|b" in row for row in rows)
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in tables)
+    assert "<wart>" not in page
+
+
+def test_leaks_and_an_unknown_licence_are_named(card):
+    text, _ = card(leaks=["3 lesions are on two sides"])
+    assert "The splits leak: 3 lesions are on two sides. The figures below must not be believed." in text
+    assert "**Licence:** not stated" in text
+    assert "none: the network could not be converted" in text
+
+
+def test_an_ensemble_names_its_members(card):
+    member = {"name": "one", "version": "1", "digest": "b" * 64, "provenance": provenance()}
+    text, _ = card(members=[member, {**member, "name": "two"}], config={"views": 4}, run=None)
+    assert "**Networks:** efficientnet_lite0, starting from weights: imagenet; efficientnet_lite0" in text
+    assert "one (bbbbbbbbbbbbbbbb) two (bbbbbbbbbbbbbbbb)" in text
+    whole, _ = card(members=[member], config={"views": 4}, run=run_of("runs/folds"))
+    assert "data.manifest=runs/folds" in whole
+
+
+def test_a_fold_says_that_it_is_one(card):
+    data = {"digest": "d" * 64, "images": 123, "fold": 2, "unfolded_digest": "e" * 64}
+    text, _ = card(data=data)
+    assert "It is fold 2 of a run with `folds`" in text
+    assert "e" * 64 in text
+
+
+def test_a_folder_that_cannot_be_written_is_named(card, tmp_path):
+    (tmp_path / "MODEL_CARD.md").mkdir()
+    with pytest.raises(OutputError, match="cannot be written"):
+        card()

@@ -1,0 +1,59 @@
+"""LiteRT: the same answers as Keras's, but for the rounding of weights."""
+
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from dermaray.images.spec import InputSpec
+from dermaray.models.classifier import build_classifier
+from dermaray.models.engine import KerasEngine
+from dermaray.models.ensemble import combine
+from dermaray.models.litert import LiteRTEngine, largest_difference, to_litert
+from dermaray.models.saving import _compress, round_weights
+from dermaray.models.spec import ModelConfig
+
+SPEC = InputSpec(height=64, width=64)
+
+
+def built(backbone):
+    keras.utils.set_random_seed(0)
+    return build_classifier(ModelConfig(backbone=backbone), SPEC, 5)
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (6, *SPEC.shape)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("backbone", ["case_study_cnn", "efficientnet_lite0", "MobileNetV2"])
+def test_it_answers_as_keras_does(backbone, pixels):
+    model = built(backbone)
+    engine, reference = LiteRTEngine(to_litert(model)), KerasEngine(model)
+    # In batches of any size.
+    for images in (pixels, pixels[:1], pixels[2:5]):
+        for one, other in zip(engine(images), reference(images), strict=True):
+            assert one.shape == other.shape
+            assert one == pytest.approx(other, abs=0.02 * float(np.abs(other).max(initial=1)))
+    assert largest_difference(engine, reference, pixels) < 0.01
+
+
+def test_an_ensemble_over_views_is_converted_as_well(pixels):
+    model = combine([built("case_study_cnn"), built("efficientnet_lite0")], 8)
+    assert largest_difference(LiteRTEngine(to_litert(model)), KerasEngine(model), pixels) < 0.01
+
+
+def test_rounded_weights_compress(tmp_path, pixels):
+    model = built("efficientnet_lite0")
+    before = KerasEngine(model)(pixels)[0]
+    round_weights(model)
+    model.save(tmp_path / "model.keras")
+    whole = (tmp_path / "model.keras").stat().st_size
+    _compress(tmp_path / "model.keras")
+    assert (tmp_path / "model.keras").stat().st_size < 0.65 * whole
+    assert zipfile.ZipFile(tmp_path / "model.keras").testzip() is None
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    after = KerasEngine(loaded)(pixels)[0]
+    assert after == pytest.approx(KerasEngine(model)(pixels)[0], abs=1e-6)
+    assert after == pytest.approx(before, abs=2e-3)
