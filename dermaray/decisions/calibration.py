@@ -4,14 +4,14 @@ A network that was trained until its training images were right is too sure of i
 images corrects that, and nothing else: one number for all logits, or besides one for each class.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-FloatArray = npt.NDArray[np.floating[Any]]
+from dermaray.decisions.arrays import Float32Array, FloatArray, IntArray
 
 # In nats over all images, for each squared: a class without a validation image would get a bias of minus infinity, and
 # a network that is right about all of a few images a temperature of zero.
@@ -32,14 +32,14 @@ class Calibration(NamedTuple):
     temperature: float
     bias: tuple[float, ...]
 
-    def __call__(self, probabilities: FloatArray) -> npt.NDArray[np.float32]:
+    def __call__(self, probabilities: FloatArray) -> Float32Array:
         """Return calibrated probabilities, float32 [N, C], of a softmax's, [N, C]."""
         logits = _logs(probabilities) / self.temperature + np.asarray(self.bias)
-        calibrated: npt.NDArray[np.float32] = softmax(logits, axis=-1).astype(np.float32)
+        calibrated: Float32Array = softmax(logits, axis=-1).astype(np.float32)
         return calibrated
 
 
-def fit_calibration(probabilities: FloatArray, labels: npt.NDArray[np.integer[Any]], *, bias: bool) -> Calibration:
+def fit_calibration(probabilities: FloatArray, labels: IntArray, *, bias: bool) -> Calibration:
     """Find the calibration by which the labels are most likely.
 
     Args:

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dermaray.decisions.calibration import Calibration, FloatArray
-from dermaray.decisions.novelty import Float32Array, Novelty
+from dermaray.decisions.arrays import BoolArray, Float32Array, FloatArray
+from dermaray.decisions.calibration import Calibration
+from dermaray.decisions.novelty import Novelty
 from dermaray.decisions.thresholds import Threshold
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

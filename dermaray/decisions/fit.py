@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dermaray.decisions.calibration import FloatArray, fit_calibration
+from dermaray.decisions.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from dermaray.decisions.calibration import fit_calibration
 from dermaray.decisions.decisions import Decisions
 from dermaray.decisions.novelty import fit_novelty
 from dermaray.decisions.settings import DecisionConfig
@@ -16,7 +17,7 @@ from dermaray.labels import LabelSet
 def fit_decisions(
     probabilities: FloatArray,
     features: FloatArray,
-    labels: npt.NDArray[np.integer[Any]],
+    labels: IntArray,
     groups: npt.NDArray[Any],
     label_set: LabelSet,
     config: DecisionConfig,
@@ -49,14 +50,12 @@ def fit_decisions(
     )
 
 
-def _of_each_lesion(
-    probabilities: npt.NDArray[np.float32], is_class: npt.NDArray[np.bool_], groups: npt.NDArray[Any]
-) -> npt.NDArray[np.float32]:
+def _of_each_lesion(probabilities: Float32Array, is_class: BoolArray, groups: npt.NDArray[Any]) -> Float32Array:
     """Return the probabilities of a class for its own images, one of each lesion."""
     return probabilities[is_class][one_of_each(groups[is_class])]
 
 
-def _label_weights(labels: npt.NDArray[np.integer[Any]], classes: int, config: DecisionConfig) -> tuple[float, ...]:
+def _label_weights(labels: IntArray, classes: int, config: DecisionConfig) -> tuple[float, ...]:
     if config.label == "most_probable":
         return (1.0,) * classes
     counts = np.bincount(labels, minlength=classes)

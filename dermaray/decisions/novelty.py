@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.floating[Any]]
-Float32Array = npt.NDArray[np.float32]
+from dermaray.decisions.arrays import Float32Array, FloatArray
 
 _MOST_COMPONENTS = 64
 _IMAGES_PER_COMPONENT = 4

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dermaray.decisions.arrays import FloatArray, IntArray
 from dermaray.evaluation.metrics import (
     CALIBRATION_BINS,
     MIN_TPR,
     SPECIFICITIES,
-    FloatArray,
-    IntArray,
     answers,
     at_specificity,
     calibration_bins,

@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 from scipy.stats import binomtest
 
 from dermaray.data.manifest import Manifest
+from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError, OutputError
 from dermaray.evaluation.bootstrap import MEANS_OVER_CLASSES, Figures, Float64Array, resampled_intervals
 from dermaray.evaluation.evaluate import count_decided_on, score
-from dermaray.evaluation.metrics import MIN_TPR, IntArray
+from dermaray.evaluation.metrics import MIN_TPR
 from dermaray.evaluation.tables import HEADLINES, percent, signed, signed_interval
 from dermaray.files import write_json
 from dermaray.labels import LabelSet

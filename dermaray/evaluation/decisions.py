@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dermaray.decisions.decisions import BoolArray, Decided, Decisions, weighted
+from dermaray.decisions.arrays import BoolArray, FloatArray, IntArray
+from dermaray.decisions.decisions import Decided, Decisions, weighted
 from dermaray.evaluation.bootstrap import Float64Array, resampled_intervals
-from dermaray.evaluation.metrics import FloatArray, IntArray
 from dermaray.labels import LabelSet
 
 REFERRED = (0.0, 0.1, 0.2, 0.3, 0.5)

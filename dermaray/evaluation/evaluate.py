@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 from dermaray.data.archive import files_listing
 from dermaray.data.inspect import preview_images
 from dermaray.data.manifest import Manifest
+from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError
 from dermaray.evaluation.measure import measure
-from dermaray.evaluation.metrics import MIN_TPR, IntArray
+from dermaray.evaluation.metrics import MIN_TPR
 from dermaray.evaluation.mistakes import worst_mistakes
 from dermaray.evaluation.report import Gallery, write_report
 from dermaray.evaluation.submission import write_submission

@@ -4,10 +4,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided, Decisions
 from dermaray.evaluation.bootstrap import bootstrap_intervals
 from dermaray.evaluation.decisions import measure_decisions
-from dermaray.evaluation.metrics import MIN_TPR, IntArray, compute_metrics
+from dermaray.evaluation.metrics import MIN_TPR, compute_metrics
 from dermaray.evaluation.subgroups import age_band, measure_subgroups
 from dermaray.labels import LabelSet
 

@@ -19,11 +19,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from dermaray.decisions.arrays import FloatArray, IntArray
 from dermaray.errors import DataError
 from dermaray.labels import LabelSet
-
-FloatArray = npt.NDArray[np.floating[Any]]
-IntArray = npt.NDArray[np.integer[Any]]
 
 MIN_TPR = 0.8
 """The sensitivity from which on the partial AUC counts: that of the ISIC 2024 challenge."""

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
-from dermaray.evaluation.metrics import IntArray, confidences
+from dermaray.evaluation.metrics import confidences
 from dermaray.labels import LabelSet
 
 SHOWN = 8

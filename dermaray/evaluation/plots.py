@@ -20,7 +20,8 @@ from matplotlib.ticker import PercentFormatter
 from scipy.stats import binomtest
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from dermaray.evaluation.metrics import CALIBRATION_BINS, FloatArray, IntArray, calibration_bins, confidences
+from dermaray.decisions.arrays import FloatArray, IntArray
+from dermaray.evaluation.metrics import CALIBRATION_BINS, calibration_bins, confidences
 from dermaray.labels import LabelSet
 
 INK, MUTED, HAIRLINE = "#1c2430", "#667085", "#e3e7ed"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import OutputError
-from dermaray.evaluation.metrics import IntArray, check_predictions
+from dermaray.evaluation.metrics import check_predictions
 from dermaray.evaluation.mistakes import Mistake
 from dermaray.evaluation.plots import (
     plot_confusion_matrix,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dermaray.decisions.arrays import FloatArray, IntArray
 from dermaray.evaluation.bootstrap import bootstrap_intervals
-from dermaray.evaluation.metrics import FloatArray, IntArray, answers, compute_metrics
+from dermaray.evaluation.metrics import answers, compute_metrics
 from dermaray.labels import LabelSet
 
 FIGURES = ("accuracy", "balanced_accuracy", "melanoma_auc")

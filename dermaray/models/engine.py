@@ -3,14 +3,12 @@
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from dermaray.decisions.arrays import Float32Array
 from dermaray.images.resize import UInt8Array
 
 if TYPE_CHECKING:
     import keras
-
-Float32Array = npt.NDArray[np.float32]
 
 
 class Engine(Protocol):

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from dermaray.decisions.arrays import Float32Array, IntArray
 from dermaray.images.resize import UInt8Array
-from dermaray.models.engine import Float32Array
 
 if TYPE_CHECKING:
     import keras
 
-IntArray = npt.NDArray[np.integer[Any]]
 
 _STRENGTH = 0.6
 """How much of an overlay is colour where the map is highest."""

@@ -22,10 +22,16 @@ from dermaray.models.predictor import Predictor
 _BATCH = 16
 
 
-class _Readable(NamedTuple):
-    image_id: str
-    uri: str
-    pixels: UInt8Array
+_COLUMNS = ("image_id", "uri", "file", "explained_class", "probability", "label", "problem")
+
+
+class _Explained(NamedTuple):
+    """One image: the picture that is written, and what the table says of it."""
+
+    picture: UInt8Array
+    explained_class: str
+    probability: float
+    label: str
 
 
 def write_explanations(
@@ -35,7 +41,7 @@ def write_explanations(
 
     Args:
         out: An existing folder. It gets a PNG per image, the image as the model takes it and beside it the same under
-            its map, and `explanations.csv`.
+            its map, and `explanations.csv`, with a row for each, and the reason where an image cannot be read.
         members: The images, rows of `MEMBER_SCHEMA`.
         artifact: The model.
         explained: The class to explain, or None: the answer of each image.
@@ -46,33 +52,43 @@ def write_explanations(
     """
     model = artifact.load_model()
     predictor, explain = Predictor(artifact, KerasEngine(model)), GradCam(model)
-    classes, written, skipped = artifact.label_set.classes, 0, 0
+    written = skipped = 0
     with (out / "explanations.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["image_id", "uri", "file", "explained_class", "probability", "label", "problem"])
+        table = csv.DictWriter(file, _COLUMNS, restval="")
+        table.writeheader()
         for batch in _batches(read_members(members)):
-            images = []
+            good: list[tuple[Member, UInt8Array]] = []
             for member in batch:
                 try:
-                    pixels = member.decode(predictor.artifact.input_spec).pixels
-                    images.append(_Readable(member.image_id, member.uri, pixels))
+                    good.append((member, member.decode(artifact.input_spec).pixels))
                 except ImageError as error:
-                    table.writerow([member.image_id, member.uri, "", "", "", "", f"{error.reason}: {error}"])
+                    problem = f"{error.reason}: {error}"
+                    table.writerow({"image_id": member.image_id, "uri": member.uri, "problem": problem})
                     skipped += 1
-            if images:
-                pixels = np.stack([image.pixels for image in images])
-                decided = predictor.decide(pixels)
-                target = decided.label if explained is None else np.full(len(images), explained)
-                for image, heat, k, p, label in zip(
-                    images, explain(pixels, target), target, decided.probabilities, decided.label, strict=True
-                ):
-                    name = f"{written:06d}-{_safe(image.image_id)}.png"
-                    both = np.concatenate([image.pixels, overlay(image.pixels, heat)], axis=1)
-                    Image.fromarray(both).save(out / name)
-                    table.writerow([image.image_id, image.uri, name, classes[k], f"{p[k]:.6f}", classes[label], ""])
-                    written += 1
+            found = _explained(np.stack([pixels for _, pixels in good]), predictor, explain, explained) if good else []
+            for (member, _), (picture, *told) in zip(good, found, strict=True):
+                name = f"{written:06d}-{_safe(member.image_id)}.png"
+                Image.fromarray(picture).save(out / name)
+                row = (member.image_id, member.uri, name, *told)
+                table.writerow(dict(zip(_COLUMNS, row, strict=False)))
+                written += 1
             progress(len(batch))
     return written, skipped
+
+
+def _explained(pixels: UInt8Array, predictor: Predictor, explain: GradCam, explained: int | None) -> list[_Explained]:
+    decided, classes = predictor.decide(pixels), predictor.artifact.label_set.classes
+    target = decided.label if explained is None else np.full(len(pixels), explained)
+    heats = explain(pixels, target)
+    return [
+        _Explained(
+            np.concatenate([pixels[i], overlay(pixels[i], heats[i])], axis=1),
+            classes[target[i]],
+            round(float(decided.probabilities[i, target[i]]), 6),
+            classes[decided.label[i]],
+        )
+        for i in range(len(pixels))
+    ]
 
 
 def _batches(members: Iterator[Member]) -> Iterator[list[Member]]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dermaray.decisions.arrays import Float32Array
 from dermaray.images.resize import UInt8Array
-from dermaray.models.engine import Engine, Float32Array
+from dermaray.models.engine import Engine
 
 if TYPE_CHECKING:
     import keras

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dermaray.decisions.arrays import Float32Array
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import ArtifactError
 from dermaray.images.decode import DecodedImage, decode_image
 from dermaray.images.resize import UInt8Array
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
-from dermaray.models.engine import Engine, Float32Array, KerasEngine
+from dermaray.models.engine import Engine, KerasEngine
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """One preprocessing, one graph, one way to decide: evaluate, score and serve answer alike for the same bytes."""
 
+import csv
 import json
+import shutil
 import urllib.request
 import zipfile
 from collections.abc import Callable
@@ -10,9 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from cluster.ports import free_port
 from dermaray.data.manifest import Manifest
+from dermaray.errors import DataError, LabelError
 from dermaray.models.artifact import open_artifact
 from jobs.serve import serving
 
@@ -84,3 +88,50 @@ def test_a_report_is_complete(evaluated: Path) -> None:
     assert low <= metrics["accuracy"] <= high
     assert "Research use only" in (evaluated / "report.html").read_text()
     assert list((evaluated / "plots").glob("*.png"))
+
+
+def test_a_card_takes_the_figures_of_a_test_split(model: Path, manifest: Path, run_job: RunJob, tmp_path: Path) -> None:
+    before = (model / "MODEL_CARD.md").read_text()
+    assert "the validation images, on which the decisions were fitted" in before
+    with pytest.raises(DataError, match="--card takes the figures of a test split"):
+        run_job("evaluate", "--model", model, "--data", manifest, "--split", "val", "--out", tmp_path / "val", "--card")
+    run_job("evaluate", "--model", model, "--data", manifest, "--out", tmp_path / "test", "--card")
+    after = (model / "MODEL_CARD.md").read_text()
+    assert "- **Split:** test" in after
+    metrics = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    assert f"Measured on {metrics['images']:,} images" in after
+    # The card is no part of what answers come from.
+    assert open_artifact(model).digest in after
+    submission = (tmp_path / "test" / "submission.csv").read_text().splitlines()
+    assert len(submission) == 1 + metrics["images"]
+    assert metrics["decisions"]["fitted_on"] == 0
+
+
+def test_two_models_are_compared_on_the_same_images(
+    model: Path, manifest: Path, run_job: RunJob, tmp_path: Path
+) -> None:
+    run_job("compare", model, model, "--data", manifest, "--split", "val", "--out", tmp_path / "same")
+    found = json.loads((tmp_path / "same" / "comparison.json").read_text())
+    assert all(row["difference"] == 0 for row in found["figures"].values() if row["first"] is not None)
+    assert (found["left_out"], found["leaks"]) == (0, [])
+    assert [one["fitted_on"] for one in found["models"]] == [found["images"]] * 2
+    assert "which flatters it" in (tmp_path / "same" / "comparison.html").read_text()
+
+
+def test_answers_are_explained(model: Path, images: Path, run_job: RunJob, tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for image in sorted(images.rglob("*.jpg"))[:3]:
+        shutil.copy(image, folder)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    run_job("explain", folder, "--model", model, "--out", tmp_path / "explained", "--class", "melanoma")
+    with (tmp_path / "explained" / "explanations.csv").open(newline="") as file:
+        rows = {row["image_id"]: row for row in csv.DictReader(file)}
+    assert rows.pop("broken")["problem"].startswith("not_an_image: ")
+    assert len(rows) == 3
+    for row in rows.values():
+        assert row["explained_class"] == "melanoma"
+        with Image.open(tmp_path / "explained" / row["file"]) as picture:
+            assert picture.size == (2 * 48, 32)
+    with pytest.raises(LabelError, match="'freckle' is no class"):
+        run_job("explain", folder, "--model", model, "--out", tmp_path / "x", "--class", "freckle")
