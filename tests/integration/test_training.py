@@ -75,9 +75,12 @@ def test_a_run_is_complete(model: Path, config: Path, manifest: Path) -> None:
         "tensorboard",
     ]
     assert sorted(path.name for path in model.iterdir()) == [
+        "MODEL_CARD.md",
         "artifact.json",
         "decided_on.parquet",
         "model.keras",
+        "model.tflite",
+        "model_card.html",
         "novelty.npz",
         "trained_on.parquet",
     ]
