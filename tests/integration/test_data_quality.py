@@ -13,7 +13,7 @@ import Augmentor
 import pytest
 from PIL import Image
 
-import jobs.train
+import jobs.training
 from dermaray.data.manifest import Manifest
 from dermaray.data.synthetic import render_lesion
 from dermaray.errors import DataError, LabelError, LeakError
@@ -232,7 +232,7 @@ def test_an_override_goes_with_the_model(
     def stop(task: WorkerTask, *_: Any) -> None:
         raise Planned(*task.provenance["leaks"])
 
-    monkeypatch.setattr(jobs.train, "_train", stop)
+    monkeypatch.setattr(jobs.training, "_train", stop)
     data = f"data.manifest={case_study['data']}"
     with pytest.raises(Planned, match="_original_SYNTH_"):
         run_job("train", "--config", config, data, f"out={tmp_path / 'run'}", "--allow-leaks")
