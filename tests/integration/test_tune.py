@@ -44,35 +44,10 @@ def search(config: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_search_ends_in_a_configuration(
+def test_a_search_that_was_killed_goes_on_by_the_same_command_and_ends_in_a_configuration(
     search: Path, run_job: RunJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = frames()
-    run_job("tune", "--config", search)
-    best, how = capsys.readouterr().out.splitlines()
-    assert best.startswith("2 trials. Best: validation loss")
-    assert how.startswith("To train it: dermaray train --config")
-    out = tmp_path / "search"
-    assert sorted(p.name for p in out.iterdir()) == [".dermaray", "best.yaml", "trials.csv", "trials.png"]
-    with (out / "trials.csv").open(newline="") as file:
-        trials = list(csv.DictReader(file))
-    assert len(trials) == 2
-    # The first is the configuration as it is.
-    assert (float(trials[0]["training.learning_rate"]), trials[0]["model.options.filters"]) == (0.001, "[8, 8]")
-    assert {trial["epochs"] for trial in trials} <= {"1", "2"}
-    lowest = min(trials, key=lambda trial: float(trial["best_val_loss"]))
-    tuned = load_config(out / "best.yaml")
-    assert tuned.training.learning_rate == float(lowest["training.learning_rate"])
-    assert str(tuned.model.options["filters"]) == lowest["model.options.filters"]
-    assert frames() == before
-    assert not list(tmp_path.glob(".search*"))
-    with pytest.raises(OutputError, match="--overwrite"):
-        run_job("tune", "--config", search)
-
-
-def test_a_search_that_was_killed_goes_on_by_the_same_command(
-    search: Path, run_job: RunJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     process = subprocess.Popen([sys.executable, "-m", "jobs.tune", "--config", str(search)], start_new_session=True)
     deadline = time.monotonic() + 120
     # Until the first trial has kept an epoch.
@@ -85,13 +60,29 @@ def test_a_search_that_was_killed_goes_on_by_the_same_command(
         process.kill()
         process.wait()
     # What it was to write is not there, and it is no run.
-    assert not (tmp_path / "search").exists()
+    out = tmp_path / "search"
+    assert not out.exists()
     run_job("runs", tmp_path)
+    assert "No runs below" in capsys.readouterr().out
     run_job("tune", "--config", search)
-    said = capsys.readouterr().out
-    assert "No runs below" in said
-    assert "Going on with a search of which 1 of 2 trials have begun" in said
-    with (tmp_path / "search" / "trials.csv").open(newline="") as file:
+    began, *_, best, how = capsys.readouterr().out.splitlines()
+    assert began.startswith("Going on with a search of which 1 of 2 trials have begun")
+    assert best.startswith("2 trials. Best: validation loss")
+    assert how.startswith("To train it: dermaray train --config")
+    assert sorted(p.name for p in out.iterdir()) == [".dermaray", "best.yaml", "trials.csv", "trials.png"]
+    with (out / "trials.csv").open(newline="") as file:
         trials = list(csv.DictReader(file))
     assert len(trials) == 2
     assert all(trial["best_val_loss"] and not trial["problem"] for trial in trials)
+    # One of them is the configuration as it is.
+    tried = {(float(trial["training.learning_rate"]), trial["model.options.filters"]) for trial in trials}
+    assert (0.001, "[8, 8]") in tried
+    assert {trial["epochs"] for trial in trials} <= {"1", "2"}
+    lowest = min(trials, key=lambda trial: float(trial["best_val_loss"]))
+    tuned = load_config(out / "best.yaml")
+    assert tuned.training.learning_rate == float(lowest["training.learning_rate"])
+    assert str(tuned.model.options["filters"]) == lowest["model.options.filters"]
+    assert frames() == before
+    assert not list(tmp_path.glob(".search*"))
+    with pytest.raises(OutputError, match="--overwrite"):
+        run_job("tune", "--config", search)
