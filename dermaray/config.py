@@ -13,7 +13,7 @@ from dermaray.decisions.settings import DecisionConfig
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import check_backbone
 from dermaray.models.spec import ModelConfig, Version, check_views
-from dermaray.yaml_config import Section, load_yaml_config, validated
+from dermaray.yaml_config import Name, Section, load_yaml_config, validated
 
 
 class PerClass(Section):
@@ -214,7 +214,7 @@ class RunConfig(Section):
         augment_engine: `fused`, or to compare with it `augmentor`, the package; see `dermaray.augmentation.engines`.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     version: Version = "1"
     out: str
     seed: int = Field(0, ge=0, lt=2**32)

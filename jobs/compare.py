@@ -28,24 +28,23 @@ def run(args: argparse.Namespace) -> int:
     from dermaray.files import atomic_directory, check_output
     from dermaray.models.artifact import open_artifact
     from jobs.console import say, tracked
-    from jobs.options import measured
+    from jobs.options import manifest_of
     from jobs.session import ray_session
 
     check_lasting(args.out)
     check_output(args.out, overwrite=args.overwrite)
     first, second = (open_artifact(path.resolve()) for path in (args.first, args.second))
-    manifest = measured(args)
-    leaks: set[str] = set()
+    manifest = manifest_of(args)
     for artifact in (first, second):
         artifact.verify()
-        leaks.update(check_measurable(artifact, manifest, args.split, allow_leaks=args.allow_leaks))
+    leaks = check_measurable([first, second], manifest, args.split, allow_leaks=args.allow_leaks)
     with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:
         from dermaray.evaluation.compare import compare
         from dermaray.evaluation.tables import HEADLINES
 
         cluster.check_actors(1)
         with tracked("Comparing", 2 * manifest.rows(args.split).num_rows) as tracker:
-            found = compare((first, second), manifest, args.split, sorted(leaks), out, tracker.advance)
+            found = compare((first, second), manifest, args.split, leaks, out, tracker.advance)
     say(f"{second.name} less {first.name} on {found['images']:,} {args.split} images, with 95 % intervals:")
     for name, title in HEADLINES.items():
         row = found["figures"][name]

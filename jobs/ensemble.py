@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jobs.options import add_address, add_allow_leaks, add_out
+from jobs.options import add_address, add_allow_leaks, add_data, add_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models", type=Path, nargs="+", required=True, metavar="DIR", help="models, or the folders of their runs"
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help="what dermaray prepare wrote")
-    parser.add_argument("--fold", type=int, metavar="I", help="of data in folds, the one that is the val split")
+    add_data(parser)
     parser.add_argument(
         "overrides", nargs="*", metavar="key.path=value", help="set one key: name=five views=4 decisions.coverage=0.95"
     )
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from dermaray.training.ensembles import EnsembleConfig, check_members, write_ensemble
     from dermaray.yaml_config import load_yaml_config
     from jobs.console import say, waiting
-    from jobs.options import measured
+    from jobs.options import manifest_of
     from jobs.session import ray_session
 
     check_lasting(args.out)
@@ -47,17 +46,16 @@ def run(args: argparse.Namespace) -> int:
     config = load_yaml_config(EnsembleConfig, None, [*changes, *args.overrides])
     artifacts = [open_artifact(path.resolve()) for path in folders]
     check_members(artifacts, config)
-    manifest = measured(args)
-    leaks: set[str] = set()
+    manifest = manifest_of(args)
     for artifact in artifacts:
         artifact.verify()
-        leaks.update(check_measurable(artifact, manifest, "val", allow_leaks=args.allow_leaks))
+    leaks = check_measurable(artifacts, manifest, "val", allow_leaks=args.allow_leaks)
     with ray_session(args), atomic_directory(args.out, overwrite=args.overwrite) as out:
         from dermaray.models.own_process import import_keras
 
         with waiting("Fitting decisions on the validation images"), silent_stderr(verbose=args.verbose):
             import_keras()
-            write_ensemble(out / "model", artifacts, manifest, config, leaks=sorted(leaks))
+            write_ensemble(out / "model", artifacts, manifest, config, leaks=leaks)
     say(f"{len(artifacts)} model(s), {config.views} view(s) of each image")
     say(f"Model: {args.out / 'model'}")
     return 0

@@ -35,15 +35,15 @@ def run(args: argparse.Namespace) -> int:
     from dermaray.files import atomic_directory, check_output
     from dermaray.models.artifact import open_artifact
     from jobs.console import say, tracked
-    from jobs.options import measured
+    from jobs.options import manifest_of
     from jobs.session import ray_session
 
     check_lasting(args.out)
     check_output(args.out, overwrite=args.overwrite)
     artifact = open_artifact(args.model.resolve())
     artifact.verify()
-    manifest = measured(args)
-    leaks = check_measurable(artifact, manifest, args.split, allow_leaks=args.allow_leaks)
+    manifest = manifest_of(args)
+    leaks = check_measurable([artifact], manifest, args.split, allow_leaks=args.allow_leaks)
     if args.card and (leaks or args.split != "test"):
         raise DataError("--card takes the figures of a test split that does not leak, and of no other images")
     with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:

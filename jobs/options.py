@@ -129,15 +129,20 @@ def preparing(args: argparse.Namespace) -> "PrepareConfig":
     return load_yaml_config(PrepareConfig, args.config, [*args.overrides, *overrides])
 
 
-def add_measured(parser: argparse.ArgumentParser) -> None:
-    """Add `--data`, `--split` and `--fold`: the images to measure on; `measured` reads them."""
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add `--data` and `--fold`: a manifest; `manifest_of` reads it."""
     parser.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help="what dermaray prepare wrote")
-    parser.add_argument("--split", choices=["train", "val", "test"], default="test", help="(default: test)")
     parser.add_argument("--fold", type=int, metavar="I", help="of data in folds, the one that is the val split")
 
 
-def measured(args: argparse.Namespace) -> "Manifest":
-    """Return the manifest that the arguments of `add_measured` name.
+def add_measured(parser: argparse.ArgumentParser) -> None:
+    """Add `--data`, `--fold` and `--split`: the images to measure on."""
+    add_data(parser)
+    parser.add_argument("--split", choices=["train", "val", "test"], default="test", help="(default: test)")
+
+
+def manifest_of(args: argparse.Namespace) -> "Manifest":
+    """Return the manifest that the arguments of `add_data` name.
 
     Raises:
         DataError: It is none, or has no such fold.

@@ -64,8 +64,7 @@ def train_folds(
     for run, part in compress(zip(runs, parts, strict=True), missing):
         train_one(run, part, leaks, cluster, args)
     members = [open_artifact(Path(run.out).resolve()) for run in runs]
-    for member in members:
-        check_measurable(member, manifest, "val", allow_leaks=args.allow_leaks)
+    check_measurable(members, manifest, "val", allow_leaks=args.allow_leaks)
     settings = EnsembleConfig(name=config.name, version=config.version, views=config.views, decisions=config.decisions)
     with atomic_directory(out, overwrite=args.overwrite) as partial:
         with waiting("Making one model of the folds"), silent_stderr(verbose=args.verbose):

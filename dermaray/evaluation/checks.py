@@ -1,5 +1,7 @@
 """What forbids to measure a model on some images."""
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -9,11 +11,11 @@ from dermaray.errors import DataError, LeakError
 from dermaray.models.artifact import Artifact
 
 
-def check_measurable(artifact: Artifact, manifest: Manifest, split: str, *, allow_leaks: bool) -> list[str]:
-    """Refuse to measure a model on a split that would flatter it.
+def check_measurable(artifacts: Sequence[Artifact], manifest: Manifest, split: str, *, allow_leaks: bool) -> list[str]:
+    """Refuse to measure models on a split that would flatter one of them.
 
     Args:
-        artifact: The model.
+        artifacts: The models.
         manifest: The data.
         split: Which of its splits.
         allow_leaks: Let all pass but other classes.
@@ -22,14 +24,17 @@ def check_measurable(artifact: Artifact, manifest: Manifest, split: str, *, allo
         What leaks, for the record; empty unless `allow_leaks`.
 
     Raises:
-        DataError: Model and data have other classes, or the split is empty.
-        LeakError: The splits leak, or the model was trained on some of the images.
+        DataError: A model and the data have other classes, or the split is empty.
+        LeakError: The splits leak, or a model was trained on some of the images.
     """
-    check_labels(artifact, manifest)
+    for artifact in artifacts:
+        check_labels(artifact, manifest)
     leaks = check_gate(manifest, allow=allow_leaks)
     images = manifest.rows(split)
     # On its own training images a model may be measured: to see how much it overfits.
-    return leaks if split == "train" else [*leaks, *check_unseen(artifact, images, allow=allow_leaks)]
+    if split == "train":
+        return leaks
+    return [*leaks, *(seen for artifact in artifacts for seen in check_unseen(artifact, images, allow=allow_leaks))]
 
 
 def check_labels(artifact: Artifact, manifest: Manifest) -> None:

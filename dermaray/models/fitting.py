@@ -77,7 +77,7 @@ def decide_on_validation(
     # Whatever order they came in, the decisions are the same.
     order = np.argsort(uris)
     probabilities, features = (np.concatenate(part)[order] for part in zip(*outputs, strict=True))
-    rows = images.take(pc.index_in(pa.array(sorted(uris)), value_set=images["uri"].combine_chunks()))
+    rows = images.take(pc.index_in(pa.array(uris).take(pa.array(order)), value_set=images["uri"].combine_chunks()))
     labels, groups = np.asarray(manifest.label_indices(rows)), rows["group_id"].to_numpy()
     decisions = fit_decisions(probabilities, features, labels, groups, manifest.label_set, config)
     return Fitted(decisions, rows, labels, decisions(probabilities, features), sample)

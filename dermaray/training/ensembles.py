@@ -13,7 +13,7 @@ from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import ConfigError
 from dermaray.models.artifact import SEEN_SCHEMA, Artifact
 from dermaray.models.spec import Version, check_views
-from dermaray.yaml_config import Section
+from dermaray.yaml_config import Name, Section
 
 
 class EnsembleConfig(Section):
@@ -26,7 +26,7 @@ class EnsembleConfig(Section):
         decisions: See `RunConfig.decisions`.
     """
 
-    name: str = Field("ensemble", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name = "ensemble"
     version: Version = "1"
     views: Literal[1, 2, 4, 8] = 1
     decisions: DecisionConfig = Field(default_factory=DecisionConfig)

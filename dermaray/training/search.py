@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dermaray.config import RunConfig, make_config
 from dermaray.errors import ConfigError
-from dermaray.yaml_config import Section, flat, load_yaml_config, read_yaml, set_key
+from dermaray.yaml_config import Name, Section, flat, load_yaml_config, read_yaml, set_key
 
 Bounds = tuple[float, float]
 
@@ -90,7 +90,7 @@ class TuneConfig(Section):
         seed: Decides which values are tried.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     out: str
     train: str
     fixed: dict[str, Any] = Field(default_factory=dict)
