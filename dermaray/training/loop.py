@@ -9,7 +9,8 @@ from dermaray.training.compile import compile_stage
 from dermaray.training.devices import worker_strategy
 from dermaray.training.feed import Feed
 from dermaray.training.ingest import distributed_batches
-from dermaray.training.multiworker import MultiWorkerModel, normalize_together
+from dermaray.training.multiworker import MultiWorkerModel
+from dermaray.training.normalization import normalize_together
 from dermaray.training.stages import Stage
 from dermaray.training.state import RunState
 from dermaray.training.task import Notify

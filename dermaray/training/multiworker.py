@@ -9,22 +9,19 @@ ray-project/ray#48910). Two of its steps fail there, and `MultiWorkerModel` repl
   not have. Here each worker reads its own replica's logs; what `fit` reports per epoch it reads from the metrics
   themselves, whose variables sum over the workers, and so are exact.
 
-Four more are not failures, but would make N workers differ from one, or slow:
+Three more are not failures, but would make N workers differ from one, or slow (as would batch normalisation, which has
+a module of its own, `normalization`):
 
-- Synchronised batch normalisation (keras-team/keras#18671) takes the variance as E(x^2) - E(x)^2, of which float32
-  leaves few digits where a channel varies little about a large mean; `normalize_together` takes the mean first, with
-  one exchange less.
 - An optimiser clips gradients before it sums them over the workers (tensorflow/tensorflow#33929 has why);
   `summing_first` gives one that sums first.
 - `evaluate` begins its data anew in every epoch, so that its stream would have to be started anew.
 - What a strategy distributes goes through a second stream, to the devices, whose thread sleeps up to a minute while a
   training that has ended waits for it; on CPUs `own_part` takes batches from where they are made.
 
-`tests/integration/test_upstream.py` fails as soon as Keras can `fit` there, keeps the variance, or clips after the sum.
+`tests/integration/test_upstream.py` fails as soon as Keras can `fit` there, or clips after the sum.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import keras
@@ -100,22 +97,6 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
             return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
 
         return lambda iterator: on_replicas(next(iterator))
-
-
-def normalize_together(model: keras.Model) -> None:
-    """Let every batch normalisation of a functional model take its statistics over the global batch."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer._moments = partial(_global_moments, layer._reduction_axes)
-
-
-def _global_moments(axes: list[int], inputs: Any, _mask: Any) -> tuple[Any, Any]:
-    """Return mean and variance per channel; every worker has equally many rows."""
-    workers = tf.distribute.get_replica_context()
-    mean = workers.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(inputs, axes))
-    # Deviations from the mean add up to 0, and so does what the mean would get of the variance's gradient.
-    variance = tf.reduce_mean(tf.math.squared_difference(inputs, tf.stop_gradient(mean)), axes)
-    return mean, workers.all_reduce(tf.distribute.ReduceOp.MEAN, variance)
 
 
 class _Continued:
