@@ -1,8 +1,12 @@
 """TensorFlow and Keras in a process of dermaray's own: a worker that trains, or one that holds a model."""
 
+import ctypes
 import importlib
 import os
 import sys
+
+# Options of glibc's `mallopt`, as malloc.h numbers them.
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def import_keras() -> None:
@@ -26,6 +30,20 @@ def _keep_tensor_memory() -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # Its own limit is 64 GiB, whatever the machine has.
     os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(memory >> 20))
+    if os.environ["TF_CPU_ALLOCATOR_USE_BFC"] != "0":
+        _keep_work_memory()
+
+
+def _keep_work_memory() -> None:
+    """Let `malloc` keep what it has: TensorFlow's kernels take their work space from there, anew in every step.
+
+    Large pieces are not mapped one by one, free memory at the end of the heap stays, and new threads have no heaps of
+    their own, which cannot grow as the first can. Where the C library is not glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
+            mallopt(option, value)
 
 
 def _import_lean_keras() -> None:

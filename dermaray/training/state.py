@@ -71,8 +71,6 @@ class RunState:
         if self.model:
             assign(model.variables, self.model)
         if self.model and optimizer:
-            if not model.optimizer.built:
-                model.optimizer.build(model.trainable_variables)
             assign(model.optimizer.variables, self.optimizer)
 
     def restore_metrics(self, model: "keras.Model") -> None:

@@ -21,6 +21,19 @@ for _ in range(20):
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 print(faults[-1] - faults[4])
 """
+WORK = """
+import resource, threading
+{load}
+def work():
+    for _ in range(20):
+        bytearray(64 << 20)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+faults = []
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+print(faults[-1] - faults[4])
+"""
 LOAD = "from dermaray.models.own_process import import_keras; import_keras()"
 IMPORTED = f"""
 import sys
@@ -51,6 +64,13 @@ def test_tensors_of_a_step_take_the_memory_of_the_step_before(environment: None)
     assert kept < 200
     # Should this fail, TensorFlow keeps memory by itself.
     assert by_default > 20_000
+
+
+def test_work_space_of_a_step_takes_the_memory_of_the_step_before(environment: None) -> None:
+    kept, by_default = (int(printed(WORK.format(load=load))[-1]) for load in (LOAD, ""))
+    # 64 MiB are 16,384 pages of 4 kB, fifteen times over.
+    assert kept < 200
+    assert by_default > 200_000
 
 
 def test_what_the_user_has_set_stands(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
