@@ -1,4 +1,5 @@
-"""python -m benchmarks.equality   (about 10 minutes on 2 CPU cores)
+"""python -m benchmarks.equality                                                        about 12 minutes on 2 CPU cores
+python -m benchmarks.equality --seeds 5 --of synchronised --in float32               a part of it, by more seeds
 
 What many workers have of one. The same network is trained by 1, 2 and 3 workers for the same 20 global batches of drawn
 images, augmentation included. For each tensor the largest difference to one worker's is divided by the tensor's largest
@@ -7,6 +8,7 @@ among them), those of the optimiser, and over the figures of the epoch. Workers 
 what of a difference is that rounding, magnified by the training, float64 tells.
 """
 
+import argparse
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -26,14 +28,16 @@ AUGMENT = (
     {"operation": "random_brightness", "probability": 0.5, "min_factor": 0.8, "max_factor": 1.2},
 )
 NORMALIZATIONS = {"without": False, "synchronised": True}
+PRECISIONS = ("float32", "float64")
 FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
-def run(folder: Path, optimizer: str, batch_normalization: bool, workers: int, precision: str) -> RunState:
+def run(folder: Path, seed: int, optimizer: str, batch_normalization: bool, workers: int, precision: str) -> RunState:
     """Train for 20 steps, which are one epoch."""
     config = RunConfig.model_validate(
         {
             "name": "equality",
+            "seed": seed,
             "out": str(folder / f"{optimizer}-{batch_normalization}-{workers}"),
             "data": {"manifest": str(folder / "data"), "balance": {"n_per_class": -(-STEPS * BATCH // CLASSES)}},
             "input": {"height": 32, "width": 48},
@@ -50,23 +54,31 @@ def run(folder: Path, optimizer: str, batch_normalization: bool, workers: int, p
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1, help="so many, from 0")
+    parser.add_argument("--of", nargs="+", choices=list(NORMALIZATIONS), default=list(NORMALIZATIONS))
+    parser.add_argument("--in", nargs="+", choices=PRECISIONS, default=PRECISIONS, dest="precisions")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as made, connect(None, num_cpus=8):
         folder = Path(made)
         generate_dataset(folder / "images", 300)
         dermaray(["prepare", str(folder / "images"), "--out", str(folder / "data")])
-        print("| optimiser | batch normalisation | precision | workers | network | optimiser's variables | figures |")
-        print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
-        for optimizer, name, precision in product(("sgd", "adamw"), NORMALIZATIONS, ("float32", "float64")):
-            normalized = NORMALIZATIONS[name]
-            one, *others = (run(folder, optimizer, normalized, workers, precision) for workers in WORKERS)
-            for workers, other in zip(WORKERS[1:], others, strict=True):
-                network, slots = difference(one.model, other.model), difference(one.optimizer, other.optimizer)
-                (a,), (b,) = one.history, other.history
-                figures = max(abs(a[figure] - b[figure]) / a[figure] for figure in FIGURES)
-                print(
-                    f"| {optimizer} | {name} | {precision} | {workers} | {network:.1e} | {slots:.1e} | {figures:.1e} |",
-                    flush=True,
-                )
+        print("| seed | optimiser | batch normalisation | precision | workers | network | optimiser's variables | figures |")
+        print("| ---: | --- | --- | --- | ---: | ---: | ---: | ---: |")
+        for case in product(range(args.seeds), ("sgd", "adamw"), args.of, args.precisions):
+            compare(folder, *case)
+
+
+def compare(folder: Path, seed: int, optimizer: str, normalization: str, precision: str) -> None:
+    """Train on one worker and on several, and print a row for each number of the latter."""
+    normalized = NORMALIZATIONS[normalization]
+    one, *others = (run(folder, seed, optimizer, normalized, workers, precision) for workers in WORKERS)
+    for workers, other in zip(WORKERS[1:], others, strict=True):
+        network, slots = difference(one.model, other.model), difference(one.optimizer, other.optimizer)
+        (a,), (b,) = one.history, other.history
+        figures = max(abs(a[figure] - b[figure]) / a[figure] for figure in FIGURES)
+        settings = f"{seed} | {optimizer} | {normalization} | {precision} | {workers}"
+        print(f"| {settings} | {network:.1e} | {slots:.1e} | {figures:.1e} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
     "step": {
         "workers": 2,
         "images": 1300,
-        "steps": 100,
+        "steps": 50,
         "size": 96,
         "batch": 64,
         "model": {"options": {"batch_normalization": True}},
