@@ -63,7 +63,7 @@ def main() -> None:
         folder = Path(made)
         generate_dataset(folder / "images", 300)
         dermaray(["prepare", str(folder / "images"), "--out", str(folder / "data")])
-        print("| seed | optimiser | batch normalisation | precision | workers | network | optimiser's variables | figures |")
+        print("| seed | optimiser | batch normalisation | precision | workers | network | optimiser's | figures |")
         print("| ---: | --- | --- | --- | ---: | ---: | ---: | ---: |")
         for case in product(range(args.seeds), ("sgd", "adamw"), args.of, args.precisions):
             compare(folder, *case)

@@ -9,7 +9,7 @@ decoding nor starting is in it, but the writing of the first epoch's checkpoint 
 the last of its planned epochs, so that its stream is at work all the while, as in the midst of a long run. How long it
 took until its first epoch began is told apart. dermaray lets TensorFlow keep its memory, and has a batch
 normalisation of its own; the bare side is run as TensorFlow and Keras are by default, and with both of these too, which
-tells what Ray alone costs. Figures are medians of the rounds, and of their ratios.
+tells what Ray and the rest of dermaray cost. Figures are medians of the rounds, and of their ratios.
 """
 
 import argparse
@@ -130,9 +130,10 @@ def bare_side(case: dict[str, Any], folder: Path, like_ours: bool) -> dict[str, 
 def bare(folder: Path, case: dict[str, Any]) -> float:
     """Train in this process on arrays in memory; return the seconds that a step took after the first epoch."""
     if case["like_ours"]:
-        from dermaray.models.own_process import import_keras
+        from dermaray.models.own_process import import_keras, keep_work_memory
 
         import_keras()
+        keep_work_memory()
     return bare_loop(folder, case) if case["workers"] > 1 else bare_fit(folder, case)
 
 

@@ -30,18 +30,18 @@ def _keep_tensor_memory() -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # Its own limit is 64 GiB, whatever the machine has.
     os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(memory >> 20))
-    if os.environ["TF_CPU_ALLOCATOR_USE_BFC"] != "0":
-        _keep_work_memory()
 
 
-def _keep_work_memory() -> None:
+def keep_work_memory() -> None:
     """Let `malloc` keep what it has: TensorFlow's kernels take their work space from there, anew in every step.
 
-    Large pieces are not mapped one by one, free memory at the end of the heap stays, and new threads have no heaps of
-    their own, which cannot grow as the first can. Where the C library is not glibc nothing happens.
+    For a process that does nothing but train: it gives no memory back until it ends. Large pieces are not mapped one by
+    one, free memory at the end of the heap stays, and threads get no more heaps of their own, which cannot grow as the
+    first can; those that are there go on being used. Nothing happens where TF_CPU_ALLOCATOR_USE_BFC is set to switch
+    this off, or where the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if mallopt is not None and os.environ.get("TF_CPU_ALLOCATOR_USE_BFC") not in ("0", "false"):
         for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
             mallopt(option, value)
 

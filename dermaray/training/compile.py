@@ -19,5 +19,5 @@ def compile_stage(model: keras.Model, training: TrainingConfig, stage: Stage, ji
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=jit_compile,
     )
-    # Else the first step would make its variables, and be traced a second time: twice 7 s for an EfficientNet.
+    # Else the first step would make its variables, and be traced a second time, which takes 7 s for an EfficientNet.
     model.optimizer.build(model.trainable_variables)

@@ -9,8 +9,8 @@ ray-project/ray#48910). Two of its steps fail there, and `MultiWorkerModel` repl
   not have. Here each worker reads its own replica's logs; what `fit` reports per epoch it reads from the metrics
   themselves, whose variables sum over the workers, and so are exact.
 
-Three more are not failures, but would make N workers differ from one, or slow (as would batch normalisation, which has
-a module of its own, `normalization`):
+Three more are not failures, but would make N workers differ from one, or slow. Batch normalisation is a fourth; see
+`normalization`.
 
 - An optimiser clips gradients before it sums them over the workers (tensorflow/tensorflow#33929 has why);
   `summing_first` gives one that sums first.
@@ -18,7 +18,7 @@ a module of its own, `normalization`):
 - What a strategy distributes goes through a second stream, to the devices, whose thread sleeps up to a minute while a
   training that has ended waits for it; on CPUs `own_part` takes batches from where they are made.
 
-`tests/integration/test_upstream.py` fails as soon as Keras can `fit` there, or clips after the sum.
+`tests/integration/test_upstream.py` fails as soon as Keras can `fit` there, keeps the variance, or clips after the sum.
 """
 
 from collections.abc import Callable, Iterator

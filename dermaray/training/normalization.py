@@ -2,12 +2,13 @@
 
 Keras's own, where it is synchronised (keras-team/keras#18671), takes the variance as E(x^2) - E(x)^2, of which float32
 leaves few digits where a channel varies little about a large mean. What else it sums comes out a little different for
-every way in which a batch is cut into parts, and gradients that all but cancel are mostly such differences.
+every way in which a batch is cut into parts, and where a gradient nearly cancels, what remains is mostly that rounding.
 
 Here each image is summed by itself, in its own precision, which gives the same wherever the image is; over images and
 workers sums go in float64, where their order does not show. So what a network computes of a batch is the same on any
-number of workers, to the bit. The gradient is written out (Ioffe and Szegedy 2015, "Batch Normalization", section 3):
-fewer exchanges a layer, and on CPUs, where each pass over the activations is dear, two thirds of the time.
+number of workers, to the bit in float32 where its other kernels do so too. The gradient is written out (Ioffe and
+Szegedy 2015, "Batch Normalization", section 3): fewer exchanges a layer, and on CPUs, where each pass over the
+activations is dear, two thirds of the time.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ def normalize_together(model: keras.Model) -> None:
     """Let every batch normalisation of a functional model take its statistics over the global batch."""
     for layer in model.layers:
         if type(layer) is keras.layers.BatchNormalization:
-            # Where these layers come from, in Keras's applications for one, no other class can be asked for.
+            # `keras.applications` builds these layers itself, and takes no other class.
             layer.__class__ = _GlobalBatchNormalization
 
 
@@ -49,14 +50,15 @@ def _global_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     axes = _within_an_image(x)
     means = tf.reduce_mean(x, axes, keepdims=True)
     variances = tf.reduce_mean(tf.math.squared_difference(x, means), axes)
-    centres = tf.cast(tf.squeeze(means, axes), tf.float64)
+    centres = tf.cast(tf.reduce_mean(means, axes), tf.float64)
     squares = tf.cast(variances, tf.float64) + tf.square(centres)
     mean, square = tf.unstack(_over_workers(tf.reduce_mean(tf.stack([centres, squares]), axis=1)))
-    return mean, square - tf.square(mean)
+    # Within an image it is about the mean; between images float64 has digits to spare, but for absurdly large means.
+    return mean, tf.maximum(square - tf.square(mean), 0.0)
 
 
 def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-    """Return gamma * (x - mean) * inverse + beta, the moments being functions of x where a gradient is taken."""
+    """Return gamma * (x - mean) * inverse + beta, and a gradient that counts the moments as functions of x."""
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def normalized(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Any]:

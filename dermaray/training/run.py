@@ -8,7 +8,7 @@ import ray.train
 
 from dermaray.data.frames import remove_frames
 from dermaray.errors import ClusterError, TrainingError, find_user_error
-from dermaray.models.own_process import import_keras
+from dermaray.models.own_process import import_keras, keep_work_memory
 from dermaray.training.backend import TensorFlowConfig
 from dermaray.training.feed import Feed
 from dermaray.training.state import RunState
@@ -133,6 +133,7 @@ def _train_worker(task_ref: Any, resume: ray.train.Checkpoint | None, notify: No
     if not _has_ended(task, state):
         feed.begin(state.step)
     import_keras()
+    keep_work_memory()
     from dermaray.training.loop import train_worker
 
     train_worker(feed, state, notify)

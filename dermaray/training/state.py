@@ -67,7 +67,7 @@ class RunState:
         self.metrics = values_of(model.metrics_variables)
 
     def restore(self, model: "keras.Model", *, optimizer: bool) -> None:
-        """Give a compiled model its variables back, if any were captured; its optimiser's if that one goes on."""
+        """Give a model its variables back, if any were captured; its optimiser's, once built, if that goes on."""
         if self.model:
             assign(model.variables, self.model)
         if self.model and optimizer:

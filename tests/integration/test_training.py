@@ -19,9 +19,8 @@ RunJob = Callable[..., int]
 TOLERANCE = 1e-4
 """Relative to the largest weight of each tensor: workers add up their gradients in another order than one does.
 
-It holds at a learning rate at which training is stable. At ten times that of the configuration here, the first steps of
-a network with batch normalisation magnify a rounding error about tenfold each, whoever made it; in float64 the same
-runs agree to 1e-14.
+Now and then such a rounding moves an activation over a kink, and training magnifies what comes of that, whoever made it
+(docs/training.md); not in these steps. In float64 the same runs agree to 1e-14.
 """
 
 

@@ -10,7 +10,9 @@ from ray.train.v2._internal.state import util
 
 from cluster.ports import free_port
 
-MENDED = "Keras can do this by itself now: see what of dermaray/training/multiworker.py is still needed"
+MENDED = (
+    "Keras can do this by itself now: see what of multiworker.py and normalization.py in dermaray/training is needed"
+)
 
 SCRIPT = """
 import sys

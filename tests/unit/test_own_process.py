@@ -34,6 +34,7 @@ thread.start()
 thread.join()
 print(faults[-1] - faults[4])
 """
+WORKER = "from dermaray.models.own_process import keep_work_memory; keep_work_memory()"
 LOAD = "from dermaray.models.own_process import import_keras; import_keras()"
 IMPORTED = f"""
 import sys
@@ -67,7 +68,7 @@ def test_tensors_of_a_step_take_the_memory_of_the_step_before(environment: None)
 
 
 def test_work_space_of_a_step_takes_the_memory_of_the_step_before(environment: None) -> None:
-    kept, by_default = (int(printed(WORK.format(load=load))[-1]) for load in (LOAD, ""))
+    kept, by_default = (int(printed(WORK.format(load=load))[-1]) for load in (WORKER, ""))
     # 64 MiB are 16,384 pages of 4 kB, fifteen times over.
     assert kept < 200
     assert by_default > 200_000
