@@ -115,7 +115,7 @@ def bare_side(case: dict[str, Any], folder: Path, like_ours: bool) -> dict[str, 
     ports = [free_port() for _ in range(case["workers"])]
     processes = []
     for index in range(case["workers"]):
-        environment = dict(os.environ)
+        environment = {**os.environ, "TF_CPU_ALLOCATOR_USE_BFC": str(int(like_ours))}
         if case["workers"] > 1:
             cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
             environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})

@@ -1,4 +1,4 @@
-"""Batch normalisation: Keras's own, with all its digits, and the same to the bit however a batch is cut."""
+"""Batch normalisation: Keras's own, with all its digits, and the same to the bit in whatever order images stand."""
 
 from typing import Any
 
