@@ -49,14 +49,12 @@ def test_it_points_at_what_was_learnt_and_not_with_random_weights(trained):
     pixels, labels, tops, lefts = (part[::2] for part in patched(40, seed=1))
     assert labels.all()
     assert np.median(trained.predict(pixels, verbose=0)[:, 1]) > 0.9
-    learnt = share_in_patch(trained, pixels, tops, lefts)
-    # By chance it would be 0.06: the share of the places that a patch takes.
-    assert np.median(learnt) > 0.4
-    keras.utils.set_random_seed(5)
-    forgotten = keras.models.clone_model(trained)
-    maps = GradCam(trained)(pixels, np.ones(20, int)), GradCam(forgotten)(pixels, np.ones(20, int))
-    alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*maps, strict=True) if b.std()]
-    assert not alike or np.median(np.abs(alike)) < 0.5
+    assert np.median(share_in_patch(trained, pixels, tops, lefts)) > 0.4
+    # By chance it would be 0.06, the share of the places that a patch takes; an untrained network sees edges as well.
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        forgotten = keras.models.clone_model(trained)
+        assert np.median(share_in_patch(forgotten, pixels, tops, lefts)) < 0.25
 
 
 @pytest.mark.parametrize("backbone", ["case_study_cnn", "efficientnet_lite0", "ConvNeXtTiny", "MobileNetV3Small"])

@@ -141,8 +141,6 @@ for training in LOSSES:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
         two = trainable(**training)
-        # In one process, unlike over several, TensorFlow cannot make variables in the first step.
-        two.optimizer.build(two.trainable_variables)
     halves = tf.data.Dataset.from_tensor_slices((x, y, weight)).batch(ROWS // 2, drop_remainder=True).repeat()
     shards = strategy.distribute_datasets_from_function(lambda _: halves)
     others = two.fit(shards, steps_per_epoch=3, shuffle=False, verbose=0).history
