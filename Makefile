@@ -26,7 +26,7 @@ demo: $(READY) ## Run the whole system once: images to model to report, scores a
 	@$(BIN)/dermaray demo $(if $(DATA),--data "$(DATA)")
 
 test: $(READY) ## Run all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
 
 lint: $(READY) ## Check style
 	$(BIN)/ruff check .
