@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dermaray.data.source import SourceImage
+from dermaray.data.storage import local_path
 from dermaray.errors import DataError
 from dermaray.labels import LabelSet
 
@@ -95,6 +96,18 @@ class Manifest:
             folds = "; and folds, of which one becomes val: --fold I" if self.folds and "fold" not in self.facts else ""
             raise DataError(f"split {split!r} of the manifest holds no image. It has: {there}{folds}")
         return rows
+
+    @property
+    def source_name(self) -> str:
+        """What it was prepared from: a URI, or the last part of a local path, since the rest tells of a machine."""
+        source = str(self.facts.get("source", "unknown"))
+        path = local_path(source)
+        return source if path is None else path.name
+
+    def description(self) -> dict[str, Any]:
+        """Return what a model keeps of the data that it was made of, as JSON values."""
+        facts = {**self.facts, "source": self.source_name}
+        return {"digest": self.digest, "images": self.table.num_rows, **facts}
 
     @property
     def folds(self) -> list[int]:

@@ -67,7 +67,7 @@ def compare(
             {"name": a.name, "version": a.version, "digest": a.digest, "fitted_on": count_decided_on(a, images)}
             for a in artifacts
         ],
-        "data": {"source": manifest.facts.get("source"), "digest": manifest.digest, "split": split},
+        "data": {"source": manifest.source_name, "digest": manifest.digest, "split": split},
         "leaks": list(leaks),
         "left_out": len(uris) - len(both),
         **measure_difference((first, second), labels, groups, manifest.label_set),

@@ -135,7 +135,7 @@ def _facts(artifact: Artifact, manifest: Manifest, split: str, scores: pa.Table)
     return {
         "Model": artifact.name,
         "Model digest": artifact.digest[:16],
-        "Data": str(manifest.facts.get("source", "unknown")),
+        "Data": manifest.source_name,
         "Data digest": manifest.digest[:16],
         "Split": split,
         "Images": f"{scores.num_rows:,}" + (f", of which {missing:,} could not be read" if missing else ""),

@@ -102,6 +102,6 @@ def _provenance(
         "members": [
             {"name": a.name, "version": a.version, "digest": a.digest, "provenance": a.provenance} for a in artifacts
         ],
-        "data": {"digest": manifest.digest, "images": manifest.table.num_rows, **manifest.facts},
+        "data": manifest.description(),
         "leaks": sorted(of_members | set(leaks)),
     }

@@ -119,6 +119,6 @@ def _digest(rows: pa.Table) -> str:
 def _provenance(config: RunConfig, manifest: Manifest, leaks: Sequence[str]) -> dict[str, Any]:
     return {
         "config": config.model_dump(mode="json"),
-        "data": {"digest": manifest.digest, "images": manifest.table.num_rows, **manifest.facts},
+        "data": manifest.description(),
         "leaks": list(leaks),
     }

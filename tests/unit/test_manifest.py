@@ -127,3 +127,14 @@ def test_an_unknown_value(changes: dict[str, str], message: str, tmp_path: Path)
     changed(**changes).write(tmp_path / "manifest.parquet")
     with pytest.raises(DataError, match=message):
         Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("/home/somebody/lesions", "lesions"), ("s3://bucket/lesions", "s3://bucket/lesions"), (None, "unknown")],
+)
+def test_what_a_model_keeps_of_its_data_names_no_folder_of_this_machine(source: str | None, name: str) -> None:
+    facts = {} if source is None else {"source": source}
+    described = Manifest(manifest().table, CUSTOM, {**facts, "seed": 3}).description()
+    assert described["source"] == name
+    assert (described["digest"], described["images"], described["seed"]) == (manifest().digest, 4, 3)
