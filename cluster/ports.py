@@ -1,10 +1,6 @@
-"""Ports and signals of what listens."""
+"""Ports of what listens."""
 
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 from dermaray.errors import AddressInUse, ClusterError
 
@@ -37,17 +33,3 @@ def free_port() -> int:
     """Return a port of the loopback interface that nothing listens on at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C while the block runs, so that what was started is stopped in order."""
-
-    def interrupt(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

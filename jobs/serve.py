@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the job until it is interrupted, and return its exit code."""
-    from cluster.ports import check_port, stop_on_sigterm
+    from cluster.ports import check_port
     from jobs.console import say
     from jobs.options import chosen_model
     from jobs.session import ray_session
@@ -39,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
     with ray_session(args), serving(artifact.path, args.host, args.port, verbose=args.verbose) as url:
         say(f"Serving {artifact.name} at {url}. Stop with Ctrl-C")
         say(f"Try: curl --data-binary @image.jpg {url}/v1/predict")
-        with stop_on_sigterm():
-            threading.Event().wait()
+        threading.Event().wait()
     return 0
 
 

@@ -18,12 +18,15 @@ from dermaray.models.artifact import open_artifact
 from dermaray.models.own_process import import_keras
 from dermaray.training.ensembles import EnsembleConfig, write_ensemble
 from dermaray.training.run import train
-from dermaray.training.runlog import RunLog
+from dermaray.training.runlog import Figures, RunLog
 from dermaray.training.runs import EVENTS
 from dermaray.training.state import RunState
 from dermaray.training.store import RunStore
 from dermaray.training.task import WorkerTask, plan_run
 from jobs.console import say, tracked, waiting
+
+FIGURES = ("loss", "val_loss", "val_accuracy")
+"""What is said of a run while it trains."""
 
 
 def train_one(
@@ -34,7 +37,8 @@ def train_one(
     least = scaling.min_workers or scaling.num_workers
     cpus = cluster.cpus_per_worker(least, scaling.use_gpu, scaling.cpus_per_worker)
     task = plan_run(config, manifest, cpus, leaks=leaks)
-    with RunStore.open(config, manifest.digest, new=args.new) as store, RunLog.open(task, store) as log:
+    console = _Console(config.training.epochs)
+    with RunStore.open(config, manifest.digest, new=args.new) as store, RunLog.open(task, store, console) as log:
         state = _train(task, store, log)
         with atomic_directory(out, overwrite=args.overwrite) as partial:
             with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
@@ -97,6 +101,24 @@ def _import_keras() -> None:
     hide_gpus()
 
 
+class _Console:
+    """Says what each epoch came to, as a log has it: a bar is gone once it has ended, and a pipe has none."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+
+    def step(self, step: int, figures: Figures) -> None:
+        """Say nothing."""
+
+    def epoch(self, epoch: int, figures: Figures) -> None:
+        """Say the figures of an epoch."""
+        known = "  ".join(f"{name} {figures[name]:.3f}" for name in FIGURES if name in figures)
+        say(f"Epoch {epoch}/{self._epochs}  {known}")
+
+    def end(self, state: RunState, model: Path) -> None:
+        """Say nothing."""
+
+
 def _say_result(config: RunConfig, state: RunState) -> None:
     best = state.best_epoch
     say(
@@ -136,5 +158,5 @@ def _position(task: WorkerTask, state: RunState) -> str:
 
 
 def _note(told: dict[str, Any], epochs: int) -> str:
-    figures = [f"{name} {told[name]:.3f}" for name in ("loss", "val_loss", "val_accuracy") if name in told]
+    figures = [f"{name} {told[name]:.3f}" for name in FIGURES if name in told]
     return f"epoch {min(told['epochs'] + 1, epochs)}/{epochs}  " + "  ".join(figures)

@@ -52,8 +52,13 @@ class RunLog:
 
     @classmethod
     @contextmanager
-    def open(cls, task: WorkerTask, store: RunStore) -> "Iterator[RunLog]":
+    def open(cls, task: WorkerTask, store: RunStore, *others: Keeper) -> "Iterator[RunLog]":
         """Yield the log of a run that stands where its store says; what an earlier process has told is not told again.
+
+        Args:
+            task: The run.
+            store: What is kept of it.
+            others: Who is told besides.
 
         Raises:
             ConfigError: `tracking.mlflow` is set and MLflow is not installed.
@@ -66,13 +71,13 @@ class RunLog:
         with ExitStack() as stack:
             board = TensorBoard(events, found.state.step if found else 0, task.steps_per_epoch)
             stack.callback(board.close)
-            others: list[Keeper] = []
+            keepers = list(others)
             if task.config.tracking.mlflow is not None:
                 # Seconds to import, and an extra.
                 from dermaray.training.tracking import tracked_run
 
-                others.append(stack.enter_context(tracked_run(task, store.folder, found and found.state)))
-            yield cls(board, others, len(found.state.history) if found else 0)
+                keepers.append(stack.enter_context(tracked_run(task, store.folder, found and found.state)))
+            yield cls(board, keepers, len(found.state.history) if found else 0)
 
     def tell(self, told: Figures) -> None:
         """Take what a worker tells, which is for display and may miss an epoch; see `Notify`."""

@@ -133,7 +133,9 @@ def test_a_driver_that_is_killed_goes_on_by_the_same_command_from_an_object_stor
     process.wait()
     assert not out.exists()
     run_job("train", *words)
-    assert "Going on from epoch" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Going on from epoch" in said
+    assert re.search(r"Epoch (\d+)/\1  loss \d\.\d+  val_loss \d\.\d+  val_accuracy 0\.\d+\n", said)
     assert_weights(out, undisturbed)
     assert sorted(path.name for path in out.iterdir()) == [
         ".dermaray",
@@ -147,7 +149,10 @@ def test_a_driver_that_is_killed_goes_on_by_the_same_command_from_an_object_stor
     assert_tracked(database, out)
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(config: Path, ray_cluster: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_asked_to_stop_keeps_a_checkpoint_and_says_how_to_go_on(
+    sent: signal.Signals, config: Path, ray_cluster: object, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "jobs.train", "--config", str(config), f"out={out}", "training.epochs=99"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
@@ -156,8 +161,11 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(config: Path, ray_clust
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
-    # As a terminal does: to all that the command has started and that has not left its group.
-    os.killpg(process.pid, signal.SIGINT)
+    if sent == signal.SIGINT:
+        # As a terminal does: to all that the command has started and that has not left its group.
+        os.killpg(process.pid, sent)
+    else:
+        process.send_signal(sent)
     said, complained = process.communicate(timeout=60)
     assert process.returncode == 130
     assert re.search(r"Kept: epoch \d+ of 99.*\. The same command goes on; --new begins anew", said)
