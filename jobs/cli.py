@@ -25,7 +25,7 @@ JOBS = {
     "evaluate": "a model and a manifest to figures and a report",
     "compare": "two models on the same images",
     "explain": "where in images a model sees what speaks for its answer",
-    "score": "one row per image of a folder, a zip or a tar",
+    "score": "one row per image of folders, archives, tables, lists or an object store",
     "serve": "a model behind HTTP",
     "submit": "one of these jobs, on a Ray cluster",
 }

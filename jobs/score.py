@@ -1,21 +1,26 @@
-"""python -m jobs.score INPUT [--model DIR] --out DIR
+"""python -m jobs.score INPUT [INPUT ...] [--model DIR] --out DIR
 
-One row per image of a folder, a zip or a tar: `scores.parquet`, `scores.csv` and `summary.json`. An image that cannot
-be scored has a row too, with its reason.
+One row per image of folders, archives, tables, lists or an object store: `scores.parquet`, `scores.csv` and
+`summary.json`. An image that cannot be scored has a row too, with its reason.
 """
 
 import argparse
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 from jobs.options import add_address, add_optional_model, add_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
-    parser.add_argument("input", type=Path, help="a folder (with all below it), a zip, a tar, or one image")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="a folder (with all below it), a zip, a tar, an image, or a pattern of them; a list of paths (.txt); a "
+        "Parquet or Arrow file with images or paths; a manifest; a prefix, an image or a table in an object store",
+    )
     add_optional_model(parser)
     add_out(parser)
     parser.add_argument("--actors", type=int, default=1, metavar="N", help="processes that hold the model (default: 1)")
@@ -25,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.runtime import check_lasting
-    from dermaray.data.archive import list_members
+    from dermaray.data.inputs import list_inputs
     from dermaray.errors import DataError
     from dermaray.files import atomic_directory, check_output, write_json
     from dermaray.models.rows import ScoreWriter, score_rows
@@ -36,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     check_lasting(args.out)
     check_output(args.out, overwrite=args.overwrite)
     artifact = chosen_model(args)
-    listing = list_members(args.input.resolve())
+    listing = list_inputs(args.inputs)
     began = time.monotonic()
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -53,13 +58,13 @@ def run(args: argparse.Namespace) -> int:
                 reasons.update(reason for reason in rows["reason"].to_pylist() if reason)
                 tracker.advance(rows.num_rows)
         if not statuses:
-            raise DataError(f"{args.input} holds no image")
+            raise DataError(f"{', '.join(args.inputs)} holds no image")
         if reasons["unreadable"] == statuses.total():
             # Not so many bad images: a place that the cluster's nodes do not see.
             raise DataError(f"none of the {statuses.total():,} images could be read: {rows['message'][0]}")
         seconds = time.monotonic() - began
         summary = {
-            "input": str(args.input),
+            "inputs": args.inputs,
             "images": statuses.total(),
             "scored": statuses["scored"],
             "dead_letters": dict(sorted(reasons.items())),

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from dermaray.data.image_tables import Part, read_part
 from dermaray.data.source import is_image_name
 from dermaray.data.storage import local_path, name_of, read_bytes
 from dermaray.errors import DataError, ImageError
@@ -32,8 +33,14 @@ MEMBER_SCHEMA = pa.schema(
         pa.field("size", pa.int64()),
     ]
 )
-"""One row per image, except in a compressed tar, which is one row: it can only be read from its start. `kind` is
-`folder`, `zip`, `tar`, `tar_stream` or `object`, whose `name` is its whole URI."""
+"""One row per image, except in what can only be read from a start: a compressed tar is one row, a table one per part.
+
+`kind` is `folder`, `zip`, `tar`, `tar_stream`, `table` or `object`. An object's `name` is its whole URI. A table's is
+that of its column; `offset` and `size` are then the first row of the part and how many it has.
+"""
+
+STREAMS = ("tar_stream", "table")
+"""Kinds of which a row stands for many images."""
 
 _THREADS = 16
 """Objects that are fetched at a time: each waits for the network for most of its time."""
@@ -144,6 +151,12 @@ def files_listing(paths: list[str]) -> pa.Table:
     return _listing(rows, Counter()).members
 
 
+def table_listing(place: str, column: str, parts: Sequence[Part]) -> Listing:
+    """List the images in a column of a table; see `dermaray.data.image_tables`."""
+    rows = [_row(place, "table", column, part.start, part.rows) for part in parts if part.rows]
+    return Listing(pa.Table.from_pylist(rows, MEMBER_SCHEMA), sum(part.rows for part in parts), {})
+
+
 def read_members(members: pa.Table) -> Iterator[Member]:
     """Read the images that rows of `MEMBER_SCHEMA` stand for, in order. An image that cannot be read is yielded too."""
     opened: dict[str, zipfile.ZipFile] = {}
@@ -155,6 +168,8 @@ def read_members(members: pa.Table) -> Iterator[Member]:
             for row in rows:
                 if kind == "tar_stream":
                     yield from _stream_tar(Path(row["archive"]))
+                elif kind == "table":
+                    yield from _read_table(row)
                 else:
                     yield _read_member(row, opened)
     finally:
@@ -240,6 +255,13 @@ def _stream_tar(path: Path) -> Iterator[Member]:
         yield Member(
             path.stem, str(path), b"", ImageError("unreadable", f"the archive is damaged from here on: {error}")
         )
+
+
+def _read_table(row: dict[str, Any]) -> Iterator[Member]:
+    place, part = row["archive"], Part(row["offset"], row["size"])
+    for image_id, number, data, problem in read_part(place, os.fsdecode(row["name"]), part):
+        error = None if problem is None else ImageError("unreadable", problem)
+        yield Member(image_id, f"{place}::{number}", data, error)
 
 
 def _row(archive: Path | str, kind: str, name: str, offset: int = 0, size: int = 0) -> dict[str, object]:

@@ -195,6 +195,14 @@ class Manifest:
                 raise DataError(f"{path}: {column} {strange[0]!r} is unknown. Known: {', '.join(allowed)}")
 
 
+def is_manifest_file(path: Path) -> bool:
+    """Tell whether a Parquet file is a manifest, by what it says of itself."""
+    try:
+        return _METADATA_KEY in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
+
+
 def is_manifest(path: str) -> bool:
     """Tell whether a path is that of a manifest, or of the folder of one, rather than of a source."""
     return path.endswith(".parquet") or (Path(path) / "manifest.parquet").exists()

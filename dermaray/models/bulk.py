@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 
-from dermaray.data.archive import Member, read_members
+from dermaray.data.archive import STREAMS, Member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.spec import InputSpec
@@ -33,7 +34,10 @@ def decode_stream(members: pa.Table, spec: InputSpec) -> ray.data.Dataset:
         `height` of the original in pixels (0 where unknown), and `image`, uint8 [height, width, 3] (black where not
         decoded).
     """
-    dataset = ray.data.from_arrow(blocks_of(members))
+    many = pc.is_in(members["kind"], value_set=pa.array(STREAMS))
+    # What holds many images is a task of its own.
+    blocks = blocks_of(members.filter(pc.invert(many))) + blocks_of(members.filter(many), rows=1)
+    dataset = ray.data.from_arrow(blocks)
     return dataset.map_batches(_Decode(spec), batch_format="pyarrow", batch_size=None)
 
 

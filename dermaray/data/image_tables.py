@@ -1,0 +1,177 @@
+"""Parquet and Arrow files whose rows are images: the bytes of their files, or where those lie."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from dermaray.data.storage import STORE_ERRORS, explained, is_uri, local_path, locate
+from dermaray.errors import DataError
+
+SUFFIXES = (".parquet", ".arrow", ".feather")
+
+BYTES = ("bytes", "image", "image_bytes", "content", "data")
+"""Columns of binary values, or of structs with a field `bytes`, that hold images; the first that is there counts."""
+
+PATHS = ("uri", "path", "file", "image_path", "file_name", "filename")
+"""Columns of paths and URIs, asked for where there are no bytes; relative ones count from the table's folder."""
+
+IDS = ("image_id", "isic_id", "id", "__key__")
+"""Columns that name the image of a row."""
+
+_ROWS = 32
+
+
+class Part(NamedTuple):
+    """Rows of a table that are read together: a row group of a Parquet file, or all of an Arrow file."""
+
+    start: int
+    rows: int
+
+
+class TableImage(NamedTuple):
+    """One row: the image's id, the number of its row and its bytes; or why these could not be read."""
+
+    image_id: str
+    row: int
+    data: bytes
+    problem: str | None
+
+
+def bytes_column(place: str) -> str | None:
+    """Return the column that holds images, or None where the table holds paths.
+
+    Raises:
+        DataError: The table cannot be read, or holds neither.
+    """
+    with _opened(place) as table:
+        schema = table.schema
+    for name in BYTES:
+        if name in schema.names and _is_bytes(schema.field(name).type):
+            return name
+    if _first(PATHS, schema) is not None:
+        return None
+    raise DataError(
+        f"{place} has no images: a column of bytes ({', '.join(BYTES)}) or of paths ({', '.join(PATHS)}) was expected. "
+        f"It has: {', '.join(schema.names)}"
+    )
+
+
+def parts_of(place: str) -> list[Part]:
+    """Return the parts of a table that holds images.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with _opened(place) as table:
+        return list(table.parts())
+
+
+def paths_in(place: str) -> list[str]:
+    """Return where the images of a table's rows lie, absolute.
+
+    Raises:
+        DataError: The table cannot be read, or does not say so for each row.
+    """
+    with _opened(place) as table:
+        column = str(_first(PATHS, table.schema))
+        paths = [path for batch in table.batches(None, [column]) for path in batch[column].to_pylist()]
+    if None in paths:
+        raise DataError(f"{place}: {column} is missing in row {paths.index(None)}")
+    return [beside(place, path) for path in paths]
+
+
+def beside(place: str, path: str) -> str:
+    """Return a path that a file names: as it is where it is absolute or a URI, otherwise from the file's folder."""
+    if is_uri(path) or os.path.isabs(path):
+        return path
+    local = local_path(place)
+    if local is not None:
+        return os.path.join(local.resolve().parent, path)
+    base, mark, query = place.partition("?")
+    return f"{base.rpartition('/')[0]}/{path}{mark}{query}"
+
+
+def read_part(place: str, column: str, part: Part) -> Iterator[TableImage]:
+    """Yield the images of a part, in order; each of its rows, also where the file cannot be read any further."""
+    row, end = part.start, part.start + part.rows
+    stem = os.path.basename(place.partition("?")[0]).rpartition(".")[0]
+    problem = "the table has fewer rows than before"
+    try:
+        with _opened(place) as table:
+            ids = _first(IDS, table.schema)
+            for batch in table.batches(part, [column] if ids is None else [ids, column]):
+                names = [None] * len(batch) if ids is None else batch[ids].to_pylist()
+                for name, value in zip(names, _binary(batch[column]), strict=True):
+                    yield TableImage(f"{stem}-{row}" if name is None else str(name), row, value.as_py() or b"", None)
+                    row += 1
+    except DataError as error:
+        problem = str(error)
+    for missing in range(row, end):
+        yield TableImage(f"{stem}-{missing}", missing, b"", problem)
+
+
+class _Parquet:
+    def __init__(self, file: pa.NativeFile) -> None:
+        # Not read ahead: a row group may be larger than memory.
+        self._file = pq.ParquetFile(file, pre_buffer=False)
+        self.schema: pa.Schema = self._file.schema_arrow
+
+    def parts(self) -> Iterator[Part]:
+        start = 0
+        for group in range(self._file.num_row_groups):
+            rows = self._file.metadata.row_group(group).num_rows
+            yield Part(start, rows)
+            start += rows
+
+    def batches(self, part: Part | None, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        groups = [i for i, known in enumerate(self.parts()) if part in (None, known)]
+        yield from self._file.iter_batches(_ROWS, groups, columns)
+
+
+class _Arrow:
+    def __init__(self, file: pa.NativeFile) -> None:
+        self._file = pa.ipc.open_file(file)
+        self.schema: pa.Schema = self._file.schema
+
+    def parts(self) -> Iterator[Part]:
+        yield Part(0, sum(self._file.get_batch(i).num_rows for i in range(self._file.num_record_batches)))
+
+    def batches(self, part: Part | None, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        for number in range(self._file.num_record_batches):
+            batch = self._file.get_batch(number).select(columns)
+            for start in range(0, batch.num_rows, _ROWS):
+                yield batch.slice(start, _ROWS)
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[_Parquet | _Arrow]:
+    kind = _Parquet if place.partition("?")[0].lower().endswith(".parquet") else _Arrow
+    filesystem, path = locate(place)
+    try:
+        with filesystem.open_input_file(path) as file:
+            yield kind(file)
+    except pa.ArrowInvalid as error:
+        what = "Parquet" if kind is _Parquet else "Arrow (in its file format)"
+        raise DataError(f"{place} is no {what}, or damaged: {str(error).splitlines()[0][:200]}") from error
+    except STORE_ERRORS as error:
+        raise explained(place, error) from error
+
+
+def _first(names: tuple[str, ...], schema: pa.Schema) -> str | None:
+    return next((name for name in names if name in schema.names), None)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        position = kind.get_field_index("bytes")
+        return position >= 0 and _is_bytes(kind.field(position).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _binary(column: pa.Array) -> pa.Array:
+    return column.field("bytes") if pa.types.is_struct(column.type) else column

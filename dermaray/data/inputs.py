@@ -1,0 +1,127 @@
+"""What is to be scored, as people have it: folders, archives, tables, lists and patterns, several at a time."""
+
+import glob
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from dermaray.data.archive import Listing, files_listing, list_members, table_listing
+from dermaray.data.image_tables import SUFFIXES, beside, bytes_column, parts_of, paths_in
+from dermaray.data.manifest import Manifest, is_manifest_file
+from dermaray.data.source import is_image_name
+from dermaray.data.storage import list_tree, local_path, name_of
+from dermaray.errors import DataError
+
+LISTS = (".txt", ".lst")
+"""Suffixes of files that name one image a line."""
+
+_ARCHIVES = (*LISTS, *SUFFIXES, ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+
+
+def list_inputs(places: Sequence[str]) -> Listing:
+    """List the images of one input or several.
+
+    Args:
+        places: Each one of these:
+
+            - a folder, with all below it; a zip; a tar, compressed or not; one image;
+            - a pattern of such files, as `shards/*.tar` or `images/**/*.jpg`;
+            - a list: a `.txt` or `.lst` file with one path or URI a line; relative ones count from its folder;
+            - a Parquet or Arrow file with a column of images' bytes or paths (see `dermaray.data.image_tables`);
+            - a manifest, or the folder that `dermaray prepare` wrote;
+            - a prefix, an image or a table in an object store (see `dermaray.data.storage`).
+
+    Returns:
+        The images of all, in the order of the inputs.
+
+    Raises:
+        DataError: An input is missing, of another kind, damaged, or holds no image.
+    """
+    listings = [listing for place in places for listing in _listings(place)]
+    ignored: Counter[str] = Counter()
+    for listing in listings:
+        ignored.update(listing.ignored)
+    known = [listing.images for listing in listings]
+    images = None if None in known else sum(count or 0 for count in known)
+    return Listing(pa.concat_tables([one.members for one in listings]), images, dict(sorted(ignored.items())))
+
+
+def _listings(place: str) -> Iterator[Listing]:
+    path = local_path(place)
+    if path is None:
+        yield _in_store(place)
+    elif path.exists() or not glob.has_magic(place):
+        yield _local(path.resolve())
+    else:
+        yield from _matching(place, path)
+
+
+def _matching(place: str, pattern: Path) -> Iterator[Listing]:
+    files = [path for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))) if path.is_file()]
+    images = [str(path.absolute()) for path in files if is_image_name(path)]
+    others = [path for path in files if path.suffix.lower() in _ARCHIVES]
+    if not images and not others:
+        raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive, a list or a table")
+    passed = Counter(path.suffix.lower() or path.name for path in files if not is_image_name(path))
+    for path in others:
+        del passed[path.suffix.lower()]
+    # All images at once: there may be a million.
+    yield _files(images, passed)
+    for path in others:
+        yield _local(path.resolve())
+
+
+def _local(path: Path) -> Listing:
+    suffix = path.suffix.lower()
+    if path.is_dir() and (path / "manifest.parquet").is_file():
+        return _local(path / "manifest.parquet")
+    if path.is_file() and suffix in LISTS:
+        return _of_list(path)
+    if path.is_file() and suffix in SUFFIXES:
+        return _of_manifest(path) if is_manifest_file(path) else _of_table(str(path))
+    return list_members(path)
+
+
+def _of_manifest(path: Path) -> Listing:
+    return _files(Manifest.read(path).table["uri"].to_pylist())
+
+
+def _of_list(path: Path) -> Listing:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    places = [beside(str(path), line.strip()) for line in lines if line.strip()]
+    if not places:
+        raise DataError(f"{path} names no image. One path or URI a line was expected")
+    return _files(places)
+
+
+def _of_table(place: str) -> Listing:
+    column = bytes_column(place)
+    if column is None:
+        return _files(paths_in(place))
+    listing = table_listing(place, column, parts_of(place))
+    if not listing.images:
+        raise DataError(f"{place} holds no row")
+    return listing
+
+
+def _in_store(place: str) -> Listing:
+    name = name_of(place)
+    if name.suffix.lower() in SUFFIXES:
+        return _of_table(place)
+    if is_image_name(name):
+        return _files([place])
+    tree = list_tree(place)
+    images = [tree.uri(file) for file in tree.files if is_image_name(file)]
+    others = Counter(file.suffix.lower() or file.name for file in tree.files if not is_image_name(file))
+    if not images:
+        raise DataError(f"{place} holds no image. {sum(others.values())} objects of other kinds are below it")
+    return _files(images, others)
+
+
+def _files(places: list[str], passed: Mapping[str, int] | None = None) -> Listing:
+    return Listing(files_listing(places), len(places), dict(passed or {}))

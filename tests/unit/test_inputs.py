@@ -1,0 +1,186 @@
+"""What is to be scored, as people have it: each kind of input gives its images, or says why not."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dermaray.data.archive import Member, read_members
+from dermaray.data.inputs import list_inputs
+from dermaray.data.manifest import SCHEMA, Manifest
+from dermaray.errors import DataError
+from dermaray.labels import LABEL_SETS
+from tests.object_store import KEYS, Bucket, new_bucket
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+IMAGES = {f"image{number}": png(number) for number in range(5)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    for name, data in IMAGES.items():
+        (tmp_path / "images" / f"{name}.png").write_bytes(data)
+    return tmp_path / "images"
+
+
+def read(*places: object) -> list[Member]:
+    listing = list_inputs([str(place) for place in places])
+    members = list(read_members(listing.members))
+    assert listing.images in (None, len(members))
+    return members
+
+
+def found(*places: object) -> dict[str, bytes]:
+    members = read(*places)
+    assert len({member.uri for member in members}) == len(members)
+    assert [member.error for member in members] == [None] * len(members)
+    return {member.image_id: member.data for member in members}
+
+
+def table(**columns: Any) -> pa.Table:
+    return pa.table({"image_id": list(IMAGES), **columns})
+
+
+def write_parquet(path: Path, rows: pa.Table) -> Path:
+    pq.write_table(rows, path, row_group_size=2)
+    return path
+
+
+def test_several_inputs_are_one(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(png(9))
+    assert found(folder, tmp_path / "one.png") == {**IMAGES, "one": png(9)}
+
+
+def test_a_pattern(folder: Path, tmp_path: Path) -> None:
+    (folder / "notes.md").write_text("no image")
+    assert found(tmp_path / "*" / "image[0-2].png") == {name: IMAGES[name] for name in list(IMAGES)[:3]}
+    (tmp_path / "images" / "more").mkdir()
+    write_parquet(folder / "more" / "rows.parquet", table(bytes=[png(n) for n in range(10, 15)]).drop(["image_id"]))
+    members = read(tmp_path / "**" / "*")
+    assert [m.image_id for m in members] == [*IMAGES, *(f"rows-{row}" for row in range(5))]
+    assert list_inputs([str(tmp_path / "**" / "*")]).ignored == {".md": 1}
+
+
+def test_a_list_of_files(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"images/image3.png\n\n{folder / 'image1.png'}\nimages/gone.png\n")
+    three, one, gone = read(tmp_path / "list.txt")
+    assert (three.data, one.data) == (IMAGES["image3"], IMAGES["image1"])
+    # It has its row all the same.
+    assert gone.error is not None
+    assert gone.error.reason == "unreadable"
+
+
+@pytest.mark.parametrize("column", ["bytes", "image"])
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_table_of_bytes(suffix: str, column: str, tmp_path: Path) -> None:
+    values: Any = list(IMAGES.values())
+    if column == "image":
+        values = [{"bytes": data, "path": None} for data in values]
+    path = tmp_path / f"rows.{suffix}"
+    rows = table(**{column: values, "label": ["nevus"] * 5})
+    if suffix == "parquet":
+        write_parquet(path, rows)
+    else:
+        pyarrow.feather.write_feather(rows, path, chunksize=2, compression="uncompressed")
+    assert found(path) == IMAGES
+    assert [member.uri for member in read(path)] == [f"{path}::{row}" for row in range(5)]
+
+
+def test_a_table_of_paths(folder: Path, tmp_path: Path) -> None:
+    paths = [f"images/{name}.png" for name in IMAGES]
+    assert found(write_parquet(tmp_path / "rows.parquet", table(path=paths))) == IMAGES
+
+
+def test_a_table_that_is_damaged_further_on_has_a_row_for_each_of_its_rows(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "rows.parquet", table(bytes=list(IMAGES.values())))
+    metadata = pq.read_metadata(path)
+    start = metadata.row_group(1).column(1).data_page_offset
+    listing = list_inputs([str(path)])
+    whole = bytearray(path.read_bytes())
+    whole[start : start + 40] = bytes(40)
+    path.write_bytes(whole)
+    members = list(read_members(listing.members))
+    assert [member.uri for member in members] == [f"{path}::{row}" for row in range(5)]
+    assert [member.error is None for member in members] == [True, True, False, False, True]
+
+
+def test_a_manifest(folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {
+            "image_id": name,
+            "uri": str(folder / f"{name}.png"),
+            "label": "NV",
+            "group_id": name,
+            "split": "test",
+            "sha256": "0" * 64,
+            "width": 32,
+            "height": 24,
+        }
+        for name in IMAGES
+    ]
+    Manifest(pa.Table.from_pylist(rows, SCHEMA), LABEL_SETS["isic2018"], {}).write(tmp_path / "manifest.parquet")
+    assert found(tmp_path / "manifest.parquet") == found(tmp_path) == IMAGES
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    with new_bucket("lesions") as made:
+        yield made
+
+
+def test_an_object_store(bucket: Bucket, tmp_path: Path) -> None:
+    for name, data in IMAGES.items():
+        bucket.client.put_object(Bucket=bucket.name, Key=f"all/{name}.png", Body=data)
+    bucket.client.put_object(Bucket=bucket.name, Key="all/notes.md", Body=b"no image")
+    rows = write_parquet(tmp_path / "rows.parquet", table(bytes=list(IMAGES.values())))
+    bucket.client.put_object(Bucket=bucket.name, Key="rows.parquet", Body=rows.read_bytes())
+    beside = write_parquet(tmp_path / "paths.parquet", table(path=[f"all/{name}.png" for name in IMAGES]))
+    bucket.client.put_object(Bucket=bucket.name, Key="paths.parquet", Body=beside.read_bytes())
+    for key in ("all", "rows.parquet", "paths.parquet"):
+        assert found(bucket.uri(key)) == IMAGES
+    assert found(bucket.uri("all/image1.png")) == {"image1": IMAGES["image1"]}
+    assert list_inputs([bucket.uri("all")]).ignored == {".md": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.txt", b"\n\n", "names no image"),
+        ("none.parquet", b"no table", "is no Parquet, or damaged"),
+        ("none.arrow", b"no table", r"is no Arrow \(in its file format\), or damaged"),
+        ("labels.parquet", pa.table({"label": ["nevus"]}), "has no images: a column of bytes"),
+        ("words.parquet", pa.table({"image": ["nevus"]}), "has no images: a column of bytes"),
+        ("null.parquet", pa.table({"path": ["a.png", None]}), "path is missing in row 1"),
+        ("rowless.parquet", pa.table({"bytes": pa.array([], pa.binary())}), "holds no row"),
+    ],
+)
+def test_what_gives_no_images_is_refused(name: str, content: bytes | pa.Table, message: str, tmp_path: Path) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        pq.write_table(content, tmp_path / name)
+    with pytest.raises(DataError, match=message):
+        list_inputs([str(tmp_path / name)])
+
+
+def test_a_pattern_that_matches_nothing_or_nothing_of_use_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing matches|matches 0 files"):
+        list_inputs([str(tmp_path / "*.jpg")])
+    (tmp_path / "notes.md").write_text("text")
+    with pytest.raises(DataError, match="matches 1 files, none of them an image"):
+        list_inputs([str(tmp_path / "*")])
