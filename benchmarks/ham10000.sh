@@ -33,7 +33,7 @@ with zipfile.ZipFile(out / "val.zip", "w") as archive:
         archive.write(uri, Path(uri).name)
 (out / "one.txt").write_text(uris[0])
 PYTHON
-step dermaray score "$out/val.zip" --model "$out/train" --out "$out/scores" --overwrite
+step dermaray score "$out/val.zip" --model "$out/train" --out "$out/scores" --new --csv
 cat "$out/scores/summary.json"
 
 dermaray serve --model "$out/train" --port 8123 &

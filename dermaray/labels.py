@@ -93,9 +93,9 @@ GRADES = frozenset({"BENIGN", "MALIGNANT", "INDETERMINATE"})
 """Codes that say how bad a lesion is, and not what."""
 
 RESERVED_NAMES = frozenset(
-    {"image_id", "uri", "status", "reason", "message", "width", "height"}
+    {"image_id", "uri", "status", "reason", "message", "sha256", "width", "height"}
     | {"label", "melanoma_probability", "alert", "refer", "prediction_set", "ood_score"}
-    | {"model", "model_version", "model_digest"}
+    | {"model", "model_version", "model_digest", "scored_at"}
 )
 """Names that no class may have: each class becomes a column beside these."""
 

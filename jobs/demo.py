@@ -138,7 +138,7 @@ class _Demo:
     def _score(self) -> tuple[str, Path]:
         archive, out = self._out / "archive.zip", self._out / "scores"
         _write_archive(archive, _images_below(self._data))
-        self._job("score", archive, "--model", self._out / "train", "--out", out, "--overwrite")
+        self._job("score", archive, "--model", self._out / "train", "--out", out, "--new", "--csv")
         summary = json.loads((out / "summary.json").read_text())
         unscored = summary["images"] - summary["scored"]
         return f"{summary['scored']} scored, {unscored} refused with a reason", out / "scores.csv"

@@ -1,15 +1,26 @@
 """python -m jobs.score INPUT [INPUT ...] [--model DIR] --out DIR
 
-One row per image of folders, archives, tables, lists or an object store: `scores.parquet`, `scores.csv` and
-`summary.json`. An image that cannot be scored has a row too, with its reason.
+One row per image of folders, archives, tables, lists or an object store, scored or with the reason why not:
+`scores.parquet/`, `summary.json`, `scores.csv` on demand, and `_SUCCESS` when every image has its row. The same command
+goes on with a run that was killed.
 """
 
 import argparse
 import sys
 import time
-from collections import Counter
+from typing import TYPE_CHECKING, Any
 
-from jobs.options import add_address, add_optional_model, add_out
+from jobs.options import add_address, add_optional_model
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dermaray.data.archive import Listing
+    from dermaray.models.artifact import Artifact
+    from dermaray.scoring.ledger import Ledger
+
+_TELL_SECONDS = 5.0
+"""Between two writings of `progress.json`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Parquet or Arrow file with images or paths; a manifest; a prefix, an image or a table in an object store",
     )
     add_optional_model(parser)
-    add_out(parser)
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="the folder to write, or a prefix in an object store"
+    )
+    parser.add_argument("--new", action="store_true", help="begin anew, where an earlier or unfinished result is there")
+    parser.add_argument("--csv", action="store_true", help="write scores.csv as well")
     parser.add_argument("--actors", type=int, default=1, metavar="N", help="processes that hold the model (default: 1)")
     add_address(parser)
 
@@ -31,54 +46,102 @@ def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.runtime import check_lasting
     from dermaray.data.inputs import list_inputs
-    from dermaray.errors import DataError
-    from dermaray.files import atomic_directory, check_output, write_json
-    from dermaray.models.rows import ScoreWriter, score_rows
-    from jobs.console import say, tracked
+    from dermaray.data.storage import local_path
+    from dermaray.scoring.ledger import Ledger
+    from dermaray.scoring.shards import cut, listing_digest
+    from jobs.console import say
     from jobs.options import chosen_model
     from jobs.session import ray_session
 
-    check_lasting(args.out)
-    check_output(args.out, overwrite=args.overwrite)
+    if (folder := local_path(args.out)) is not None:
+        check_lasting(folder)
     artifact = chosen_model(args)
     listing = list_inputs(args.inputs)
-    began = time.monotonic()
-    statuses: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:
-        from dermaray.models.bulk import score_stream
-
-        cluster.check_actors(args.actors)
-        stream = score_stream(listing.members, artifact, args.actors)
-        with tracked("Scoring", listing.images) as tracker, ScoreWriter(out, artifact) as writer:
-            for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
-                rows = score_rows(batch, artifact)
-                writer.write(rows)
-                statuses.update(rows["status"].to_pylist())
-                reasons.update(reason for reason in rows["reason"].to_pylist() if reason)
-                tracker.advance(rows.num_rows)
-        if not statuses:
-            raise DataError(f"{', '.join(args.inputs)} holds no image")
-        if reasons["unreadable"] == statuses.total():
-            # Not so many bad images: a place that the cluster's nodes do not see.
-            raise DataError(f"none of the {statuses.total():,} images could be read: {rows['message'][0]}")
-        seconds = time.monotonic() - began
-        summary = {
-            "inputs": args.inputs,
-            "images": statuses.total(),
-            "scored": statuses["scored"],
-            "dead_letters": dict(sorted(reasons.items())),
-            "ignored_files": listing.ignored,
-            "model": artifact.name,
-            "model_digest": artifact.digest,
-            "seconds": round(seconds, 1),
-        }
-        write_json(out / "summary.json", summary)
-    say(f"{summary['scored']:,} of {summary['images']:,} images scored by {artifact.name} in {seconds:.0f} s")
-    if reasons:
-        say("Not scored: " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items())))
-    say(f"Scores: {args.out / 'scores.csv'}")
+    shards = cut(listing.members)
+    job = {"inputs": listing_digest(listing.members), "model": artifact.digest, "shards": len(shards)}
+    with Ledger.open(args.out, job, new=args.new) as ledger:
+        if ledger.complete:
+            say(f"{args.out} holds the scores of all of it already; --new scores it again")
+            return 0
+        if done := len(ledger.done()):
+            say(f"Going on: {done:,} of {len(shards):,} shards are there")
+        began = time.monotonic()
+        with ray_session(args) as cluster:
+            cluster.check_actors(args.actors)
+            _score(args, listing, shards, artifact, ledger)
+        summary = _finish(args, listing, artifact, ledger, time.monotonic() - began)
+    say(
+        f"{summary['scored']:,} of {summary['images']:,} images scored by {artifact.name} in {summary['seconds']:.0f} s"
+    )
+    if summary["dead_letters"]:
+        dead = ", ".join(f"{count:,} {reason}" for reason, count in summary["dead_letters"].items())
+        say(f"Not scored: {dead}")
+    say(f"Scores: {'scores.csv and ' if args.csv else ''}scores.parquet in {args.out}")
     return 0
+
+
+def _score(
+    args: argparse.Namespace, listing: "Listing", shards: "list[pa.Table]", artifact: "Artifact", ledger: "Ledger"
+) -> None:
+    """Score what is missing, and tell about it."""
+    from dermaray.scoring.ledger import PROGRESS
+    from dermaray.scoring.run import score_shards
+    from dermaray.scoring.shards import size_of
+    from jobs.console import tracked
+
+    there = sum(size_of(shards[number]) or 0 for number in ledger.done())
+    left = None if listing.images is None else listing.images - there
+    began = told = time.monotonic()
+    images = 0
+    with tracked("Scoring", left) as tracker:
+
+        def progress(count: int) -> None:
+            nonlocal images, told
+            images += count
+            tracker.advance(count)
+            if (now := time.monotonic()) - told >= _TELL_SECONDS:
+                told, rate = now, images / (now - began)
+                seconds = None if left is None else round((left - images) / rate)
+                known = {"images": listing.images, "done": there + images, "images_per_second": round(rate, 1)}
+                ledger.tell(PROGRESS, {**known, "seconds_left": seconds})
+
+        score_shards(shards, artifact, ledger, args.actors, progress)
+
+
+def _finish(
+    args: argparse.Namespace, listing: "Listing", artifact: "Artifact", ledger: "Ledger", seconds: float
+) -> dict[str, Any]:
+    """Write what comes of all rows."""
+    from dermaray.errors import DataError
+    from dermaray.models.rows import CsvWriter, score_schema
+    from dermaray.scoring.ledger import SUMMARY, TABLE
+    from dermaray.scoring.summary import summarise
+
+    counted = summarise(ledger)
+    message = counted.pop("message")
+    if not counted["images"]:
+        ledger.clear()
+        raise DataError(f"{', '.join(args.inputs)} holds no image")
+    if counted["dead_letters"].get("unreadable") == counted["images"]:
+        ledger.clear()
+        # Not so many bad images: a place that the cluster's nodes do not see.
+        raise DataError(f"none of the {counted['images']:,} images could be read: {message}")
+    if args.csv:
+        with ledger.writing(TABLE) as file, CsvWriter(file, artifact) as writer:
+            for rows in ledger.rows(score_schema(artifact).names):
+                writer.write(rows)
+    summary = {
+        "inputs": args.inputs,
+        **counted,
+        "ignored_files": listing.ignored,
+        "model": artifact.name,
+        "model_version": artifact.version,
+        "model_digest": artifact.digest,
+        "seconds": round(seconds, 1),
+    }
+    ledger.tell(SUMMARY, summary)
+    ledger.succeed()
+    return summary
 
 
 if __name__ == "__main__":

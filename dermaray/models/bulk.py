@@ -1,5 +1,6 @@
 """Many images through one model, as a Ray Data stream: decoded in tasks, scored in actors that hold the model."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
-from dermaray.data.archive import STREAMS, Member, read_members
+from dermaray.data.archive import MEMBER_SCHEMA, STREAMS, Member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.spec import InputSpec
@@ -30,15 +31,14 @@ def decode_stream(members: pa.Table, spec: InputSpec) -> ray.data.Dataset:
         spec: What images become.
 
     Returns:
-        A dataset of `image_id`, `uri`, `reason` and `message` (both empty where the image was decoded), `width` and
-        `height` of the original in pixels (0 where unknown), and `image`, uint8 [height, width, 3] (black where not
-        decoded).
+        A dataset of `image_id`, `uri`, `sha256` (of the bytes; empty where they were not read), `reason` and `message`
+        (both empty where the image was decoded), `width` and `height` of the original in pixels (0 where unknown), and
+        `image`, uint8 [height, width, 3] (black where not decoded).
     """
     many = pc.is_in(members["kind"], value_set=pa.array(STREAMS))
     # What holds many images is a task of its own.
-    blocks = blocks_of(members.filter(pc.invert(many))) + blocks_of(members.filter(many), rows=1)
-    dataset = ray.data.from_arrow(blocks)
-    return dataset.map_batches(_Decode(spec), batch_format="pyarrow", batch_size=None)
+    tasks = blocks_of(members.filter(pc.invert(many))) + blocks_of(members.filter(many), rows=1)
+    return _decoded(tasks, spec)
 
 
 def score_stream(members: pa.Table, artifact: Artifact, actors: int = 1) -> ray.data.Dataset:
@@ -52,8 +52,33 @@ def score_stream(members: pa.Table, artifact: Artifact, actors: int = 1) -> ray.
     Returns:
         What `decode_stream` does, with what `Decided` holds in place of `image`: zeros where not scored.
     """
-    return decode_stream(members, artifact.input_spec).map_batches(
-        _Score, fn_constructor_args=(artifact,), batch_format="numpy", batch_size=BATCH_SIZE, concurrency=actors
+    return _scored(decode_stream(members, artifact.input_spec), artifact, actors)
+
+
+def score_tasks(tasks: list[pa.Table], artifact: Artifact, actors: int = 1) -> ray.data.Dataset:
+    """Return one row per image, in any order, and which task it is of.
+
+    Args:
+        tasks: Tables of `dermaray.data.archive.MEMBER_SCHEMA`, each read by one task. A further column has one value.
+        artifact: See `score_stream`.
+        actors: See `score_stream`.
+
+    Returns:
+        What `score_stream` does, with the further columns; `row`, which counts a task's images; and `last`, true for
+        the last one of a task.
+    """
+    return _scored(_decoded(tasks, artifact.input_spec), artifact, actors)
+
+
+def _decoded(tasks: list[pa.Table], spec: InputSpec) -> ray.data.Dataset:
+    dataset = ray.data.from_arrow(tasks)
+    return dataset.map_batches(_Decode(spec), batch_format="pyarrow", batch_size=None)
+
+
+def _scored(decoded: ray.data.Dataset, artifact: Artifact, actors: int) -> ray.data.Dataset:
+    # A block is that of one task: what the network sees together, and so its rounding, is the same in every run.
+    return decoded.map_batches(
+        _Score, fn_constructor_args=(artifact,), batch_format="numpy", batch_size=None, concurrency=actors
     )
 
 
@@ -64,17 +89,22 @@ class _Decode:
         self._spec = spec
 
     def __call__(self, members: pa.Table) -> Iterator[Batch]:
+        further = [name for name in members.schema.names if name not in MEMBER_SCHEMA.names]
+        of_task = {name: members[name][0].as_py() for name in further}
         rows: list[Batch] = []
-        for member in read_members(members):
-            rows.append(self._row(member))
-            if len(rows) == BATCH_SIZE:
+        images = read_members(members)
+        following, number = next(images, None), 0
+        while following is not None:
+            member, following = following, next(images, None)
+            rows.append({**of_task, "row": number, "last": following is None, **self._row(member)})
+            if len(rows) == BATCH_SIZE or following is None:
                 yield _columns(rows)
                 rows = []
-        if rows:
-            yield _columns(rows)
+            number += 1
 
     def _row(self, member: Member) -> Batch:
-        row: Batch = {"image_id": member.image_id, "uri": member.uri}
+        digest = "" if member.error else hashlib.sha256(member.data).hexdigest()
+        row: Batch = {"image_id": member.image_id, "uri": member.uri, "sha256": digest}
         try:
             decoded = member.decode(self._spec)
         except ImageError as error:

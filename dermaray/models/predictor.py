@@ -14,6 +14,9 @@ from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
 from dermaray.models.engine import Engine, KerasEngine
 
+ENGINE_BATCH = 32
+"""Images that a network sees at a time, at most."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -107,12 +110,13 @@ class Predictor:
 
 
 def run_engine(engine: Engine, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
-    """Return a network's probabilities [N, C] and features [N, D] of pixels, uint8 [N, height, width, 3].
+    """Return a network's probabilities [N, C] and features [N, D] of pixels, uint8 [N, height, width, 3], N at least 1.
 
     Raises:
         ArtifactError: The network gives values that are no probabilities.
     """
-    probabilities, features = engine(pixels)
+    outputs = [engine(pixels[start : start + ENGINE_BATCH]) for start in range(0, len(pixels), ENGINE_BATCH)]
+    probabilities, features = (np.concatenate(part) for part in zip(*outputs, strict=True))
     if not np.isfinite(probabilities).all():
         raise ArtifactError("the model gives no numbers for some images: its training has diverged")
     return probabilities, features

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,7 @@ def score_schema(artifact: Artifact) -> pa.Schema:
             ("status", pa.string()),
             ("reason", pa.string()),
             ("message", pa.string()),
+            ("sha256", pa.string()),
             ("width", pa.int32()),
             ("height", pa.int32()),
             *((name, pa.float32()) for name in artifact.label_set.classes),
@@ -43,6 +45,7 @@ def score_schema(artifact: Artifact) -> pa.Schema:
             ("model", pa.string()),
             ("model_version", pa.string()),
             ("model_digest", pa.string()),
+            ("scored_at", pa.timestamp("s", "UTC")),
         ]
     )
 
@@ -60,6 +63,7 @@ def score_rows(batch: dict[str, Any], artifact: Artifact) -> pa.Table:
         "status": np.where(good, SCORED, DEAD_LETTER),
         "reason": pa.array(batch["reason"], pa.string(), mask=good),
         "message": pa.array(batch["message"], pa.string(), mask=good),
+        "sha256": pa.array(batch["sha256"], pa.string(), mask=batch["sha256"] == ""),
         "width": pa.array(batch["width"], pa.int32(), mask=missing),
         "height": pa.array(batch["height"], pa.int32(), mask=missing),
         **{name: pa.array(probabilities[:, k], mask=missing) for k, name in enumerate(classes)},
@@ -72,6 +76,7 @@ def score_rows(batch: dict[str, Any], artifact: Artifact) -> pa.Table:
         "model": np.full(len(good), artifact.name, dtype=object),
         "model_version": np.full(len(good), artifact.version, dtype=object),
         "model_digest": np.full(len(good), artifact.digest, dtype=object),
+        "scored_at": np.full(len(good), np.datetime64(datetime.now(UTC).replace(tzinfo=None), "s")),
     }
     return pa.table(columns, schema=score_schema(artifact))
 
@@ -84,10 +89,37 @@ def decided_of(batches: Sequence[dict[str, Any]]) -> Decided:
     return Decided(**{"alert": None, **columns})
 
 
-class ScoreWriter:
-    """Write rows as they come to `scores.parquet` and `scores.csv`; use it as a context manager.
+class CsvWriter:
+    """Write rows as they come as CSV; use it as a context manager.
 
     A CSV has no lists: there the classes of a prediction set stand in one text, with `SEPARATOR` between them.
+
+    Args:
+        file: A path, or a file open for writing.
+        artifact: The model that scored.
+    """
+
+    def __init__(self, file: Path | IO[bytes], artifact: Artifact) -> None:
+        schema = score_schema(artifact)
+        self._position = schema.get_field_index("prediction_set")
+        self._writer = pa_csv.CSVWriter(file, schema.set(self._position, pa.field("prediction_set", pa.string())))
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows of `score_schema`."""
+        joined = pc.binary_join(rows["prediction_set"], SEPARATOR)
+        self._writer.write_table(rows.set_column(self._position, "prediction_set", joined))
+
+    def __enter__(self) -> "CsvWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+
+class ScoreWriter:
+    """Write rows as they come to `scores.parquet` and `scores.csv`; use it as a context manager.
 
     Args:
         out: An existing folder.
@@ -95,17 +127,13 @@ class ScoreWriter:
     """
 
     def __init__(self, out: Path, artifact: Artifact) -> None:
-        schema = score_schema(artifact)
-        self._parquet = pq.ParquetWriter(out / "scores.parquet", schema)
-        position = schema.get_field_index("prediction_set")
-        self._csv = pa_csv.CSVWriter(out / "scores.csv", schema.set(position, pa.field("prediction_set", pa.string())))
+        self._parquet = pq.ParquetWriter(out / "scores.parquet", score_schema(artifact))
+        self._csv = CsvWriter(out / "scores.csv", artifact)
 
     def write(self, rows: pa.Table) -> None:
         """Append rows of `score_schema`."""
         self._parquet.write_table(rows)
-        position = rows.schema.get_field_index("prediction_set")
-        joined = pc.binary_join(rows["prediction_set"], SEPARATOR)
-        self._csv.write_table(rows.set_column(position, "prediction_set", joined))
+        self._csv.write(rows)
 
     def __enter__(self) -> "ScoreWriter":
         return self
@@ -114,4 +142,4 @@ class ScoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._parquet.close()
-        self._csv.close()
+        self._csv.__exit__(kind, error, trace)

@@ -9,11 +9,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dermaray.errors import DataError
+from dermaray.errors import DataError, OutputError
+from dermaray.scoring.ledger import Ledger
 
 RunJob = Callable[..., int]
 
@@ -69,7 +71,7 @@ WRITERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
 def test_every_image_has_one_row(kind: str, images: Path, model: Path, run_job: RunJob, tmp_path: Path) -> None:
     content = members(images)
     source = WRITERS[kind](tmp_path / "archive", content)
-    assert run_job("score", source, "--model", model, "--out", tmp_path / "scores") == 0
+    assert run_job("score", source, "--model", model, "--out", tmp_path / "scores", "--csv") == 0
     rows = pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()
     assert sorted(row["image_id"] for row in rows) == sorted(
         Path(name).stem for name in content if not name.endswith(".txt")
@@ -104,4 +106,47 @@ def test_a_compressed_tar_that_gives_nothing_is_refused(
     source.write_bytes(source.read_bytes()[:length])
     with pytest.raises(DataError, match=message):
         run_job("score", source, "--model", model, "--out", tmp_path / "scores")
-    assert not (tmp_path / "scores").exists()
+    assert not (tmp_path / "scores" / "run.json").exists()
+    assert not (tmp_path / "scores" / "_SUCCESS").exists()
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_rows(
+    images: Path,
+    model: Path,
+    run_job: RunJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    content = members(images)
+    archives = [write_tar(tmp_path / f"archive{number}", content, "w:gz") for number in range(4)]
+    words = ["score", *archives, "--model", model, "--out"]
+    run_job(*words, tmp_path / "undisturbed")
+    publish, published = Ledger.publish, []
+
+    def publish_once(ledger: Ledger, shard: int, rows: pa.Table) -> None:
+        if published:
+            raise KeyboardInterrupt
+        published.append(shard)
+        publish(ledger, shard, rows)
+
+    monkeypatch.setattr(Ledger, "publish", publish_once)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(*words, tmp_path / "stopped")
+    monkeypatch.undo()
+    assert not (tmp_path / "stopped" / "_SUCCESS").exists()
+    with pytest.raises(OutputError, match="a run that has not ended, of other inputs"):
+        run_job("score", archives[0], "--model", model, "--out", tmp_path / "stopped")
+    capsys.readouterr()
+    run_job(*words, tmp_path / "stopped")
+    assert "Going on: 1 of 4 shards are there" in capsys.readouterr().out
+    one, other = (
+        pq.read_table(tmp_path / out / "scores.parquet").drop_columns(["scored_at"])
+        for out in ("undisturbed", "stopped")
+    )
+    assert one.equals(other)
+    assert one.num_rows == 4 * (len(content) - 1)
+    # Again: there is nothing left to do.
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "stopped").rglob("*"))
+    assert run_job(*words, tmp_path / "stopped") == 0
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "stopped").rglob("*"))

@@ -33,6 +33,7 @@ def scored_batch() -> dict[str, Any]:
         "uri": np.array(["/a.jpg", "/b.jpg"]),
         "reason": np.array(["", "truncated"]),
         "message": np.array(["", "cut short"]),
+        "sha256": np.array(["a" * 64, "b" * 64]),
         "width": np.array([640, 0]),
         "height": np.array([480, 0]),
         "probabilities": np.array([[0.25, 0.75], [0, 0]], np.float32),
@@ -57,7 +58,8 @@ def test_a_scored_image_and_a_dead_letter(artifact_of: Callable[[LabelSet], Arti
     assert (scored["alert"], scored["refer"], scored["ood_score"]) == (True, True, 0.5)
     assert scored["prediction_set"] == ["nevus", "melanoma"]
     assert (scored["model"], scored["model_version"], scored["model_digest"]) == ("some-model", "3", "0" * 64)
-    known = {"image_id", "uri", "status", "reason", "message", "model", "model_version", "model_digest"}
+    known = {"image_id", "uri", "status", "reason", "message", "sha256", "scored_at"}
+    known |= {"model", "model_version", "model_digest"}
     assert {name for name, value in dead.items() if value is not None} == known
 
 

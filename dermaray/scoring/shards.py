@@ -1,0 +1,58 @@
+"""An input cut into shards: each becomes one file of rows, whole or not at all."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dermaray.data.archive import STREAMS
+from dermaray.data.streams import BLOCK_ROWS, blocks_of
+
+SHARD_IMAGES = 16 * BLOCK_ROWS
+"""Images of a shard, at most: few enough that little is scored again after a kill."""
+
+
+def cut(members: pa.Table) -> list[pa.Table]:
+    """Cut a listing, rows of `MEMBER_SCHEMA`, into shards; the same listing always into the same."""
+    many = pc.is_in(members["kind"], value_set=pa.array(STREAMS))
+    return blocks_of(members.filter(pc.invert(many)), SHARD_IMAGES) + blocks_of(members.filter(many), rows=1)
+
+
+def size_of(shard: pa.Table) -> int | None:
+    """Return how many images a shard has, or None where only reading them will tell."""
+    return None if shard["kind"][0].as_py() in STREAMS else int(shard.num_rows)
+
+
+def tasks_of(shards: Sequence[pa.Table], numbers: Sequence[int]) -> list[pa.Table]:
+    """Return what single tasks read: parts of the shards of these numbers, which they have as column `shard`.
+
+    Their column `task` counts them within the shard.
+    """
+    return [
+        _numbered(task, number, position)
+        for number in numbers
+        for position, task in enumerate(blocks_of(shards[number]))
+    ]
+
+
+def listing_digest(members: pa.Table) -> str:
+    """Return a SHA-256 over a listing, and over the sizes and times of the archives in it."""
+    digest = hashlib.sha256()
+    for row in members.to_batches(max_chunksize=65_536):
+        for column in row.columns:
+            digest.update(repr(column.to_pylist()).encode("utf-8", "backslashreplace"))
+    files = members.filter(pc.is_in(members["kind"], value_set=pa.array(["zip", "tar", *STREAMS])))
+    for archive in files["archive"].unique().to_pylist():
+        if Path(archive).is_file():
+            status = Path(archive).stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _numbered(task: pa.Table, shard: int, position: int) -> pa.Table:
+    count = task.num_rows
+    return task.append_column("shard", pa.array([shard] * count, pa.int32())).append_column(
+        "task", pa.array([position] * count, pa.int32())
+    )
