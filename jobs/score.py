@@ -8,6 +8,7 @@ goes on with a run that was killed.
 import argparse
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jobs.options import add_address, add_optional_model
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     job = {"inputs": listing_digest(listing.members), "model": artifact.digest, "shards": len(shards)}
     with Ledger.open(args.out, job, new=args.new) as ledger:
         if ledger.complete:
+            _write_csv(args, artifact, ledger)
             say(f"{args.out} holds the scores of all of it already; --new scores it again")
             return 0
         if done := len(ledger.done()):
@@ -68,11 +70,11 @@ def run(args: argparse.Namespace) -> int:
         began = time.monotonic()
         with ray_session(args) as cluster:
             cluster.check_actors(args.actors)
-            _score(args, listing, shards, artifact, ledger)
-        summary = _finish(args, listing, artifact, ledger, time.monotonic() - began)
-    say(
-        f"{summary['scored']:,} of {summary['images']:,} images scored by {artifact.name} in {summary['seconds']:.0f} s"
-    )
+            ledger.begin()
+            images = _score(args, listing, shards, artifact, ledger)
+        summary = _finish(args, listing, artifact, ledger)
+    say(f"{images:,} images in {time.monotonic() - began:.0f} s, by {artifact.name}")
+    say(f"{summary['scored']:,} of {summary['images']:,} images are scored")
     if summary["dead_letters"]:
         dead = ", ".join(f"{count:,} {reason}" for reason, count in summary["dead_letters"].items())
         say(f"Not scored: {dead}")
@@ -82,8 +84,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _score(
     args: argparse.Namespace, listing: "Listing", shards: "list[pa.Table]", artifact: "Artifact", ledger: "Ledger"
-) -> None:
-    """Score what is missing, and tell about it."""
+) -> int:
+    """Score what is missing, tell about it, and return how many images that were."""
+    from dermaray.errors import OutputError
     from dermaray.scoring.ledger import PROGRESS
     from dermaray.scoring.run import score_shards
     from dermaray.scoring.shards import size_of
@@ -103,18 +106,18 @@ def _score(
                 told, rate = now, images / (now - began)
                 seconds = None if left is None else round((left - images) / rate)
                 known = {"images": listing.images, "done": there + images, "images_per_second": round(rate, 1)}
-                ledger.tell(PROGRESS, {**known, "seconds_left": seconds})
+                # It is for show alone.
+                with suppress(OutputError):
+                    ledger.tell(PROGRESS, {**known, "seconds_left": seconds})
 
         score_shards(shards, artifact, ledger, args.actors, progress)
+    return images
 
 
-def _finish(
-    args: argparse.Namespace, listing: "Listing", artifact: "Artifact", ledger: "Ledger", seconds: float
-) -> dict[str, Any]:
+def _finish(args: argparse.Namespace, listing: "Listing", artifact: "Artifact", ledger: "Ledger") -> dict[str, Any]:
     """Write what comes of all rows."""
     from dermaray.errors import DataError
-    from dermaray.models.rows import CsvWriter, score_schema
-    from dermaray.scoring.ledger import SUMMARY, TABLE
+    from dermaray.scoring.ledger import PROGRESS, SUMMARY
     from dermaray.scoring.summary import summarise
 
     counted = summarise(ledger)
@@ -126,10 +129,7 @@ def _finish(
         ledger.clear()
         # Not so many bad images: a place that the cluster's nodes do not see.
         raise DataError(f"none of the {counted['images']:,} images could be read: {message}")
-    if args.csv:
-        with ledger.writing(TABLE) as file, CsvWriter(file, artifact) as writer:
-            for rows in ledger.rows(score_schema(artifact).names):
-                writer.write(rows)
+    _write_csv(args, artifact, ledger)
     summary = {
         "inputs": args.inputs,
         **counted,
@@ -137,11 +137,22 @@ def _finish(
         "model": artifact.name,
         "model_version": artifact.version,
         "model_digest": artifact.digest,
-        "seconds": round(seconds, 1),
     }
     ledger.tell(SUMMARY, summary)
+    ledger.tell(PROGRESS, {"images": counted["images"], "done": counted["images"], "seconds_left": 0})
     ledger.succeed()
     return summary
+
+
+def _write_csv(args: argparse.Namespace, artifact: "Artifact", ledger: "Ledger") -> None:
+    """Write all rows as CSV as well, where that is asked for and was not done."""
+    from dermaray.models.rows import CsvWriter, score_schema
+    from dermaray.scoring.ledger import TABLE
+
+    if args.csv and not ledger.holds(TABLE):
+        with ledger.writing(TABLE) as file, CsvWriter(file, artifact) as writer:
+            for rows in ledger.rows(score_schema(artifact).names):
+                writer.write(rows)
 
 
 if __name__ == "__main__":

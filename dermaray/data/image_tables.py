@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from dermaray.data.storage import STORE_ERRORS, explained, is_uri, local_path, locate
+from dermaray.data.storage import STORE_ERRORS, explained, is_uri, local_path, locate, name_of, quote
 from dermaray.errors import DataError
 
 SUFFIXES = (".parquet", ".arrow", ".feather")
@@ -53,7 +53,7 @@ def bytes_column(place: str) -> str | None:
     for name in BYTES:
         if name in schema.names and _is_bytes(schema.field(name).type):
             return name
-    if _first(PATHS, schema) is not None:
+    if _path_column(schema) is not None:
         return None
     raise DataError(
         f"{place} has no images: a column of bytes ({', '.join(BYTES)}) or of paths ({', '.join(PATHS)}) was expected. "
@@ -78,7 +78,7 @@ def paths_in(place: str) -> list[str]:
         DataError: The table cannot be read, or does not say so for each row.
     """
     with _opened(place) as table:
-        column = str(_first(PATHS, table.schema))
+        column = str(_path_column(table.schema))
         paths = [path for batch in table.batches(None, [column]) for path in batch[column].to_pylist()]
     if None in paths:
         raise DataError(f"{place}: {column} is missing in row {paths.index(None)}")
@@ -91,15 +91,15 @@ def beside(place: str, path: str) -> str:
         return path
     local = local_path(place)
     if local is not None:
-        return os.path.join(local.resolve().parent, path)
+        return os.path.join(local.absolute().parent, path)
     base, mark, query = place.partition("?")
-    return f"{base.rpartition('/')[0]}/{path}{mark}{query}"
+    return f"{base.rpartition('/')[0]}/{quote(path)}{mark}{query}"
 
 
 def read_part(place: str, column: str, part: Part) -> Iterator[TableImage]:
     """Yield the images of a part, in order; each of its rows, also where the file cannot be read any further."""
     row, end = part.start, part.start + part.rows
-    stem = os.path.basename(place.partition("?")[0]).rpartition(".")[0]
+    stem = name_of(place).stem
     problem = "the table has fewer rows than before"
     try:
         with _opened(place) as table:
@@ -150,7 +150,7 @@ class _Arrow:
 
 @contextmanager
 def _opened(place: str) -> Iterator[_Parquet | _Arrow]:
-    kind = _Parquet if place.partition("?")[0].lower().endswith(".parquet") else _Arrow
+    kind = _Parquet if name_of(place).suffix.lower() == ".parquet" else _Arrow
     filesystem, path = locate(place)
     try:
         with filesystem.open_input_file(path) as file:
@@ -164,6 +164,15 @@ def _opened(place: str) -> Iterator[_Parquet | _Arrow]:
 
 def _first(names: tuple[str, ...], schema: pa.Schema) -> str | None:
     return next((name for name in names if name in schema.names), None)
+
+
+def _path_column(schema: pa.Schema) -> str | None:
+    texts = [name for name in PATHS if name in schema.names and _is_text(schema.field(name).type)]
+    return texts[0] if texts else None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -17,7 +17,7 @@ from dermaray.errors import DataError
 LISTS = (".txt", ".lst")
 """Suffixes of files that name one image a line."""
 
-_ARCHIVES = (*LISTS, *SUFFIXES, ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+_CONTAINERS = (*SUFFIXES, ".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 
 
 def list_inputs(places: Sequence[str]) -> Listing:
@@ -27,7 +27,7 @@ def list_inputs(places: Sequence[str]) -> Listing:
         places: Each one of these:
 
             - a folder, with all below it; a zip; a tar, compressed or not; one image;
-            - a pattern of such files, as `shards/*.tar` or `images/**/*.jpg`;
+            - a pattern of such files, as `shards/*.tar` or `images/**/*.jpg`; folders that match are passed over;
             - a list: a `.txt` or `.lst` file with one path or URI a line; relative ones count from its folder;
             - a Parquet or Arrow file with a column of images' bytes or paths (see `dermaray.data.image_tables`);
             - a manifest, or the folder that `dermaray prepare` wrote;
@@ -53,7 +53,7 @@ def _listings(place: str) -> Iterator[Listing]:
     if path is None:
         yield _in_store(place)
     elif path.exists() or not glob.has_magic(place):
-        yield _local(path.resolve())
+        yield _local(path.absolute())
     else:
         yield from _matching(place, path)
 
@@ -61,16 +61,18 @@ def _listings(place: str) -> Iterator[Listing]:
 def _matching(place: str, pattern: Path) -> Iterator[Listing]:
     files = [path for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))) if path.is_file()]
     images = [str(path.absolute()) for path in files if is_image_name(path)]
-    others = [path for path in files if path.suffix.lower() in _ARCHIVES]
+    # Text beside images is no list of images, unless a list was asked for.
+    containers = (*_CONTAINERS, *LISTS) if pattern.suffix.lower() in LISTS else _CONTAINERS
+    others = [path for path in files if path.suffix.lower() in containers]
     if not images and not others:
-        raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive, a list or a table")
+        raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive or a table")
     passed = Counter(path.suffix.lower() or path.name for path in files if not is_image_name(path))
     for path in others:
-        del passed[path.suffix.lower()]
+        passed.pop(path.suffix.lower(), None)
     # All images at once: there may be a million.
     yield _files(images, passed)
     for path in others:
-        yield _local(path.resolve())
+        yield _local(path.absolute())
 
 
 def _local(path: Path) -> Listing:
@@ -101,9 +103,7 @@ def _of_list(path: Path) -> Listing:
 
 def _of_table(place: str) -> Listing:
     column = bytes_column(place)
-    if column is None:
-        return _files(paths_in(place))
-    listing = table_listing(place, column, parts_of(place))
+    listing = _files(paths_in(place)) if column is None else table_listing(place, column, parts_of(place))
     if not listing.images:
         raise DataError(f"{place} holds no row")
     return listing

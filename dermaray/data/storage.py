@@ -92,7 +92,7 @@ class Tree:
         if not is_uri(self.root):
             return os.path.join(self.root, *file.parts)
         base, mark, query = self.root.partition("?")
-        return "/".join([base, *map(_quote, file.parts)]) + mark + query
+        return "/".join([base, *map(quote, file.parts)]) + mark + query
 
 
 def list_tree(source: str | Path) -> Tree:
@@ -246,7 +246,8 @@ def _filesystem(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, s
     return filesystem, base.rstrip("/")
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
+    """Return a path as it stands in a URI."""
     return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
 
 

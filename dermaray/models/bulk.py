@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray.data
 
-from dermaray.data.archive import MEMBER_SCHEMA, STREAMS, Member, read_members
+from dermaray.data.archive import MEMBER_SCHEMA, Member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
+from dermaray.images.decode import MAX_BYTES
 from dermaray.images.spec import InputSpec
 from dermaray.models.artifact import Artifact
 from dermaray.models.own_process import import_keras
@@ -31,14 +31,11 @@ def decode_stream(members: pa.Table, spec: InputSpec) -> ray.data.Dataset:
         spec: What images become.
 
     Returns:
-        A dataset of `image_id`, `uri`, `sha256` (of the bytes; empty where they were not read), `reason` and `message`
-        (both empty where the image was decoded), `width` and `height` of the original in pixels (0 where unknown), and
-        `image`, uint8 [height, width, 3] (black where not decoded).
+        A dataset of `image_id`, `uri`, `sha256` (of the bytes; empty where they were not read whole), `reason` and
+        `message` (both empty where the image was decoded), `width` and `height` of the original in pixels (0 where
+        unknown), `image`, uint8 [height, width, 3] (black where not decoded), and `row` and `last` (see `score_tasks`).
     """
-    many = pc.is_in(members["kind"], value_set=pa.array(STREAMS))
-    # What holds many images is a task of its own.
-    tasks = blocks_of(members.filter(pc.invert(many))) + blocks_of(members.filter(many), rows=1)
-    return _decoded(tasks, spec)
+    return _decoded(blocks_of(members), spec)
 
 
 def score_stream(members: pa.Table, artifact: Artifact, actors: int = 1) -> ray.data.Dataset:
@@ -103,7 +100,9 @@ class _Decode:
             number += 1
 
     def _row(self, member: Member) -> Batch:
-        digest = "" if member.error else hashlib.sha256(member.data).hexdigest()
+        # What is larger was not read to its end.
+        whole = not member.error and len(member.data) <= MAX_BYTES
+        digest = hashlib.sha256(member.data).hexdigest() if whole else ""
         row: Batch = {"image_id": member.image_id, "uri": member.uri, "sha256": digest}
         try:
             decoded = member.decode(self._spec)

@@ -12,11 +12,12 @@ A run that was killed is gone on with from the shards that are there. Only the d
 """
 
 import fcntl
+import io
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import IO, Any
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ RUN, SCORES, PROGRESS, SUMMARY, TABLE, SUCCESS = (
     *("run.json", "scores.parquet", "progress.json", "summary.json"),
     *("scores.csv", "_SUCCESS"),
 )
+_FILES = (PROGRESS, SUMMARY, TABLE)
 _FORMAT_VERSION = 1
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 
@@ -46,79 +48,114 @@ class Ledger:
         self.place = absolute(place)
         self._folder = local_path(self.place)
         self._filesystem, self._path = locate(self.place)
+        self._job: dict[str, Any] = {}
+        self._stale = False
 
     @classmethod
     @contextmanager
     def open(cls, place: str, job: Mapping[str, Any], *, new: bool) -> "Iterator[Ledger]":
-        """Yield the ledger of a run, new or as an earlier process left it; no other process of this machine has it.
+        """Yield the ledger of a run as an earlier process left it; no other process of this machine has it.
+
+        Nothing is removed before `begin`.
 
         Args:
             place: The folder, or a prefix in an object store.
             job: What the run is, as JSON values: `inputs`, `model` and `shards`.
-            new: Drop what is there of another run.
+            new: Drop what is there of any run.
 
         Raises:
             OutputError: The place cannot be written, belongs to another run, or holds what is not dermaray's.
         """
         ledger = cls(place)
+        ledger._job = {"format_version": _FORMAT_VERSION, **job}
         with ledger._errors():
-            ledger._prepare()
+            ledger._check_folder()
         with ledger._locked():
             with ledger._errors():
-                ledger._begin({"format_version": _FORMAT_VERSION, **job}, new)
+                ledger._check_run(new)
             yield ledger
 
     @property
     def complete(self) -> bool:
         """Whether every input has its row."""
-        return self._is_there(SUCCESS)
+        return not self._stale and self.holds(SUCCESS)
+
+    def begin(self) -> None:
+        """Say which run this is, where that is not said yet, in place of what was there."""
+        with self._errors():
+            if self._stale:
+                self.clear()
+                self.tell(RUN, self._job)
+                self._stale = False
+            self._filesystem.create_dir(self._at(SCORES))
 
     def done(self) -> set[int]:
         """Return the numbers of the shards whose rows are there."""
-        matches = [_PART.fullmatch(name) for name in self._names(SCORES)]
-        return {int(match[1]) for match in matches if match}
+        return set() if self._stale else self._parts()
 
     def publish(self, shard: int, rows: pa.Table) -> None:
         """Write the rows of a shard."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink)
-        self._put(f"{SCORES}/part-{shard:05}.parquet", sink.getvalue())
+        with self.writing(f"{SCORES}/part-{shard:05}.parquet") as file:
+            pq.write_table(rows, file)
 
     def tell(self, name: str, value: Any) -> None:
         """Write a JSON file."""
-        self._put(name, json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+        with self.writing(name) as file:
+            file.write(json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+
+    def succeed(self) -> None:
+        """Say that every input has its row."""
+        with self.writing(SUCCESS):
+            pass
 
     def rows(self, columns: list[str]) -> Iterator[pa.Table]:
         """Yield columns of the rows of each shard, in order."""
         for shard in sorted(self.done()):
-            yield pq.read_table(
-                self._at(f"{SCORES}/part-{shard:05}.parquet"), columns=columns, filesystem=self._filesystem
-            )
+            path = self._at(f"{SCORES}/part-{shard:05}.parquet")
+            with self._errors("read"):
+                rows = pq.read_table(path, columns=columns, filesystem=self._filesystem)
+            yield rows
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """Yield a file that is there once the block has ended well."""
-        partial = name if self._folder is None else f".{name}.partial"
+        """Yield a file that is there, as a whole, once the block has ended well."""
         with self._errors():
-            with self._filesystem.open_output_stream(self._at(partial)) as file:
+            if self._folder is None:
+                # Held back until it is whole: a stream into a store ends well whatever happens in its block.
+                held = io.BytesIO()
+                yield held
+                with self._filesystem.open_output_stream(self._at(name)) as stream:
+                    stream.write(held.getbuffer())
+                return
+            path = self._folder / name
+            partial = path.with_name(_partial(path.name))
+            with partial.open("wb") as file:
                 yield file
-            if self._folder is not None:
-                os.replace(self._at(partial), self._at(name))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
 
-    def succeed(self) -> None:
-        """Say that every input has its row."""
-        self._put(SUCCESS, b"")
+    def holds(self, name: str) -> bool:
+        """Tell whether a file is there."""
+        with self._errors("read"):
+            return bool(self._filesystem.get_file_info(self._at(name)).type == pafs.FileType.File)
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else that somebody may keep there."""
-        # First what says that there is something.
-        for name in (SUCCESS, RUN, PROGRESS, SUMMARY, TABLE):
-            if self._is_there(name):
-                self._filesystem.delete_file(self._at(name))
-        if self._names(SCORES):
-            self._filesystem.delete_dir(self._at(SCORES))
+        with self._errors():
+            self._delete(SUCCESS)
+            if self._filesystem.get_file_info(self._at(SCORES)).type == pafs.FileType.Directory:
+                self._filesystem.delete_dir(self._at(SCORES))
+            for name in (*_FILES, *map(_partial, (SUCCESS, RUN, *_FILES))):
+                self._delete(name)
+            # What says whose all this is, last: whoever is killed before it may come back.
+            self._delete(RUN)
 
-    def _prepare(self) -> None:
+    def _delete(self, name: str) -> None:
+        if self.holds(name):
+            self._filesystem.delete_file(self._at(name))
+
+    def _check_folder(self) -> None:
         if self._folder is None:
             return
         if self._folder.exists() and not self._folder.is_dir():
@@ -129,31 +166,38 @@ class Ledger:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # In an object store nobody can be kept out; two runs of one job would write the same there.
-        with nullcontext() if self._folder is None else (self._folder / MARK).open("a") as mark:
+        if self._folder is None:
+            # In an object store nobody can be kept out; two runs of one job would write the same there.
+            yield
+            return
+        with self._errors():
+            mark = (self._folder / MARK).open("a")
+        with mark:
             try:
-                if mark is not None:
+                with self._errors():
                     fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OutputError(f"another process is at work in {self.place}. Choose another folder") from None
+            except OutputError as error:
+                if isinstance(error.__cause__, BlockingIOError):
+                    raise OutputError(f"another process is at work in {self.place}. Choose another folder") from None
+                raise
             yield
 
-    def _begin(self, job: dict[str, Any], new: bool) -> None:
+    def _check_run(self, new: bool) -> None:
         known = self._read_run()
-        if known == job and not new:
-            return
-        others = self._folder is not None and {path.name for path in self._folder.iterdir()} - {MARK, *_OURS}
-        if known is None and others:
-            raise OutputError(f"{self.place} holds an earlier result of another kind. Choose a new folder")
-        if known is not None and not new:
-            what = "an earlier result" if self.complete else "a run that has not ended,"
+        self._stale = new or known != self._job
+        if known is None:
+            names = {info.base_name for info in self._listed("")} - {MARK, *map(_partial, (RUN, *_FILES))}
+            # Of a store nothing else is asked: a prefix may have other things below it, which stay.
+            there = names if self._folder is not None else names & {SUCCESS, SCORES, *_FILES}
+            # Killed in its first moment, it has nothing but that name.
+            if there - {RUN}:
+                raise OutputError(f"{self.place} holds an earlier result of another kind. Choose a new folder")
+        elif self._stale and not new:
+            what = "an earlier result" if self.holds(SUCCESS) else "a run that has not ended,"
             raise OutputError(
-                f"{self.place} holds {what} of {_difference(known, job)}. Choose a new folder, or add --new to "
+                f"{self.place} holds {what} of {_difference(known, self._job)}. Choose a new folder, or add --new to "
                 "replace it"
             )
-        self.clear()
-        self._filesystem.create_dir(self._at(SCORES))
-        self.tell(RUN, job)
 
     def _read_run(self) -> dict[str, Any] | None:
         try:
@@ -163,44 +207,32 @@ class Ledger:
             return None
         return known if isinstance(known, dict) else None
 
-    def _put(self, name: str, data: bytes | pa.Buffer) -> None:
-        with self._errors():
-            if self._folder is None:
-                # An object is there once it is whole.
-                with self._filesystem.open_output_stream(self._at(name)) as file:
-                    file.write(data)
-                return
-            path = self._folder / name
-            partial = path.with_name(f".{path.name}.partial")
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+    def _parts(self) -> set[int]:
+        with self._errors("read"):
+            # A store may have an empty object where an upload was cut short.
+            files = [info for info in self._listed(SCORES) if info.is_file and info.size]
+        return {int(match[1]) for info in files if (match := _PART.fullmatch(info.base_name))}
+
+    def _listed(self, folder: str) -> list[pafs.FileInfo]:
+        selector = pafs.FileSelector(self._at(folder).rstrip("/"), allow_not_found=True)
+        listed: list[pafs.FileInfo] = self._filesystem.get_file_info(selector)
+        return listed
+
+    def _at(self, name: str) -> str:
+        return f"{self._path}/{name}"
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, verb: str = "write to") -> Iterator[None]:
         try:
             yield
         except STORE_ERRORS as error:
             told = isinstance(error, OSError) and error.strerror
             reason = told or str(explained(self.place, error)).removeprefix(self.place).lstrip(": ")
-            raise OutputError(f"cannot write to {self.place}: {reason}") from error
-
-    def _names(self, folder: str) -> list[str]:
-        selector = pafs.FileSelector(self._at(folder), allow_not_found=True)
-        return [info.base_name for info in self._filesystem.get_file_info(selector) if info.is_file]
-
-    def _is_there(self, name: str) -> bool:
-        return bool(self._filesystem.get_file_info(self._at(name)).type == pafs.FileType.File)
-
-    def _at(self, name: str) -> str:
-        return f"{self._path}/{name}"
+            raise OutputError(f"cannot {verb} {self.place}: {reason}") from error
 
 
-_OURS = {RUN, SCORES, PROGRESS, SUMMARY, TABLE, SUCCESS} | {
-    f".{name}.partial" for name in (RUN, PROGRESS, SUMMARY, TABLE)
-}
+def _partial(name: str) -> str:
+    return f".{name}.partial"
 
 
 def _difference(known: Mapping[str, Any], job: Mapping[str, Any]) -> str:

@@ -22,7 +22,10 @@ def cut(members: pa.Table) -> list[pa.Table]:
 
 def size_of(shard: pa.Table) -> int | None:
     """Return how many images a shard has, or None where only reading them will tell."""
-    return None if shard["kind"][0].as_py() in STREAMS else int(shard.num_rows)
+    kind = shard["kind"][0].as_py()
+    if kind == "tar_stream":
+        return None
+    return int(shard["size"][0].as_py() if kind == "table" else shard.num_rows)
 
 
 def tasks_of(shards: Sequence[pa.Table], numbers: Sequence[int]) -> list[pa.Table]:

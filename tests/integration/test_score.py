@@ -6,7 +6,7 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dermaray.data.storage import locate
 from dermaray.errors import DataError, OutputError
 from dermaray.scoring.ledger import Ledger
+from tests.object_store import Bucket, new_bucket
 
 RunJob = Callable[..., int]
 
@@ -67,6 +69,12 @@ WRITERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
 }
 
 
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    with new_bucket("scored") as made:
+        yield made
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_image_has_one_row(kind: str, images: Path, model: Path, run_job: RunJob, tmp_path: Path) -> None:
     content = members(images)
@@ -114,6 +122,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_rows(
     images: Path,
     model: Path,
     run_job: RunJob,
+    bucket: Bucket,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -121,7 +130,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_rows(
     content = members(images)
     archives = [write_tar(tmp_path / f"archive{number}", content, "w:gz") for number in range(4)]
     words = ["score", *archives, "--model", model, "--out"]
-    run_job(*words, tmp_path / "undisturbed")
+    run_job(*words, bucket.uri("undisturbed"))
     publish, published = Ledger.publish, []
 
     def publish_once(ledger: Ledger, shard: int, rows: pa.Table) -> None:
@@ -140,10 +149,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_rows(
     capsys.readouterr()
     run_job(*words, tmp_path / "stopped")
     assert "Going on: 1 of 4 shards are there" in capsys.readouterr().out
-    one, other = (
-        pq.read_table(tmp_path / out / "scores.parquet").drop_columns(["scored_at"])
-        for out in ("undisturbed", "stopped")
-    )
+    filesystem, path = locate(bucket.uri("undisturbed/scores.parquet"))
+    one = pq.read_table(path, filesystem=filesystem).drop_columns(["scored_at"])
+    other = pq.read_table(tmp_path / "stopped" / "scores.parquet").drop_columns(["scored_at"])
     assert one.equals(other)
     assert one.num_rows == 4 * (len(content) - 1)
     # Again: there is nothing left to do.

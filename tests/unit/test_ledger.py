@@ -1,6 +1,6 @@
 """The folder of a scoring run: what is there is whole, belongs to one run, and is gone on with."""
 
-import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 
 from dermaray.data.archive import MEMBER_SCHEMA
 from dermaray.errors import OutputError
-from dermaray.scoring.ledger import SUCCESS, TABLE, Ledger
+from dermaray.scoring.ledger import SUMMARY, TABLE, Ledger
 from dermaray.scoring.shards import SHARD_IMAGES, cut, listing_digest, size_of, tasks_of
 from tests.object_store import KEYS, Bucket, new_bucket
 
@@ -43,6 +43,7 @@ def ids(ledger: Ledger) -> list[str]:
 
 def test_a_run_is_gone_on_with_until_it_is_complete(place: str) -> None:
     with Ledger.open(place, JOB, new=False) as ledger:
+        ledger.begin()
         assert ledger.done() == set()
         ledger.publish(2, rows("e"))
         ledger.publish(0, rows("a", "b"))
@@ -67,6 +68,7 @@ def test_a_run_is_gone_on_with_until_it_is_complete(place: str) -> None:
 )
 def test_another_run_is_refused_unless_it_begins_anew(change: dict[str, Any], what: str, place: str) -> None:
     with Ledger.open(place, JOB, new=False) as ledger:
+        ledger.begin()
         ledger.publish(0, rows("a"))
     with (
         pytest.raises(OutputError, match=f"holds a run that has not ended, of {what}"),
@@ -75,6 +77,34 @@ def test_another_run_is_refused_unless_it_begins_anew(change: dict[str, Any], wh
         pass
     with Ledger.open(place, JOB | change, new=True) as ledger:
         assert ledger.done() == set()
+    # Whoever only looked has lost nothing.
+    with Ledger.open(place, JOB, new=False) as ledger:
+        assert ledger.done() == {0}
+    with Ledger.open(place, JOB | change, new=True) as ledger:
+        ledger.begin()
+    with Ledger.open(place, JOB | change, new=False) as ledger:
+        assert ledger.done() == set()
+
+
+def test_what_no_run_wrote_is_left_alone(place: str) -> None:
+    with Ledger.open(place, JOB, new=False) as ledger:
+        ledger.tell(SUMMARY, {})
+    for new in (False, True):
+        with (
+            pytest.raises(OutputError, match="an earlier result of another kind"),
+            Ledger.open(place, JOB, new=new),
+        ):
+            pass
+    assert ledger.holds(SUMMARY)
+
+
+def test_a_file_that_was_not_written_to_its_end_is_not_there(place: str) -> None:
+    with Ledger.open(place, JOB, new=False) as ledger:
+        ledger.begin()
+        with suppress(KeyboardInterrupt), ledger.writing(TABLE) as file:
+            file.write(b"image_id")
+            raise KeyboardInterrupt
+        assert not ledger.holds(TABLE)
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
@@ -106,15 +136,13 @@ def test_two_processes_are_kept_apart(tmp_path: Path) -> None:
 
 def test_what_a_kill_leaves_behind_does_not_count(tmp_path: Path) -> None:
     with Ledger.open(str(tmp_path), JOB, new=False) as ledger:
+        ledger.begin()
         ledger.publish(0, rows("a"))
     (tmp_path / "scores.parquet" / ".part-00001.parquet.partial").write_bytes(b"PAR1")
     (tmp_path / ".scores.csv.partial").write_bytes(b"image_id")
     with Ledger.open(str(tmp_path), JOB, new=False) as ledger:
         assert ledger.done() == {0}
         assert ids(ledger) == ["a"]
-    (tmp_path / "run.json").write_text("{")
-    with Ledger.open(str(tmp_path), JOB, new=False) as ledger:
-        assert ledger.done() == set()
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -126,14 +154,15 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_it_clears_its_own_alone(place: str) -> None:
     with Ledger.open(place, JOB, new=False) as ledger:
+        ledger.begin()
         ledger.publish(0, rows("a"))
         ledger.succeed()
-        assert ledger._is_there(SUCCESS)
+        assert ledger.complete
         ledger.tell("notes.json", {})
         ledger.clear()
         assert not ledger.complete
         assert ledger.done() == set()
-        assert ledger._is_there("notes.json")
+        assert ledger.holds("notes.json")
 
 
 def members(*kinds: str) -> pa.Table:
@@ -148,7 +177,7 @@ def test_shards_hold_every_image_once_and_what_is_many_images_stands_alone() -> 
     count = 2 * SHARD_IMAGES + 1
     listing = members(*["folder"] * count, "table", "tar_stream")
     shards = cut(listing)
-    assert [size_of(shard) for shard in shards] == [SHARD_IMAGES, SHARD_IMAGES, 1, None, None]
+    assert [size_of(shard) for shard in shards] == [SHARD_IMAGES, SHARD_IMAGES, 1, 1, None]
     assert pa.concat_tables(shards).equals(listing)
     tasks = tasks_of(shards, [1, 3])
     assert {task["shard"][0].as_py() for task in tasks} == {1, 3}
@@ -166,4 +195,3 @@ def test_a_listing_that_has_changed_has_another_digest(tmp_path: Path) -> None:
     before = listing_digest(listing)
     archive.write_bytes(b"another")
     assert listing_digest(listing) != before
-    assert json.dumps(before)
