@@ -25,6 +25,7 @@ COPY cluster cluster
 COPY jobs jobs
 COPY serve serve
 COPY configs configs
+COPY models models
 # Everything comes from the lock, the build's setuptools too: nothing is resolved or downloaded here.
 RUN pip install --no-deps --no-build-isolation --editable .
 
