@@ -188,8 +188,8 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
     asked = decisions.facts["asked_for"]
     said = [
         f"Fitted on {decisions.facts['images']:,} validation images of {decisions.facts['groups']:,} lesions or "
-        "patients. What is promised counts each lesion once, and holds for lesions that come from where these came "
-        "from; what is measured counts images."
+        "patients. What is promised counts each lesion once, as do the figures beside it, and holds for lesions that "
+        "come from where these came from."
     ]
     if decisions.alert is not None:
         said.append(
@@ -206,7 +206,7 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
         [[title, _joined(cell), promised] for title, cell, promised in decision_rows(measured)],
     )
     coverage = _Table(
-        ["Diagnosis", "In the sets of its images", "Promised, at least"],
+        ["Diagnosis", "In the sets of its lesions", "Promised, at least"],
         [[name, _joined(cell), promised] for name, cell, promised in coverage_rows(measured)],
     )
     referral = _Table(

@@ -41,9 +41,10 @@ def measure_decisions(
 
         - `promised`: What was promised: `alert_sensitivity` (None without an alert) and `coverage`, {class: share}.
         - `alert_threshold`: The probability of melanoma that gives an alert, or None.
-        - `alert_sensitivity`, `alert_specificity`: The share of melanomas with an alert, and of others without.
-        - `alerts`: The share of images with one.
-        - `coverage`: The share of images whose prediction set holds the true class; `coverage_of`, {class: the same}.
+        - `alert_sensitivity`: The share of melanomas with an alert. Like the promise, it counts each lesion once.
+        - `alert_specificity`, `alerts`: The share of other images without an alert, and of all images with one.
+        - `coverage`: The share of lesions whose images' prediction sets hold the true class; `coverage_of`, {class: the
+          same}. Of a lesion with some images in which that is so it counts their share.
         - `decisive`: The share of sets of one class. `set_size`: Classes of a set, in the mean.
         - `referred`, `strange`: The share of images with `refer`, and with an `ood_score` above 1.
         - `kept_accuracy`, `kept_balanced_accuracy`: Of the images without `refer`.
@@ -51,7 +52,7 @@ def measure_decisions(
           the others}. Certainty is the probability of the answer, weighed as for the choice of the answer.
         - `intervals`: 95 % intervals under the same names; see `bootstrap_intervals`.
     """
-    shares, means = _shares(decided, labels, label_set, decisions), _means(decided, labels, decisions)
+    shares, means = _shares(decided, labels, groups, label_set, decisions), _means(decided, labels, decisions)
     once = np.ones((1, len(labels)))
     return {
         "promised": {
@@ -67,18 +68,21 @@ def measure_decisions(
     }
 
 
-def _shares(decided: Decided, labels: IntArray, label_set: LabelSet, decisions: Decisions) -> Tree:
-    """Return all figures that are shares of images."""
+def _shares(
+    decided: Decided, labels: IntArray, groups: npt.NDArray[Any], label_set: LabelSet, decisions: Decisions
+) -> Tree:
+    """Return all figures that are shares of images, or of lesions."""
     everyone, right = np.ones(len(labels)), (decided.label == labels).astype(float)
     size, kept = decided.prediction_set.sum(axis=1).astype(float), (~decided.refer).astype(float)
     covered = decided.prediction_set[np.arange(len(labels)), labels].astype(float)
-    own = {name: (labels == k).astype(float) for k, name in enumerate(label_set.classes)}
+    lesions = _of_one_lesion(labels, groups)
+    own = {name: lesions * (labels == k) for k, name in enumerate(label_set.classes)}
     alerts: Tree = {}
-    if decided.alert is not None and label_set.melanoma is not None:
-        alerts = _alerts(decided.alert, own[label_set.melanoma])
+    if decided.alert is not None and label_set.melanoma_index is not None:
+        alerts = _alerts(decided.alert, labels == label_set.melanoma_index, lesions)
     return {
         **alerts,
-        "coverage": (covered, everyone),
+        "coverage": (covered * lesions, lesions),
         "coverage_of": {name: (covered * of_class, of_class) for name, of_class in own.items()},
         "decisive": ((size == 1).astype(float), everyone),
         "set_size": (size, everyone),
@@ -89,11 +93,18 @@ def _shares(decided: Decided, labels: IntArray, label_set: LabelSet, decisions: 
     }
 
 
-def _alerts(given: BoolArray, is_melanoma: FloatArray) -> Tree:
-    alert = given.astype(float)
+def _of_one_lesion(labels: IntArray, groups: npt.NDArray[Any]) -> FloatArray:
+    """Return which part of its lesion's images, those with its label, each image is; [N]."""
+    _, lesion = np.unique(groups, return_inverse=True)
+    _, position, sizes = np.unique(np.column_stack([lesion, labels]), axis=0, return_inverse=True, return_counts=True)
+    return 1.0 / sizes[position.ravel()]
+
+
+def _alerts(given: BoolArray, is_melanoma: BoolArray, lesions: FloatArray) -> Tree:
+    alert, other = given.astype(float), (~is_melanoma).astype(float)
     return {
-        "alert_sensitivity": (alert * is_melanoma, is_melanoma),
-        "alert_specificity": ((1 - alert) * (1 - is_melanoma), 1 - is_melanoma),
+        "alert_sensitivity": (alert * is_melanoma * lesions, is_melanoma * lesions),
+        "alert_specificity": ((1 - alert) * other, other),
         "alerts": (alert, np.ones(len(alert))),
     }
 

@@ -39,7 +39,7 @@ _DECISIONS = {
     "alert_sensitivity": "Melanomas with an alert",
     "alert_specificity": "Other lesions without one",
     "alerts": "Images with an alert",
-    "coverage": "Images whose prediction set holds the diagnosis",
+    "coverage": "Lesions whose prediction set holds the diagnosis",
     "decisive": "Sets that name one diagnosis",
     "set_size": "Diagnoses in a set, in the mean",
     "strange": "Images unlike those that the model knows",

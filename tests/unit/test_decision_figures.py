@@ -51,6 +51,25 @@ def test_figures_of_a_small_case(decisions_of):
     assert figures["coverage_of"] == {"nevus": 3 / 4, "melanoma": 0}
 
 
+def test_beside_a_promise_each_lesion_counts_once(decisions_of):
+    hit = np.array([True, True, True, False, False, True])
+    decided = Decided(
+        probabilities=np.tile(np.array([0.4, 0.6], np.float32), (6, 1)),
+        label=np.ones(6, int),
+        alert=hit,
+        prediction_set=np.column_stack([hit, hit]),
+        refer=np.zeros(6, bool),
+        ood_score=np.zeros(6, np.float32),
+    )
+    # Of one melanoma there are three images, of another one; two nevi are one lesion.
+    labels, lesions = np.array([1, 1, 1, 1, 0, 0]), np.array(["a", "a", "a", "b", "c", "c"])
+    figures = measure_decisions(decided, labels, lesions, TWO, decisions_of(TWO))
+    assert figures["alert_sensitivity"] == pytest.approx((1 + 0) / 2)
+    assert figures["coverage_of"] == pytest.approx({"nevus": 1 / 2, "melanoma": 1 / 2})
+    assert figures["coverage"] == pytest.approx((1 + 0 + 1 / 2) / 3)
+    assert figures["alert_specificity"] == pytest.approx(1 / 2)
+
+
 def test_the_least_certain_are_left_out_first(decisions_of):
     figures, _ = by_hand(decisions_of)
     labels, answers = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 1, 0, 1, 1])
