@@ -112,8 +112,7 @@ class _Console:
 
     def epoch(self, epoch: int, figures: Figures) -> None:
         """Say the figures of an epoch."""
-        known = "  ".join(f"{name} {figures[name]:.3f}" for name in FIGURES if name in figures)
-        say(f"Epoch {epoch}/{self._epochs}  {known}")
+        say(f"Epoch {epoch}/{self._epochs}  {_shown(figures)}")
 
     def end(self, state: RunState, model: Path) -> None:
         """Say nothing."""
@@ -158,5 +157,8 @@ def _position(task: WorkerTask, state: RunState) -> str:
 
 
 def _note(told: dict[str, Any], epochs: int) -> str:
-    figures = [f"{name} {told[name]:.3f}" for name in FIGURES if name in told]
-    return f"epoch {min(told['epochs'] + 1, epochs)}/{epochs}  " + "  ".join(figures)
+    return f"epoch {min(told['epochs'] + 1, epochs)}/{epochs}  {_shown(told)}"
+
+
+def _shown(figures: Figures) -> str:
+    return "  ".join(f"{name} {figures[name]:.3f}" for name in FIGURES if name in figures)

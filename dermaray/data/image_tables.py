@@ -167,8 +167,7 @@ def _first(names: tuple[str, ...], schema: pa.Schema) -> str | None:
 
 
 def _path_column(schema: pa.Schema) -> str | None:
-    texts = [name for name in PATHS if name in schema.names and _is_text(schema.field(name).type)]
-    return texts[0] if texts else None
+    return next((name for name in PATHS if name in schema.names and _is_text(schema.field(name).type)), None)
 
 
 def _is_text(kind: pa.DataType) -> bool:

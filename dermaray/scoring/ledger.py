@@ -91,7 +91,12 @@ class Ledger:
 
     def done(self) -> set[int]:
         """Return the numbers of the shards whose rows are there."""
-        return set() if self._stale else self._parts()
+        if self._stale:
+            return set()
+        with self._errors("read"):
+            # A store may have an empty object where an upload was cut short.
+            files = [info for info in self._listed(SCORES) if info.is_file and info.size]
+        return {int(match[1]) for info in files if (match := _PART.fullmatch(info.base_name))}
 
     def publish(self, shard: int, rows: pa.Table) -> None:
         """Write the rows of a shard."""
@@ -206,12 +211,6 @@ class Ledger:
         except (FileNotFoundError, ValueError):
             return None
         return known if isinstance(known, dict) else None
-
-    def _parts(self) -> set[int]:
-        with self._errors("read"):
-            # A store may have an empty object where an upload was cut short.
-            files = [info for info in self._listed(SCORES) if info.is_file and info.size]
-        return {int(match[1]) for info in files if (match := _PART.fullmatch(info.base_name))}
 
     def _listed(self, folder: str) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(self._at(folder).rstrip("/"), allow_not_found=True)

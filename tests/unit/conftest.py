@@ -1,6 +1,6 @@
-"""What several unit tests need: a model's decisions, and a model's folder without a network in it."""
+"""What several unit tests need: a bucket, a model's decisions, and a model's folder without a network in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -9,8 +9,17 @@ from dermaray.decisions.decisions import Decisions
 from dermaray.decisions.fit import fit_decisions
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.labels import LabelSet
+from tests.object_store import KEYS, Bucket, new_bucket
 
 FEATURES = 5
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    with new_bucket("lesions") as made:
+        yield made
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from dermaray.data.inputs import list_inputs
 from dermaray.data.manifest import SCHEMA, Manifest
 from dermaray.errors import DataError
 from dermaray.labels import LABEL_SETS
-from tests.object_store import KEYS, Bucket, new_bucket
+from tests.object_store import Bucket
 
 
 def png(seed: int) -> bytes:
@@ -142,14 +142,6 @@ def test_a_manifest(folder: Path, tmp_path: Path) -> None:
     ]
     Manifest(pa.Table.from_pylist(rows, SCHEMA), LABEL_SETS["isic2018"], {}).write(tmp_path / "manifest.parquet")
     assert found(tmp_path / "manifest.parquet") == found(tmp_path) == IMAGES
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    with new_bucket("lesions") as made:
-        yield made
 
 
 def test_an_object_store(bucket: Bucket, tmp_path: Path) -> None:

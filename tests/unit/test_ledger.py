@@ -11,21 +11,13 @@ from dermaray.data.archive import MEMBER_SCHEMA
 from dermaray.errors import OutputError
 from dermaray.scoring.ledger import SUMMARY, TABLE, Ledger
 from dermaray.scoring.shards import SHARD_IMAGES, cut, listing_digest, size_of, tasks_of
-from tests.object_store import KEYS, Bucket, new_bucket
+from tests.object_store import Bucket
 
 JOB: dict[str, Any] = {"inputs": "a", "model": "b", "shards": 3}
 
 
 def rows(*ids: str) -> pa.Table:
     return pa.table({"image_id": list(ids)})
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    with new_bucket("scores") as made:
-        yield made
 
 
 @pytest.fixture(params=["folder", "store"])
