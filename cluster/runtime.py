@@ -70,16 +70,21 @@ class Cluster:
             )
         return share
 
-    def check_actors(self, actors: int) -> None:
-        """Check that actors of one CPU each fit beside the tasks that feed them.
+    def check_actors(self, actors: int, spare: int = 1) -> None:
+        """Check that actors of one CPU each fit.
+
+        Args:
+            actors: How many.
+            spare: CPUs that must be left for the tasks that feed them.
 
         Raises:
             ResourceError: They do not fit.
         """
-        if not 1 <= actors < self.cpus:
+        if not 1 <= actors <= self.cpus - spare:
+            reading = ", one of which must be left to read images" if spare else ""
             raise ResourceError(
-                f"{actors} processes that hold the model do not fit a cluster of {self.cpus:g} CPUs, one of which must "
-                f"be left to read images. Ask for 1 to {int(self.cpus) - 1}"
+                f"{actors} processes that hold the model do not fit a cluster of {self.cpus:g} CPUs{reading}. "
+                f"Ask for 1 to {int(self.cpus) - spare}"
             )
 
     @property

@@ -46,7 +46,10 @@ class ImageError(DermarayError):
         message: The same for a person, with what was received.
     """
 
-    REASONS = ("unreadable", "empty", "too_large", "too_many_pixels", "not_an_image", "truncated", "unsupported")
+    REASONS = (
+        *("unreadable", "empty", "too_large", "too_many_pixels", "not_an_image", "truncated", "unsupported"),
+        *("timed_out", "crashed"),
+    )
 
     def __init__(self, reason: str, message: str) -> None:
         if reason not in self.REASONS:

@@ -16,8 +16,11 @@ from jobs.options import add_address, add_optional_model
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from cluster.runtime import Cluster
     from dermaray.data.archive import Listing
     from dermaray.models.artifact import Artifact
+    from dermaray.models.bulk import Actors
+    from dermaray.models.engines import EngineName
     from dermaray.scoring.ledger import Ledger
 
 _TELL_SECONDS = 5.0
@@ -39,7 +42,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--new", action="store_true", help="begin anew, where an earlier or unfinished result is there")
     parser.add_argument("--csv", action="store_true", help="write scores.csv as well")
-    parser.add_argument("--actors", type=int, default=1, metavar="N", help="processes that hold the model (default: 1)")
+    parser.add_argument(
+        "--engine",
+        choices=["litert", "keras"],
+        help="what runs the network: litert on CPUs, keras as in training, on GPUs too (default: litert, where it can)",
+    )
+    parser.add_argument(
+        "--actors",
+        type=int,
+        metavar="N",
+        help="processes that hold the model (default: one a CPU; with keras one a GPU, or one)",
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="for an image to be read and decoded; one that takes longer is not scored (default: 60)",
+    )
     add_address(parser)
 
 
@@ -48,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from cluster.runtime import check_lasting
     from dermaray.data.inputs import list_inputs
     from dermaray.data.storage import local_path
+    from dermaray.models.engines import choose_engine
     from dermaray.scoring.ledger import Ledger
     from dermaray.scoring.shards import cut, listing_digest
     from jobs.console import say
@@ -59,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
     artifact = chosen_model(args)
     listing = list_inputs(args.inputs)
     shards = cut(listing.members)
-    job = {"inputs": listing_digest(listing.members), "model": artifact.digest, "shards": len(shards)}
+    engine = choose_engine(artifact, args.engine)
+    digest = listing_digest(listing.members)
+    job = {"inputs": digest, "model": artifact.digest, "engine": engine, "shards": len(shards)}
     with Ledger.open(args.out, job, new=args.new) as ledger:
         if ledger.complete:
             _write_csv(args, artifact, ledger)
@@ -69,10 +92,10 @@ def run(args: argparse.Namespace) -> int:
             say(f"Going on: {done:,} of {len(shards):,} shards are there")
         began = time.monotonic()
         with ray_session(args) as cluster:
-            cluster.check_actors(args.actors)
+            actors = _actors(args.actors, engine, cluster)
             ledger.begin()
-            images = _score(args, listing, shards, artifact, ledger)
-        summary = _finish(args, listing, artifact, ledger)
+            images = _score(args, listing, shards, artifact, actors, ledger)
+        summary = _finish(args, listing, artifact, engine, ledger)
     say(f"{images:,} images in {time.monotonic() - began:.0f} s, by {artifact.name}")
     say(f"{summary['scored']:,} of {summary['images']:,} images are scored")
     if summary["dead_letters"]:
@@ -82,8 +105,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _actors(count: int | None, engine: "EngineName", cluster: "Cluster") -> "Actors":
+    """Return the processes that hold the model."""
+    from dermaray.models.bulk import Actors
+
+    if engine == "litert":
+        actors = Actors(engine, int(cluster.cpus) if count is None else count)
+        cluster.check_actors(actors.count, spare=0)
+        return actors
+    actors = Actors(engine, max(int(cluster.gpus), 1) if count is None else count, gpus=1 if cluster.gpus else 0)
+    cluster.check_actors(actors.count)
+    return actors
+
+
 def _score(
-    args: argparse.Namespace, listing: "Listing", shards: "list[pa.Table]", artifact: "Artifact", ledger: "Ledger"
+    args: argparse.Namespace,
+    listing: "Listing",
+    shards: "list[pa.Table]",
+    artifact: "Artifact",
+    actors: "Actors",
+    ledger: "Ledger",
 ) -> int:
     """Score what is missing, tell about it, and return how many images that were."""
     from dermaray.errors import OutputError
@@ -100,8 +141,8 @@ def _score(
 
         def progress(count: int) -> None:
             nonlocal images, told
-            images += count
-            tracker.advance(count)
+            images = count
+            tracker.update(count)
             if (now := time.monotonic()) - told >= _TELL_SECONDS:
                 told, rate = now, images / (now - began)
                 seconds = None if left is None else round((left - images) / rate)
@@ -110,11 +151,13 @@ def _score(
                 with suppress(OutputError):
                     ledger.tell(PROGRESS, {**known, "seconds_left": seconds})
 
-        score_shards(shards, artifact, ledger, args.actors, progress)
+        score_shards(shards, artifact, ledger, actors, args.time_limit, progress)
     return images
 
 
-def _finish(args: argparse.Namespace, listing: "Listing", artifact: "Artifact", ledger: "Ledger") -> dict[str, Any]:
+def _finish(
+    args: argparse.Namespace, listing: "Listing", artifact: "Artifact", engine: "EngineName", ledger: "Ledger"
+) -> dict[str, Any]:
     """Write what comes of all rows."""
     from dermaray.errors import DataError
     from dermaray.scoring.ledger import PROGRESS, SUMMARY
@@ -137,6 +180,7 @@ def _finish(args: argparse.Namespace, listing: "Listing", artifact: "Artifact", 
         "model": artifact.name,
         "model_version": artifact.version,
         "model_digest": artifact.digest,
+        "engine": engine,
     }
     ledger.tell(SUMMARY, summary)
     ledger.tell(PROGRESS, {"images": counted["images"], "done": counted["images"], "seconds_left": 0})
@@ -153,6 +197,16 @@ def _write_csv(args: argparse.Namespace, artifact: "Artifact", ledger: "Ledger")
         with ledger.writing(TABLE) as file, CsvWriter(file, artifact) as writer:
             for rows in ledger.rows(score_schema(artifact).names):
                 writer.write(rows)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number of seconds above 0 was expected. Received: {text}")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -163,7 +163,7 @@ def read_members(members: pa.Table) -> Iterator[Member]:
     try:
         for kind, rows in groupby(members.to_pylist(), key=lambda row: row["kind"]):
             if kind == "object":
-                yield from _read_objects([os.fsdecode(row["name"]) for row in rows])
+                yield from _read_objects(list(rows))
                 continue
             for row in rows:
                 if kind == "tar_stream":
@@ -179,9 +179,7 @@ def read_members(members: pa.Table) -> Iterator[Member]:
 
 def _read_member(row: dict[str, Any], opened: dict[str, zipfile.ZipFile]) -> Member:
     archive, kind, name = row["archive"], row["kind"], os.fsdecode(row["name"])
-    shown = name.encode("utf-8", "backslashreplace").decode()
-    uri = str(Path(archive) / shown) if kind == "folder" else f"{archive}::{shown}"
-    image_id = Path(shown).stem
+    image_id, uri = name_member(row)
     try:
         if kind == "folder":
             data = _read_file(os.path.join(archive, name))
@@ -198,25 +196,38 @@ def _read_member(row: dict[str, Any], opened: dict[str, zipfile.ZipFile]) -> Mem
     return Member(image_id, uri, data)
 
 
-def _read_objects(uris: Sequence[str]) -> Iterator[Member]:
+def name_member(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the `image_id` and the `uri` of what a row of `MEMBER_SCHEMA` stands for, without reading it."""
+    archive, kind, name = row["archive"], row["kind"], os.fsdecode(row["name"])
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    if kind == "object":
+        try:
+            return name_of(name).stem, name
+        except DataError:
+            return Path(name.partition("?")[0]).stem, name
+    if kind in STREAMS:
+        return Path(archive).stem, archive
+    return Path(shown).stem, str(Path(archive) / shown) if kind == "folder" else f"{archive}::{shown}"
+
+
+def _read_objects(rows: Sequence[dict[str, Any]]) -> Iterator[Member]:
     """Read objects several at a time, in order, and no more of them ahead than are fetched at a time."""
     pool = ThreadPoolExecutor(_THREADS)
     pending: deque[Future[Member]] = deque()
     try:
-        for uri in uris:
+        for row in rows:
             if len(pending) == _THREADS:
                 yield pending.popleft().result()
-            pending.append(pool.submit(_read_object, uri))
+            pending.append(pool.submit(_read_object, *name_member(row)))
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Not waited for: one that hangs would hold up who has given it up.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read_object(uri: str) -> Member:
-    image_id = Path(uri.partition("?")[0]).stem
+def _read_object(image_id: str, uri: str) -> Member:
     try:
-        image_id = name_of(uri).stem
         return Member(image_id, uri, read_bytes(uri, MAX_BYTES + 1))
     except DataError as error:
         return Member(image_id, uri, b"", ImageError("unreadable", str(error)))

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -191,7 +192,7 @@ def image_stream(
         A dataset of `image` uint8 [height, width, 3], `label` int32, `weight` float32, and `problem`: empty, or why
         the image could not be read, which is then black. Raised in a task, it would arrive as one of Ray's errors.
     """
-    dataset = _sliced(plan.combine_chunks(), rows)
+    dataset = sliced(blocks_of(plan, rows))
     dataset.context.execution_options.preserve_order = True
     # A stream may rest as long as an epoch of training takes, or the validation between two.
     dataset.context.execution_no_progress_timeout_s = -1
@@ -228,17 +229,19 @@ class _Rest(ExecutionCallback):  # type: ignore[misc]
             time.sleep(seconds / 20)
 
 
-def _sliced(table: pa.Table, rows: int) -> ray.data.Dataset:
-    """Make a dataset whose blocks are slices of one object.
+def sliced(tables: Sequence[pa.Table]) -> ray.data.Dataset:
+    """Make a dataset with a block for each table, of at least one row and one schema; they are slices of one object.
 
     Of Ray's public constructors each puts and asks for every block by itself, some milliseconds each: two minutes
     for ten epochs of 400,000 images. Slices are what Ray cuts its own blocks into; here they are cut beforehand.
     """
+    table = pa.concat_tables(tables).combine_chunks()
     size = BlockMetadata(num_rows=table.num_rows, size_bytes=table.nbytes, exec_stats=None, input_files=None)
     blocks = (BlockEntry(ray.put(table), size),)
+    ends = np.cumsum([len(part) for part in tables]).tolist()
     bundles = [
-        RefBundle(blocks, table.schema, owns_blocks=False, slices=(BlockSlice(start, min(start + rows, len(table))),))
-        for start in range(0, len(table), rows)
+        RefBundle(blocks, table.schema, owns_blocks=False, slices=(BlockSlice(start, end),))
+        for start, end in pairwise([0, *ends])
     ]
     context = ray.data.DataContext.get_current().copy()
     stats = DatasetStats(metadata={"Plan": []}, parent=None)

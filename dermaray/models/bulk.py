@@ -1,7 +1,12 @@
-"""Many images through one model, as a Ray Data stream: decoded in tasks, scored in actors that hold the model."""
+"""Many images through one model, as a Ray Data stream.
+
+On CPUs one process reads, decodes and scores what it is given, as many of them as there are cores: no pixels go from
+process to process. With a GPU, images are decoded by tasks, wherever there are CPUs, and scored by actors.
+"""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,18 +14,31 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 
-from dermaray.data.archive import MEMBER_SCHEMA, Member, read_members
+from dermaray.data.archive import Member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.decode import MAX_BYTES
 from dermaray.images.spec import InputSpec
 from dermaray.models.artifact import Artifact
-from dermaray.models.own_process import import_keras
-from dermaray.models.predictor import Predictor
-
-BATCH_SIZE = 32
+from dermaray.models.engines import EngineName, open_engine
+from dermaray.models.predictor import ENGINE_BATCH, Predictor
 
 Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Actors:
+    """The processes that hold a model.
+
+    Attributes:
+        engine: What runs the network in them.
+        count: How many.
+        gpus: Of each.
+    """
+
+    engine: EngineName = "keras"
+    count: int = 1
+    gpus: float = 0
 
 
 def decode_stream(members: pa.Table, spec: InputSpec) -> ray.data.Dataset:
@@ -33,50 +51,56 @@ def decode_stream(members: pa.Table, spec: InputSpec) -> ray.data.Dataset:
     Returns:
         A dataset of `image_id`, `uri`, `sha256` (of the bytes; empty where they were not read whole), `reason` and
         `message` (both empty where the image was decoded), `width` and `height` of the original in pixels (0 where
-        unknown), `image`, uint8 [height, width, 3] (black where not decoded), and `row` and `last` (see `score_tasks`).
+        unknown), and `image`, uint8 [height, width, 3] (black where not decoded).
     """
-    return _decoded(blocks_of(members), spec)
+    return ray.data.from_arrow(blocks_of(members)).map_batches(_Decode(spec), batch_format="pyarrow", batch_size=None)
 
 
-def score_stream(members: pa.Table, artifact: Artifact, actors: int = 1) -> ray.data.Dataset:
-    """Return one row per image, in any order.
+def score_stream(members: pa.Table, artifact: Artifact) -> ray.data.Dataset:
+    """Return one row per image, in any order, scored by one actor with the Keras engine.
 
     Args:
         members: See `decode_stream`.
         artifact: The model; its folder must be readable from every node.
-        actors: How many processes hold the model.
 
     Returns:
         What `decode_stream` does, with what `Decided` holds in place of `image`: zeros where not scored.
     """
-    return _scored(decode_stream(members, artifact.input_spec), artifact, actors)
+    return scored(decode_stream(members, artifact.input_spec), artifact, Actors())
 
 
-def score_tasks(tasks: list[pa.Table], artifact: Artifact, actors: int = 1) -> ray.data.Dataset:
-    """Return one row per image, in any order, and which task it is of.
-
-    Args:
-        tasks: Tables of `dermaray.data.archive.MEMBER_SCHEMA`, each read by one task. A further column has one value.
-        artifact: See `score_stream`.
-        actors: See `score_stream`.
-
-    Returns:
-        What `score_stream` does, with the further columns; `row`, which counts a task's images; and `last`, true for
-        the last one of a task.
-    """
-    return _scored(_decoded(tasks, artifact.input_spec), artifact, actors)
-
-
-def _decoded(tasks: list[pa.Table], spec: InputSpec) -> ray.data.Dataset:
-    dataset = ray.data.from_arrow(tasks)
-    return dataset.map_batches(_Decode(spec), batch_format="pyarrow", batch_size=None)
-
-
-def _scored(decoded: ray.data.Dataset, artifact: Artifact, actors: int) -> ray.data.Dataset:
+def scored(
+    decoded: ray.data.Dataset, artifact: Artifact, actors: Actors, score: "type[Score] | None" = None
+) -> ray.data.Dataset:
+    """Score the images of a dataset of decoded ones, in actors; see `score_stream`."""
     # A block is that of one task: what the network sees together, and so its rounding, is the same in every run.
     return decoded.map_batches(
-        _Score, fn_constructor_args=(artifact,), batch_format="numpy", batch_size=None, concurrency=actors
+        score or Score,
+        fn_constructor_args=(artifact, actors.engine),
+        batch_format="numpy",
+        batch_size=None,
+        concurrency=actors.count,
+        num_gpus=actors.gpus,
     )
+
+
+class Score:
+    """Hold a model and score what was decoded.
+
+    Args:
+        artifact: The model.
+        engine: What runs it.
+    """
+
+    def __init__(self, artifact: Artifact, engine: EngineName) -> None:
+        self._predictor = Predictor(artifact, open_engine(artifact, engine))
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Replace `image` by what is decided on it: zeros where `reason` says that there is none."""
+        good = batch["reason"] == ""
+        decided = self._predictor.decide(batch.pop("image")[good])
+        told = {name: values for name, values in vars(decided).items() if values is not None}
+        return {**batch, **{name: _spread(values, good) for name, values in told.items()}}
 
 
 class _Decode:
@@ -86,45 +110,39 @@ class _Decode:
         self._spec = spec
 
     def __call__(self, members: pa.Table) -> Iterator[Batch]:
-        further = [name for name in members.schema.names if name not in MEMBER_SCHEMA.names]
-        of_task = {name: members[name][0].as_py() for name in further}
-        rows: list[Batch] = []
-        images = read_members(members)
-        following, number = next(images, None), 0
-        while following is not None:
-            member, following = following, next(images, None)
-            rows.append({**of_task, "row": number, "last": following is None, **self._row(member)})
-            if len(rows) == BATCH_SIZE or following is None:
-                yield _columns(rows)
-                rows = []
-            number += 1
-
-    def _row(self, member: Member) -> Batch:
-        # What is larger was not read to its end.
-        whole = not member.error and len(member.data) <= MAX_BYTES
-        digest = hashlib.sha256(member.data).hexdigest() if whole else ""
-        row: Batch = {"image_id": member.image_id, "uri": member.uri, "sha256": digest}
-        try:
-            decoded = member.decode(self._spec)
-        except ImageError as error:
-            blank = np.zeros(self._spec.shape, np.uint8)
-            return {**row, "reason": error.reason, "message": str(error), "width": 0, "height": 0, "image": blank}
-        size = {"width": decoded.width, "height": decoded.height}
-        return {**row, "reason": "", "message": "", **size, "image": decoded.pixels}
+        yield from batches_of(image_row(member, self._spec) for member in read_members(members))
 
 
-class _Score:
-    """Hold a model and score what was decoded."""
+def image_row(member: Member, spec: InputSpec) -> Batch:
+    """Decode one image to a row of `decode_stream`."""
+    # What is larger was not read to its end.
+    whole = not member.error and len(member.data) <= MAX_BYTES
+    digest = hashlib.sha256(member.data).hexdigest() if whole else ""
+    row: Batch = {"image_id": member.image_id, "uri": member.uri, "sha256": digest}
+    try:
+        decoded = member.decode(spec)
+    except ImageError as error:
+        return {**row, **lost(error, spec)}
+    size = {"width": decoded.width, "height": decoded.height}
+    return {**row, "reason": "", "message": "", **size, "image": decoded.pixels}
 
-    def __init__(self, artifact: Artifact) -> None:
-        import_keras()
-        self._predictor = Predictor(artifact)
 
-    def __call__(self, batch: Batch) -> Batch:
-        good = batch["reason"] == ""
-        decided = self._predictor.decide(batch.pop("image")[good])
-        told = {name: values for name, values in vars(decided).items() if values is not None}
-        return {**batch, **{name: _spread(values, good) for name, values in told.items()}}
+def lost(error: ImageError, spec: InputSpec) -> Batch:
+    """Return what a row has of an image that could not be decoded."""
+    blank = np.zeros(spec.shape, np.uint8)
+    return {"reason": error.reason, "message": str(error), "width": 0, "height": 0, "image": blank}
+
+
+def batches_of(rows: Iterable[Batch]) -> Iterator[Batch]:
+    """Gather rows into batches of columns, as many as a network sees at a time."""
+    gathered: list[Batch] = []
+    for row in rows:
+        gathered.append(row)
+        if len(gathered) == ENGINE_BATCH:
+            yield _columns(gathered)
+            gathered = []
+    if gathered:
+        yield _columns(gathered)
 
 
 def _spread(values: npt.NDArray[Any], good: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:

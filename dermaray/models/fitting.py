@@ -16,9 +16,9 @@ from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import DataError
 from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
-from dermaray.models.bulk import BATCH_SIZE, decode_stream
+from dermaray.models.bulk import decode_stream
 from dermaray.models.engine import Engine
-from dermaray.models.predictor import run_engine
+from dermaray.models.predictor import ENGINE_BATCH, run_engine
 
 SAMPLE = 64
 
@@ -64,7 +64,7 @@ def decide_on_validation(
     uris: list[str] = []
     outputs, sample = [], np.empty((0, *spec.shape), np.uint8)
     decoded = decode_stream(files_listing(images["uri"].to_pylist()), spec)
-    for batch in decoded.iter_batches(batch_size=BATCH_SIZE, batch_format="numpy"):
+    for batch in decoded.iter_batches(batch_size=ENGINE_BATCH, batch_format="numpy"):
         good = batch["reason"] == ""
         if not good.any():
             continue

@@ -14,6 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from dermaray.decisions.decisions import Decided
+from dermaray.errors import ImageError
 from dermaray.models.artifact import Artifact
 
 SCORED = "scored"
@@ -52,6 +53,7 @@ def score_schema(artifact: Artifact) -> pa.Schema:
 
 def score_rows(batch: dict[str, Any], artifact: Artifact) -> pa.Table:
     """Turn a batch of `score_stream` into rows of `score_schema`; what a dead letter lacks is null."""
+    schema = score_schema(artifact)
     good, classes = batch["reason"] == "", np.array(artifact.label_set.classes)
     missing, probabilities = ~good, batch["probabilities"]
     melanoma = artifact.label_set.melanoma_index
@@ -73,12 +75,24 @@ def score_rows(batch: dict[str, Any], artifact: Artifact) -> pa.Table:
         "refer": pa.array(batch["refer"], mask=missing),
         "prediction_set": sets,
         "ood_score": pa.array(batch["ood_score"], mask=missing),
-        "model": np.full(len(good), artifact.name, dtype=object),
-        "model_version": np.full(len(good), artifact.version, dtype=object),
-        "model_digest": np.full(len(good), artifact.digest, dtype=object),
-        "scored_at": np.full(len(good), np.datetime64(datetime.now(UTC).replace(tzinfo=None), "s")),
+        **{
+            name: pa.repeat(pa.scalar(value, schema.field(name).type), len(good))
+            for name, value in _signature(artifact).items()
+        },
     }
-    return pa.table(columns, schema=score_schema(artifact))
+    return pa.table(columns, schema=schema)
+
+
+def dead_letter(image_id: str, uri: str, error: ImageError, artifact: Artifact) -> pa.Table:
+    """Return the row of `score_schema` of an image of which no process lived to tell."""
+    row = {"image_id": image_id, "uri": uri, "status": DEAD_LETTER, "reason": error.reason, "message": str(error)}
+    return pa.Table.from_pylist([{**row, **_signature(artifact)}], schema=score_schema(artifact))
+
+
+def _signature(artifact: Artifact) -> dict[str, Any]:
+    """Return the columns that are the same for all rows of a moment."""
+    model = {"model": artifact.name, "model_version": artifact.version, "model_digest": artifact.digest}
+    return {**model, "scored_at": datetime.now(UTC).replace(microsecond=0)}
 
 
 def decided_of(batches: Sequence[dict[str, Any]]) -> Decided:

@@ -2,7 +2,7 @@
 
 | file | what it is |
 | --- | --- |
-| `run.json` | which run this is: digests of the inputs and of the model, the number of shards |
+| `run.json` | which run this is: digests of the inputs and of the model, the engine, the number of shards |
 | `scores.parquet/part-NNNNN.parquet` | the rows of a shard, there as a whole or not at all |
 | `progress.json` | how far the run is, for whoever watches it |
 | `summary.json`, `scores.csv` | written when all shards are there |
@@ -33,7 +33,7 @@ RUN, SCORES, PROGRESS, SUMMARY, TABLE, SUCCESS = (
     *("scores.csv", "_SUCCESS"),
 )
 _FILES = (PROGRESS, SUMMARY, TABLE)
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 
 
@@ -60,7 +60,7 @@ class Ledger:
 
         Args:
             place: The folder, or a prefix in an object store.
-            job: What the run is, as JSON values: `inputs`, `model` and `shards`.
+            job: What the run is, as JSON values: `inputs`, `model`, `engine` and `shards`.
             new: Drop what is there of any run.
 
         Raises:
@@ -237,6 +237,8 @@ def _partial(name: str) -> str:
 def _difference(known: Mapping[str, Any], job: Mapping[str, Any]) -> str:
     if known.get("model") != job["model"]:
         return "another model"
+    if known.get("engine") != job["engine"]:
+        return f"another engine, {known.get('engine')}"
     if known.get("inputs") != job["inputs"]:
         return "other inputs, or of these before they changed"
     return "another version of dermaray"

@@ -1,88 +1,86 @@
-"""A run of bulk scoring: the shards that are not there yet, through one Ray Data pipeline."""
+"""A run of bulk scoring: the shards that are not there yet, through Ray Data until every image has its row."""
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
+import ray
 
+from dermaray.errors import ArtifactError, ClusterError, find_user_error
 from dermaray.models.artifact import Artifact
-from dermaray.models.bulk import Batch, score_tasks
-from dermaray.models.rows import score_rows, score_schema
+from dermaray.models.bulk import Actors, Batch
+from dermaray.scoring.gathered import Gathered
 from dermaray.scoring.ledger import Ledger
-from dermaray.scoring.shards import size_of, tasks_of
+from dermaray.scoring.pieces import TRIES, Piece, pieces_of
+from dermaray.scoring.pipeline import FAILED, score_pieces
 
-_ORDER = ("task", "row")
+_IDLE_ROUNDS = 2 * TRIES
+"""Readings without a single row after which a run is given up."""
+
+logger = logging.getLogger(__name__)
 
 
 def score_shards(
-    shards: Sequence[pa.Table], artifact: Artifact, ledger: Ledger, actors: int, progress: Callable[[int], None]
+    shards: Sequence[pa.Table],
+    artifact: Artifact,
+    ledger: Ledger,
+    actors: Actors,
+    seconds: float,
+    progress: Callable[[int], None],
 ) -> None:
     """Score the shards that the ledger lacks on the connected Ray cluster, and publish each as it is whole.
+
+    What a process left that was lost is read by another, in ever smaller pieces, until it is known over which image
+    processes are lost; that one has a row that says so.
 
     Args:
         shards: What `dermaray.scoring.shards.cut` made of the input.
         artifact: The model; its folder must be readable from every node.
         ledger: Where rows go.
-        actors: How many processes hold the model.
-        progress: Called with the number of images scored since the last call.
+        actors: What holds the model.
+        seconds: How long a single image may take to read and decode.
+        progress: Called with the number of images that have their rows by now.
 
     Raises:
         OutputError: The output cannot be written.
+        ArtifactError: The model cannot score.
+        ClusterError: Processes are lost whatever they are given.
     """
     done = ledger.done()
-    missing = [number for number in range(len(shards)) if number not in done]
-    if not missing:
-        return
-    tasks = tasks_of(shards, missing)
-    gathered = _Gathered(tasks, artifact)
-    for batch in score_tasks(tasks, artifact, actors).iter_batches(batch_size=None, batch_format="numpy"):
-        for number in gathered.add(batch):
-            ledger.publish(number, gathered.take(number, shards[number]))
-        progress(len(batch["row"]))
-    # What held no image at all has had no last one.
-    for number in missing:
-        if number in gathered:
-            ledger.publish(number, gathered.take(number, shards[number]))
+    pieces = pieces_of(shards, [number for number in range(len(shards)) if number not in done])
+    gathered = Gathered(shards, artifact, pieces)
+    idle, count = 0, 0
+    while pieces:
+        for batch in _batches(pieces, artifact, actors, seconds, one_by_one=count > 0):
+            gathered.add(batch)
+            _publish(gathered, ledger)
+            progress(gathered.count)
+        pieces = gathered.left_of(pieces)
+        _publish(gathered, ledger)
+        idle, count = 0 if gathered.count > count else idle + 1, gathered.count
+        if pieces and (not count or idle > _IDLE_ROUNDS):
+            raise ClusterError(
+                "the processes that hold the model die before they have scored anything, for want of memory perhaps. "
+                "--actors asks for fewer; -v shows what they wrote"
+            )
 
 
-class _Gathered:
-    """Rows of shards that are not whole yet."""
+def _publish(gathered: Gathered, ledger: Ledger) -> None:
+    for number in gathered.whole():
+        ledger.publish(number, gathered.take(number))
 
-    def __init__(self, tasks: Sequence[pa.Table], artifact: Artifact) -> None:
-        self._artifact = artifact
-        self._rows: dict[int, list[pa.Table]] = {}
-        self._open: dict[int, int] = defaultdict(int)
-        for task in tasks:
-            number = task["shard"][0].as_py()
-            self._rows[number] = []
-            self._open[number] += 1
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._rows
-
-    def add(self, batch: Batch) -> list[int]:
-        """Take a batch, and return the shards that are whole now."""
-        rows = score_rows(batch, self._artifact)
-        for name in _ORDER:
-            rows = rows.append_column(name, pa.array(batch[name], pa.int32()))
-        whole = []
-        for number in np.unique(batch["shard"]).tolist():
-            of_shard = batch["shard"] == number
-            self._rows[number].append(rows.filter(pa.array(of_shard)))
-            self._open[number] -= int(np.count_nonzero(batch["last"] & of_shard))
-            if not self._open[number]:
-                whole.append(number)
-        return whole
-
-    def take(self, number: int, shard: pa.Table) -> pa.Table:
-        """Return the rows of a shard in the order of its inputs, and forget them."""
-        parts = self._rows.pop(number)
-        if parts:
-            rows = pa.concat_tables(parts).sort_by([(name, "ascending") for name in _ORDER]).drop_columns(list(_ORDER))
-        else:
-            rows = score_schema(self._artifact).empty_table()
-        expected = size_of(shard)
-        if expected not in (None, rows.num_rows):
-            raise AssertionError(f"shard {number} has {rows.num_rows} rows for {expected} images")
-        return rows
+def _batches(
+    pieces: Sequence[Piece], artifact: Artifact, actors: Actors, seconds: float, *, one_by_one: bool
+) -> Iterator[Batch]:
+    """Yield what comes of pieces; rows that were lost with a node are missing, as those of a lost process are."""
+    stream = score_pieces(pieces, artifact, actors, seconds, one_by_one=one_by_one)
+    try:
+        for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
+            if batch["reason"][0] == FAILED:
+                raise ArtifactError(str(batch["message"][0]))
+            yield batch
+    except ray.exceptions.RayError as error:
+        if find_user_error(error):
+            raise
+        logger.warning("what was scored and not taken yet is read again: %s", error)

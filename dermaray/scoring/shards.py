@@ -1,7 +1,6 @@
 """An input cut into shards: each becomes one file of rows, whole or not at all."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,18 +27,6 @@ def size_of(shard: pa.Table) -> int | None:
     return int(shard["size"][0].as_py() if kind == "table" else shard.num_rows)
 
 
-def tasks_of(shards: Sequence[pa.Table], numbers: Sequence[int]) -> list[pa.Table]:
-    """Return what single tasks read: parts of the shards of these numbers, which they have as column `shard`.
-
-    Their column `task` counts them within the shard.
-    """
-    return [
-        _numbered(task, number, position)
-        for number in numbers
-        for position, task in enumerate(blocks_of(shards[number]))
-    ]
-
-
 def listing_digest(members: pa.Table) -> str:
     """Return a SHA-256 over a listing, and over the sizes and times of the archives in it."""
     digest = hashlib.sha256()
@@ -52,10 +39,3 @@ def listing_digest(members: pa.Table) -> str:
             status = Path(archive).stat()
             digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
-
-
-def _numbered(task: pa.Table, shard: int, position: int) -> pa.Table:
-    count = task.num_rows
-    return task.append_column("shard", pa.array([shard] * count, pa.int32())).append_column(
-        "task", pa.array([position] * count, pa.int32())
-    )

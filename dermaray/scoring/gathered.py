@@ -1,0 +1,122 @@
+"""Rows as they come, gathered into the shards that they belong to."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from dermaray.errors import ImageError
+from dermaray.models.artifact import Artifact
+from dermaray.models.bulk import Batch
+from dermaray.models.rows import dead_letter, score_rows, score_schema
+from dermaray.scoring.pieces import TRIES, Piece
+from dermaray.scoring.pipeline import NOTHING
+from dermaray.scoring.shards import size_of
+
+_ORDER = ("task", "row")
+
+
+class _Key(NamedTuple):
+    """Which piece it is: no two that are read at a time begin at the same image."""
+
+    shard: int
+    task: int
+    start: int
+
+
+class Gathered:
+    """Rows of shards that are not whole yet.
+
+    Args:
+        shards: All of them.
+        artifact: What scores them.
+        pieces: What is to be read of them.
+
+    Attributes:
+        count: Images that have their rows.
+    """
+
+    def __init__(self, shards: Sequence[pa.Table], artifact: Artifact, pieces: Sequence[Piece]) -> None:
+        self.count = 0
+        self._shards, self._artifact = shards, artifact
+        self._rows: dict[int, list[pa.Table]] = {piece.shard: [] for piece in pieces}
+        self._missing = Counter(piece.shard for piece in pieces)
+        # Of the pieces that are being read, what has come, and how many images they have where their end has come.
+        self._parts: dict[_Key, list[pa.Table]] = defaultdict(list)
+        self._sizes: dict[_Key, int] = {}
+
+    def add(self, batch: Batch) -> None:
+        """Take a batch of `score_pieces`, all of one piece."""
+        key = _Key(*(int(batch[name][0]) for name in _Key._fields))
+        parts = self._parts[key]
+        if batch["reason"][0] == NOTHING:
+            self._sizes[key] = 0
+        else:
+            parts.append(_placed(score_rows(batch, self._artifact), batch["task"], batch["row"]))
+            self.count += len(batch["row"])
+            if batch["last"].any():
+                self._sizes[key] = int(batch["row"].max()) + 1 - key.start
+        if self._sizes.get(key) == sum(len(rows) for rows in parts):
+            self._rows[key.shard] += self._parts.pop(key)
+            self._missing[key.shard] -= 1
+
+    def whole(self) -> list[int]:
+        """Return the shards that miss nothing and have not been taken."""
+        return [number for number in self._rows if not self._missing[number]]
+
+    def left_of(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Return what has to be read again of pieces that have been read, and forget what came in bits of it."""
+        left: list[Piece] = []
+        for piece in pieces:
+            key = _Key(piece.shard, piece.task, piece.start)
+            if key in self._sizes and key not in self._parts:
+                continue
+            rows = self._first_of(key)
+            self._rows[piece.shard].append(rows)
+            if piece.alone and piece.tries + 1 == TRIES:
+                self._rows[piece.shard].append(self._killer(piece))
+                self._missing[piece.shard] -= 1
+                self.count += 1
+            else:
+                again = piece.again(len(rows))
+                self._missing[piece.shard] += len(again) - 1
+                left += again
+        self._parts.clear()
+        self._sizes.clear()
+        return left
+
+    def take(self, number: int) -> pa.Table:
+        """Return the rows of a shard that is whole, in the order of its inputs, and forget them."""
+        rows = pa.concat_tables([*self._rows.pop(number), self._none()])
+        rows = rows.sort_by([(name, "ascending") for name in _ORDER])
+        places = np.stack([rows[name].to_numpy() for name in _ORDER])
+        expected = size_of(self._shards[number])
+        if expected not in (None, len(rows)) or (np.diff(places) == 0).all(axis=0).any():
+            raise AssertionError(f"shard {number} has {len(rows)} rows, some twice perhaps, for {expected} images")
+        return rows.drop_columns(list(_ORDER))
+
+    def _first_of(self, key: _Key) -> pa.Table:
+        """Return the rows of a piece from its start to the first that is missing."""
+        rows = pa.concat_tables([*self._parts[key], self._none()]).sort_by("row")
+        places = rows["row"].to_numpy()
+        count = int(np.cumprod(places == key.start + np.arange(len(places))).sum())
+        self.count -= len(rows) - count
+        return rows.slice(0, count)
+
+    def _killer(self, piece: Piece) -> pa.Table:
+        """Return the row of an image over which processes are lost."""
+        error = ImageError("crashed", f"{TRIES} processes died over it, one after the other")
+        rows = dead_letter(*piece.named(), error, self._artifact)
+        return _placed(rows, [piece.task], [piece.start])
+
+    def _none(self) -> pa.Table:
+        return _placed(score_schema(self._artifact).empty_table(), [], [])
+
+
+def _placed(rows: pa.Table, tasks: Sequence[int], numbers: Sequence[int]) -> pa.Table:
+    """Add the columns that rows are ordered by."""
+    for name, values in zip(_ORDER, (tasks, numbers), strict=True):
+        rows = rows.append_column(name, pa.array(values, pa.int32()))
+    return rows

@@ -1,0 +1,111 @@
+"""What single tasks read of shards, and what is read again where a process was lost over it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from dermaray.data.archive import MEMBER_SCHEMA, STREAMS, Member, name_member, read_members
+from dermaray.data.streams import blocks_of
+from dermaray.models.predictor import ENGINE_BATCH
+
+TRIES = 3
+"""How many processes an image may cost before it is left alone."""
+
+PIECE_SCHEMA = pa.schema([(name, pa.int32()) for name in ("shard", "task", "start", "stop")])
+"""What a task's rows have beside those of `MEMBER_SCHEMA`; `stop` is null for the end."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Images that one task reads.
+
+    Attributes:
+        shard: The number of their shard.
+        task: Counts the parts of a shard.
+        start: The first image of the part that is read.
+        stop: The first one that is not; None for the end, where only reading tells how many there are.
+        members: All of the part, rows of `MEMBER_SCHEMA`.
+        tries: How many processes were lost over exactly these images.
+    """
+
+    shard: int
+    task: int
+    start: int
+    stop: int | None
+    members: pa.Table
+    tries: int = 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether this is a single image."""
+        return self.stop == self.start + 1
+
+    def table(self) -> pa.Table:
+        """Return the rows that `images_in` takes."""
+        # A process is given no more of a part than it reads, but for what can only be read from its start.
+        members = self.members if _streamed(self.members) else self.members.slice(self.start, self._size)
+        for field in PIECE_SCHEMA:
+            values = pa.array([getattr(self, field.name)] * members.num_rows, field.type)
+            members = members.append_column(field, values)
+        return members
+
+    def named(self) -> tuple[str, str]:
+        """Return the `image_id` and the `uri` of a single image, without reading it."""
+        row = self.members.slice(0 if _streamed(self.members) else self.start, 1).to_pylist()[0]
+        image_id, uri = name_member(row)
+        if not _streamed(self.members):
+            return image_id, uri
+        # A table counts its own rows; in a tar it is the number of the image.
+        number = self.start + row["offset"]
+        return f"{image_id}-{number}", f"{uri}::{number}"
+
+    def again(self, count: int) -> list["Piece"]:
+        """Return what to read after the process was lost that had given the first `count` images.
+
+        Nobody knows which of the others it was lost over, if over any: where it got no further than its first batch,
+        that is tried once more, and cut in two from then on.
+        """
+        if count:
+            return [replace(self, start=self.start + count, tries=0)]
+        size = self._size
+        if size is None:
+            cut = self.start + ENGINE_BATCH
+        elif size > ENGINE_BATCH:
+            cut = self.start + max(ENGINE_BATCH, size // 2 // ENGINE_BATCH * ENGINE_BATCH)
+        elif size > 1 and self.tries:
+            cut = self.start + size // 2
+        else:
+            return [replace(self, tries=self.tries + 1)]
+        return [replace(self, stop=cut, tries=0), replace(self, start=cut, tries=0)]
+
+    @property
+    def _size(self) -> int | None:
+        return None if self.stop is None else self.stop - self.start
+
+
+def pieces_of(shards: Sequence[pa.Table], numbers: Sequence[int]) -> list[Piece]:
+    """Return what single tasks read of the shards of these numbers."""
+    return [
+        Piece(number, task, 0, None if _streamed(part) else part.num_rows, part)
+        for number in numbers
+        for task, part in enumerate(blocks_of(shards[number]))
+    ]
+
+
+def images_in(table: pa.Table) -> Iterator[Member]:
+    """Read the images of a piece's `table`."""
+    members = table.select(MEMBER_SCHEMA.names)
+    if not _streamed(members):
+        yield from read_members(members)
+        return
+    start, stop = table["start"][0].as_py(), table["stop"][0].as_py()
+    for position, member in enumerate(read_members(members)):
+        if position == stop:
+            return
+        if position >= start:
+            yield member
+
+
+def _streamed(members: pa.Table) -> bool:
+    return members["kind"][0].as_py() in STREAMS

@@ -1,0 +1,137 @@
+"""Pieces through one Ray Data pipeline: read and decoded with a limit on time, and scored."""
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from dermaray.data.archive import MEMBER_SCHEMA, STREAMS, name_member
+from dermaray.data.streams import sliced
+from dermaray.errors import ArtifactError, ImageError
+from dermaray.images.spec import InputSpec
+from dermaray.models.artifact import Artifact
+from dermaray.models.bulk import Actors, Batch, Score, batches_of, image_row, lost, scored
+from dermaray.models.engines import EngineName
+from dermaray.models.predictor import ENGINE_BATCH
+from dermaray.scoring.ahead import Ahead
+from dermaray.scoring.pieces import PIECE_SCHEMA, Piece, images_in
+
+NOTHING = "nothing"
+"""The `reason` of the one row of a piece without an image."""
+
+FAILED = "failed"
+"""The `reason` of the one row of a piece that cannot be scored for a cause that every other shares."""
+
+
+_BLOCK_BYTES = 64 * 1024
+"""Of scored rows, which take some hundred bytes each, in a block."""
+
+
+def score_pieces(
+    pieces: Sequence[Piece], artifact: Artifact, actors: Actors, seconds: float, *, one_by_one: bool
+) -> ray.data.Dataset:
+    """Return one row per image of pieces, in any order; those of a piece whose process was lost are missing.
+
+    Args:
+        pieces: What to read.
+        artifact: The model; its folder must be readable from every node.
+        actors: What holds it.
+        seconds: How long a single image may take to read and decode.
+        one_by_one: Give a process its next piece when it is done with one, so that it is lost over that alone.
+
+    Returns:
+        What `dermaray.models.bulk.score_stream` does, with the columns `shard`, `task` and `start` of its piece; `row`,
+        which counts the images of a task; and `last`, true for the last one of a piece.
+    """
+    dataset = sliced([piece.table() for piece in pieces])
+    # A process that dies takes one piece with it, not the pipeline.
+    dataset.context.max_errored_blocks = -1
+    read = _Read(artifact.input_spec, seconds)
+    if actors.engine == "keras":
+        decoded = dataset.map_batches(read, batch_format="pyarrow", batch_size=None, max_retries=0)
+        return scored(decoded, artifact, actors, _Telling)
+    # Rows of a long archive come as they are scored, not all at its end.
+    dataset.context.target_max_block_size = _BLOCK_BYTES
+    return dataset.map_batches(
+        _ReadAndScore,
+        fn_constructor_args=(read, artifact, actors.engine),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(
+            size=min(actors.count, len(pieces)), max_tasks_in_flight_per_actor=1 if one_by_one else 2
+        ),
+        num_cpus=1,
+        max_task_retries=0,
+    )
+
+
+class _Read:
+    """Read and decode the images of a piece, ahead of whoever takes them, each within its time."""
+
+    def __init__(self, spec: InputSpec, seconds: float) -> None:
+        self._spec, self._seconds = spec, seconds
+
+    def __call__(self, table: pa.Table) -> Iterator[Batch]:
+        yield from batches_of(self._numbered(table))
+
+    def _numbered(self, table: pa.Table) -> Iterator[Batch]:
+        piece = {name: table[name][0].as_py() for name in PIECE_SCHEMA.names if name != "stop"}
+        number, rows = piece["start"], self._rows(table)
+        following = next(rows, None)
+        if following is None:
+            nobody = {"image_id": "", "uri": "", "sha256": ""}
+            nothing = lost(ImageError("unreadable", ""), self._spec)
+            yield {**piece, "row": -1, "last": True, **nobody, **nothing, "reason": NOTHING}
+        while following is not None:
+            row, following = following, next(rows, None)
+            yield {**piece, "row": number, "last": following is None, **row}
+            number += 1
+
+    def _rows(self, table: pa.Table) -> Iterator[Batch]:
+        done = 0
+        while done < table.num_rows:
+            images = (image_row(member, self._spec) for member in images_in(table.slice(done)))
+            ahead = Ahead(images, ENGINE_BATCH)
+            try:
+                for row in ahead.take(self._seconds):
+                    yield row
+                    done += 1
+                return
+            except TimeoutError:
+                yield self._late(table, done)
+                done += 1
+            finally:
+                ahead.give_up()
+
+    def _late(self, table: pa.Table, position: int) -> Batch:
+        """Return the row of an image that took too long."""
+        row = table.select(MEMBER_SCHEMA.names).slice(min(position, table.num_rows - 1), 1).to_pylist()[0]
+        image_id, uri = name_member(row)
+        what = "what follows in the archive" if row["kind"] in STREAMS else "it"
+        error = ImageError("timed_out", f"{what} could not be read and decoded in {self._seconds:g} s")
+        return {"image_id": image_id, "uri": uri, "sha256": "", **lost(error, self._spec)}
+
+
+class _Telling(Score):
+    """Tell of a model that cannot score in a row: an error would be taken for a process that was lost."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        try:
+            return super().__call__(batch)
+        except ArtifactError as error:
+            count = len(batch["row"])
+            return {**batch, "reason": np.full(count, FAILED), "message": np.full(count, str(error))}
+
+
+class _ReadAndScore:
+    """Hold a model, and read, decode and score pieces: two threads, one of which runs the network."""
+
+    def __init__(self, read: _Read, artifact: Artifact, engine: EngineName) -> None:
+        cv2.setNumThreads(1)
+        self._read, self._score = read, _Telling(artifact, engine)
+
+    def __call__(self, table: pa.Table) -> Iterator[Batch]:
+        for batch in self._read(table):
+            yield self._score(batch)
