@@ -75,7 +75,7 @@ class Gathered:
                 continue
             rows = self._first_of(key)
             self._rows[piece.shard].append(rows)
-            if piece.alone and piece.tries + 1 == TRIES:
+            if piece.hopeless and not len(rows):
                 self._rows[piece.shard].append(self._killer(piece))
                 self._missing[piece.shard] -= 1
                 self.count += 1
@@ -106,9 +106,10 @@ class Gathered:
         return rows.slice(0, count)
 
     def _killer(self, piece: Piece) -> pa.Table:
-        """Return the row of an image over which processes are lost."""
-        error = ImageError("crashed", f"{TRIES} processes died over it, one after the other")
-        rows = dead_letter(*piece.named(), error, self._artifact)
+        """Return the row of an image, or of the rest of an archive, over which processes are lost."""
+        what = "it" if piece.stop else "it and what follows in the archive"
+        error = ImageError("crashed", f"{TRIES} processes died over {what}, one after the other")
+        rows = dead_letter(*piece.first(), error, self._artifact)
         return _placed(rows, [piece.task], [piece.start])
 
     def _none(self) -> pa.Table:

@@ -10,7 +10,7 @@ from dermaray.data.streams import blocks_of
 from dermaray.models.predictor import ENGINE_BATCH
 
 TRIES = 3
-"""How many processes an image may cost before it is left alone."""
+"""How many processes are lost over an image before it is left alone, at least."""
 
 PIECE_SCHEMA = pa.schema([(name, pa.int32()) for name in ("shard", "task", "start", "stop")])
 """What a task's rows have beside those of `MEMBER_SCHEMA`; `stop` is null for the end."""
@@ -26,7 +26,8 @@ class Piece:
         start: The first image of the part that is read.
         stop: The first one that is not; None for the end, where only reading tells how many there are.
         members: All of the part, rows of `MEMBER_SCHEMA`.
-        tries: How many processes were lost over exactly these images.
+        tries: How many processes were lost over these images, of those that began with them; of a piece that was cut,
+            counted from when it came down to a batch.
     """
 
     shard: int
@@ -37,9 +38,9 @@ class Piece:
     tries: int = 0
 
     @property
-    def alone(self) -> bool:
-        """Whether this is a single image."""
-        return self.stop == self.start + 1
+    def hopeless(self) -> bool:
+        """Whether one more loss tells enough: this is one image, or the rest of an archive that cannot be read."""
+        return self.tries + 1 == TRIES and self._size in (None, 1)
 
     def table(self) -> pa.Table:
         """Return the rows that `images_in` takes."""
@@ -50,13 +51,13 @@ class Piece:
             members = members.append_column(field, values)
         return members
 
-    def named(self) -> tuple[str, str]:
-        """Return the `image_id` and the `uri` of a single image, without reading it."""
+    def first(self) -> tuple[str, str]:
+        """Return the `image_id` and the `uri` of the first image, without reading it."""
         row = self.members.slice(0 if _streamed(self.members) else self.start, 1).to_pylist()[0]
         image_id, uri = name_member(row)
         if not _streamed(self.members):
             return image_id, uri
-        # A table counts its own rows; in a tar it is the number of the image.
+        # A table counts its own rows; a tar's name of the image is known to those alone who read it.
         number = self.start + row["offset"]
         return f"{image_id}-{number}", f"{uri}::{number}"
 
@@ -68,16 +69,16 @@ class Piece:
         """
         if count:
             return [replace(self, start=self.start + count, tries=0)]
-        size = self._size
+        size, tries = self._size, self.tries
         if size is None:
-            cut = self.start + ENGINE_BATCH
+            cut, tries = self.start + ENGINE_BATCH, tries + 1
         elif size > ENGINE_BATCH:
             cut = self.start + max(ENGINE_BATCH, size // 2 // ENGINE_BATCH * ENGINE_BATCH)
-        elif size > 1 and self.tries:
+        elif size > 1 and tries:
             cut = self.start + size // 2
         else:
-            return [replace(self, tries=self.tries + 1)]
-        return [replace(self, stop=cut, tries=0), replace(self, start=cut, tries=0)]
+            return [replace(self, tries=tries + 1)]
+        return [replace(self, stop=cut), replace(self, start=cut, tries=tries)]
 
     @property
     def _size(self) -> int | None:

@@ -58,7 +58,7 @@ def score_shards(
         pieces = gathered.left_of(pieces)
         _publish(gathered, ledger)
         idle, count = 0 if gathered.count > count else idle + 1, gathered.count
-        if pieces and (not count or idle > _IDLE_ROUNDS):
+        if pieces and idle > _IDLE_ROUNDS:
             raise ClusterError(
                 "the processes that hold the model die before they have scored anything, for want of memory perhaps. "
                 "--actors asks for fewer; -v shows what they wrote"

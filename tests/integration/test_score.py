@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import signal
+import socket
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,6 +18,10 @@ from PIL import Image
 
 from dermaray.data.storage import locate
 from dermaray.errors import DataError, OutputError
+from dermaray.models.artifact import open_artifact
+from dermaray.models.bulk import Batch
+from dermaray.models.predictor import Predictor
+from dermaray.scoring import pipeline
 from dermaray.scoring.ledger import Ledger
 from tests.object_store import Bucket, new_bucket
 
@@ -158,3 +164,52 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_rows(
     before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "stopped").rglob("*"))
     assert run_job(*words, tmp_path / "stopped") == 0
     assert before == sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "stopped").rglob("*"))
+
+
+def test_an_image_that_kills_is_found_and_the_others_are_scored(
+    images: Path, model: Path, run_job: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mortal(pipeline._ReadAndScore):
+        """Stands for a decoder that some bytes crash."""
+
+        def __call__(self, table: pa.Table) -> Iterator[Batch]:
+            for batch in super().__call__(table):
+                if (batch["image_id"] == "killer").any():
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield batch
+
+    monkeypatch.setattr(pipeline, "_ReadAndScore", Mortal)
+    image = next(images.rglob("*.jpg")).read_bytes()
+    source = write_folder(tmp_path / "images", {"good.jpg": image, "killer.jpg": image})
+    run_job("score", source, "--model", model, "--out", tmp_path / "scores", "--actors", 2)
+    rows = pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()
+    assert [row["reason"] for row in rows] == [None, "crashed"]
+    assert "3 processes died over it" in rows[1]["message"]
+
+
+def test_an_object_that_never_comes_is_given_up(images: Path, model: Path, run_job: RunJob, tmp_path: Path) -> None:
+    good = [str(path) for path in sorted(images.rglob("*.jpg"))[:3]]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        slow = f"s3://bucket/slow.jpg?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+        (tmp_path / "list.txt").write_text("\n".join([good[0], slow, *good[1:]]))
+        out = tmp_path / "scores"
+        run_job("score", tmp_path / "list.txt", "--model", model, "--out", out, "--time-limit", 2)
+    rows = pq.read_table(out / "scores.parquet").to_pylist()
+    assert [row["uri"] for row in rows] == [good[0], slow, *good[1:]]
+    assert [row["reason"] for row in rows] == [None, "timed_out", None, None]
+
+
+@pytest.mark.parametrize("engine", ["litert", "keras"])
+def test_engines_agree(engine: str, images: Path, model: Path, run_job: RunJob, tmp_path: Path) -> None:
+    artifact = open_artifact(model)
+    source = write_folder(tmp_path / "images", {p.name: p.read_bytes() for p in sorted(images.rglob("*.jpg"))[:5]})
+    run_job("score", source, "--model", model, "--out", tmp_path / "scores", "--engine", engine)
+    rows = pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()
+    predictor = Predictor(artifact)
+    for row in rows:
+        expected = predictor.predict(Path(row["uri"]).read_bytes())
+        assert [row[name] for name in artifact.label_set.classes] == pytest.approx(
+            list(expected.probabilities.values()), abs=1e-6 if engine == "keras" else 0.01
+        )
+    assert json.loads((tmp_path / "scores" / "summary.json").read_text())["engine"] == engine

@@ -10,10 +10,10 @@ import pytest
 from dermaray.data.archive import MEMBER_SCHEMA
 from dermaray.errors import OutputError
 from dermaray.scoring.ledger import SUMMARY, TABLE, Ledger
-from dermaray.scoring.shards import SHARD_IMAGES, cut, listing_digest, size_of, tasks_of
+from dermaray.scoring.shards import SHARD_IMAGES, cut, listing_digest, size_of
 from tests.object_store import Bucket
 
-JOB: dict[str, Any] = {"inputs": "a", "model": "b", "shards": 3}
+JOB: dict[str, Any] = {"inputs": "a", "model": "b", "engine": "litert", "shards": 3}
 
 
 def rows(*ids: str) -> pa.Table:
@@ -55,6 +55,7 @@ def test_a_run_is_gone_on_with_until_it_is_complete(place: str) -> None:
     [
         ({"inputs": "c"}, "other inputs, or of these before they changed"),
         ({"model": "c"}, "another model"),
+        ({"engine": "keras"}, "another engine, litert"),
         ({"shards": 4}, "another version of dermaray"),
     ],
 )
@@ -171,10 +172,6 @@ def test_shards_hold_every_image_once_and_what_is_many_images_stands_alone() -> 
     shards = cut(listing)
     assert [size_of(shard) for shard in shards] == [SHARD_IMAGES, SHARD_IMAGES, 1, 1, None]
     assert pa.concat_tables(shards).equals(listing)
-    tasks = tasks_of(shards, [1, 3])
-    assert {task["shard"][0].as_py() for task in tasks} == {1, 3}
-    assert sum(task.num_rows for task in tasks) == SHARD_IMAGES + 1
-    assert [task["task"][0].as_py() for task in tasks] == [*range(len(tasks) - 1), 0]
 
 
 def test_a_listing_that_has_changed_has_another_digest(tmp_path: Path) -> None:

@@ -1,0 +1,181 @@
+"""What is read again after a process was lost: every image comes to one row, and the one that kills to its own."""
+
+import io
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dermaray.data.archive import MEMBER_SCHEMA, list_members
+from dermaray.decisions.decisions import Decisions
+from dermaray.images.spec import InputSpec
+from dermaray.labels import LabelSet
+from dermaray.models.artifact import Artifact
+from dermaray.models.bulk import Batch
+from dermaray.models.predictor import ENGINE_BATCH
+from dermaray.scoring.ahead import Ahead
+from dermaray.scoring.gathered import Gathered
+from dermaray.scoring.pieces import TRIES, Piece, images_in, pieces_of
+from dermaray.scoring.pipeline import NOTHING
+
+LABELS = LabelSet("custom", ("nevus", "melanoma"), frozenset({"melanoma"}), "melanoma")
+
+
+@pytest.fixture
+def artifact(decisions_of: Callable[..., Decisions]) -> Artifact:
+    return Artifact(Path("model"), "some-model", "1", InputSpec(), LABELS, decisions_of(LABELS), {}, "0" * 64, {})
+
+
+def folder(count: int) -> pa.Table:
+    rows = [
+        {"archive": "/x", "kind": "folder", "name": f"{number}.jpg".encode(), "offset": 0, "size": 0}
+        for number in range(count)
+    ]
+    return pa.Table.from_pylist(rows, MEMBER_SCHEMA)
+
+
+def batch(piece: Piece, rows: range, *, last: bool) -> Batch:
+    names = np.array([f"{piece.shard}-{piece.task}-{row}" for row in rows])
+    count = len(rows)
+    return {
+        **{name: np.full(count, getattr(piece, name)) for name in ("shard", "task", "start")},
+        "row": np.array(rows),
+        "last": np.array(rows) == (rows[-1] if last else -1),
+        "image_id": names,
+        "uri": names,
+        "reason": np.full(count, ""),
+        "message": np.full(count, ""),
+        "sha256": np.full(count, "a" * 64),
+        "width": np.full(count, 4),
+        "height": np.full(count, 3),
+        "probabilities": np.full((count, 2), 0.5, np.float32),
+        "label": np.zeros(count, int),
+        "alert": np.zeros(count, bool),
+        "refer": np.zeros(count, bool),
+        "ood_score": np.zeros(count, np.float32),
+        "prediction_set": np.zeros((count, 2), bool),
+    }
+
+
+def read(piece: Piece, images: int, kills: Callable[[int], bool]) -> Iterator[Batch]:
+    """Give what a process gives that dies as it comes to some images; a task has so many."""
+    end = images if piece.stop is None else min(piece.stop, images)
+    if piece.start >= end:
+        yield {**batch(piece, range(1), last=True), "reason": np.array([NOTHING])}
+    for start in range(piece.start, end, ENGINE_BATCH):
+        rows = range(start, min(start + ENGINE_BATCH, end))
+        if any(map(kills, rows)):
+            return
+        yield batch(piece, rows, last=rows[-1] == end - 1)
+
+
+@pytest.mark.parametrize("images", [1, 5, 128, 300])
+@pytest.mark.parametrize("killers", [(), (0,), (4,), (99,), (3, 4, 128)])
+@pytest.mark.parametrize("kind", ["folder", "tar_stream"])
+def test_every_image_has_one_row_whatever_kills(
+    kind: str, killers: tuple[int, ...], images: int, artifact: Artifact
+) -> None:
+    if kind == "folder":
+        shard = folder(images)
+    else:
+        row = {"archive": "/x.tar.gz", "kind": kind, "name": b"x.tar.gz", "offset": 0, "size": 0}
+        shard = pa.Table.from_pylist([row], MEMBER_SCHEMA)
+    pieces = pieces_of([shard], [0])
+    sizes = {piece.task: images if piece.stop is None else piece.stop for piece in pieces}
+    gathered = Gathered([shard], artifact, pieces)
+    readings = 0
+    while pieces:
+        for piece in pieces:
+            for part in read(piece, sizes[piece.task], lambda row, task=piece.task: 128 * task + row in killers):
+                gathered.add(part)
+        pieces = gathered.left_of(pieces)
+        readings += 1
+        assert readings < 20
+    assert gathered.whole() == [0]
+    assert gathered.count == images
+    rows = gathered.take(0)
+    assert len(rows) == images
+    dead = [killer for killer in killers if killer < images]
+    assert [reason == "crashed" for reason in rows["reason"].to_pylist()] == [n in dead for n in range(images)]
+    assert (readings == 1) == (not dead)
+
+
+def test_rows_that_came_before_a_loss_are_kept_up_to_the_first_gap(artifact: Artifact) -> None:
+    shard = folder(100)
+    pieces = pieces_of([shard], [0])
+    gathered = Gathered([shard], artifact, pieces)
+    gathered.add(batch(pieces[0], range(64, 100), last=True))
+    gathered.add(batch(pieces[0], range(32), last=False))
+    left = gathered.left_of(pieces)
+    assert [(piece.start, piece.stop) for piece in left] == [(32, 100)]
+    assert gathered.count == 32
+    assert not gathered.whole()
+
+
+def test_an_archive_that_kills_wherever_it_is_begun_is_given_up(artifact: Artifact) -> None:
+    row = {"archive": "/x.tar.gz", "kind": "tar_stream", "name": b"x.tar.gz", "offset": 0, "size": 0}
+    shard = pa.Table.from_pylist([row], MEMBER_SCHEMA)
+    pieces = pieces_of([shard], [0])
+    gathered = Gathered([shard], artifact, pieces)
+    for _ in range(12):
+        pieces = gathered.left_of(pieces)
+    assert not pieces
+    messages = gathered.take(0)["message"].to_pylist()
+    assert sum("what follows in the archive" in message for message in messages) == 1
+
+
+def test_a_piece_is_read_from_its_start_to_its_stop(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
+        for number in range(5):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"%d" % number))
+            (tmp_path / "folder").mkdir(exist_ok=True)
+            (tmp_path / "folder" / info.name).write_bytes(b"%d" % number)
+    for source in ("x.tar.gz", "folder"):
+        (whole,) = pieces_of([list_members(tmp_path / source).members], [0])
+        for start, stop in ((0, 5), (1, 3), (4, 5), (2, whole.stop)):
+            piece = Piece(0, 0, start, stop, whole.members)
+            assert [member.data for member in images_in(piece.table())] == [b"%d" % n for n in range(start, stop or 5)]
+
+
+def test_a_single_image_is_left_alone_after_so_many_losses() -> None:
+    piece, losses = pieces_of([folder(1)], [0])[0], 1
+    while not piece.hopeless:
+        (piece,) = piece.again(0)
+        losses += 1
+    assert losses == TRIES
+    assert piece.first() == ("0", "/x/0.jpg")
+
+
+def test_a_thread_works_ahead_and_is_given_up_when_it_hangs() -> None:
+    released = threading.Event()
+
+    def values() -> Iterator[int]:
+        yield 1
+        yield 2
+        released.wait(10)
+        yield 3
+
+    ahead = Ahead(values(), 4)
+    taken = ahead.take(0.1)
+    assert [next(taken), next(taken)] == [1, 2]
+    with pytest.raises(TimeoutError):
+        next(taken)
+    ahead.give_up()
+    released.set()
+
+
+def test_what_a_thread_fails_with_is_raised_where_its_value_would_have_been() -> None:
+    def values() -> Iterator[int]:
+        yield 1
+        raise ValueError("bad")
+
+    taken = Ahead(values(), 4).take(5)
+    assert next(taken) == 1
+    with pytest.raises(ValueError, match="bad"):
+        next(taken)
