@@ -3,6 +3,7 @@
     DermarayError
     ├── ConfigError        a YAML file, or an override of it, that does not fit its schema
     ├── DataError          a source, a manifest or an archive that cannot be used
+    │   ├── StoreError     an object store that cannot be reached, or does not accept the credentials
     │   ├── LabelError     a label that its label set does not know
     │   └── LeakError      splits that are not independent of each other
     ├── ImageError         bytes that are not an image that can be scored; has a machine-readable `reason`
@@ -28,6 +29,10 @@ class ConfigError(DermarayError):
 
 class DataError(DermarayError):
     """A source, a manifest or an archive cannot be used."""
+
+
+class StoreError(DataError):
+    """An object store cannot be reached, or does not accept the credentials: nothing in it can be read for now."""
 
 
 class LabelError(DataError):

@@ -1,13 +1,15 @@
 """What is to be scored, as people have it: folders, archives, tables, lists and patterns, several at a time."""
 
 import glob
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pyarrow as pa
 
-from dermaray.data.archive import Listing, files_listing, list_members, table_listing
+from dermaray.data.archive import Listing, files_listing, list_members, list_stored_archive, table_listing
 from dermaray.data.image_tables import SUFFIXES, beside, bytes_column, parts_of, paths_in
 from dermaray.data.manifest import Manifest, is_manifest_file
 from dermaray.data.source import is_image_name
@@ -31,7 +33,8 @@ def list_inputs(places: Sequence[str]) -> Listing:
             - a list: a `.txt` or `.lst` file with one path or URI a line; relative ones count from its folder;
             - a Parquet or Arrow file with a column of images' bytes or paths (see `dermaray.data.image_tables`);
             - a manifest, or the folder that `dermaray prepare` wrote;
-            - a prefix, an image or a table in an object store (see `dermaray.data.storage`).
+            - a prefix, an image, an archive or a table in an object store (see `dermaray.data.storage`), or a pattern
+              of images or archives there, as `s3://bucket/shards/*.tar`.
 
     Returns:
         The images of all, in the order of the inputs.
@@ -50,7 +53,9 @@ def list_inputs(places: Sequence[str]) -> Listing:
 
 def _listings(place: str) -> Iterator[Listing]:
     path = local_path(place)
-    if path is None:
+    if path is None and glob.has_magic(place.partition("?")[0]):
+        yield from _matching_in_store(place)
+    elif path is None:
         yield _in_store(place)
     elif path.exists() or not glob.has_magic(place):
         yield _local(path.absolute())
@@ -73,6 +78,30 @@ def _matching(place: str, pattern: Path) -> Iterator[Listing]:
     yield _files(images, passed)
     for path in others:
         yield _local(path.absolute())
+
+
+def _matching_in_store(pattern: str) -> Iterator[Listing]:
+    base, mark, query = pattern.partition("?")
+    fixed = re.split(r"[*[]", base)[0].rpartition("/")[0]
+    tree = list_tree(f"{fixed}{mark}{query}")
+    wanted = base.removeprefix(f"{fixed}/")
+    files = [file for file in tree.files if _matches(file.parts, wanted.split("/"))]
+    images = [tree.uri(file) for file in files if is_image_name(file)]
+    others = [tree.uri(file) for file in files if file.suffix.lower() in _CONTAINERS]
+    if not images and not others:
+        raise DataError(f"{pattern} matches {len(files)} objects, none of them an image, an archive or a table")
+    yield _files(images)
+    for uri in others:
+        yield _in_store(uri)
+
+
+def _matches(parts: tuple[str, ...], pattern: list[str]) -> bool:
+    """Tell whether a path is one of those that a pattern names; `**` stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _local(path: Path) -> Listing:
@@ -115,6 +144,8 @@ def _in_store(place: str) -> Listing:
         return _of_table(place)
     if is_image_name(name):
         return _files([place])
+    if name.suffix.lower() in _CONTAINERS:
+        return list_stored_archive(place)
     tree = list_tree(place)
     images = [tree.uri(file) for file in tree.files if is_image_name(file)]
     others = Counter(file.suffix.lower() or file.name for file in tree.files if not is_image_name(file))

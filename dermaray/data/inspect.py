@@ -12,7 +12,8 @@ import pyarrow as pa
 import ray.data
 from PIL import Image
 
-from dermaray.data.archive import Member, files_listing, read_members
+from dermaray.data.archive import files_listing
+from dermaray.data.members import Member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.appearance import appearance, why_unlike_dermoscopy

@@ -13,17 +13,20 @@ For the same reason a URI with a password in it is refused. In the path, what is
 percent-encoded. A `file://` URI is a local path.
 """
 
+import io
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.fs
 
-from dermaray.errors import DataError
+from dermaray.errors import DataError, StoreError
 
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<key>/[^?#]*)?(?P<query>\?[^#]*)?")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
@@ -31,19 +34,25 @@ _SECRET = re.compile(r"[?&](sig|client_secret|secret_key)=")
 STORE_ERRORS = (OSError, pa.ArrowException)
 """What an access to a store raises."""
 
+_BUFFER_BYTES = 256 * 1024
+"""Read of an object at a time, at least."""
+
 # What in the text of an error says which mistake it is. A bucket that is missing is named first: it explains the rest.
-_REASONS = (
-    (r"NO_SUCH_BUCKET|[Bb]ucket does not exist", "there is no such bucket"),
+_REASONS: tuple[tuple[str, type[DataError], str], ...] = (
+    (r"NO_SUCH_BUCKET|[Bb]ucket does not exist", DataError, "there is no such bucket"),
     (
         r"ACCESS_DENIED|Forbidden|PERMISSION_DENIED|HTTP status 40[13]|UNAUTHENTICATED",
+        DataError,
         "access is denied. Check that the credentials in the environment may list and read it",
     ),
     (
-        r"INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|access token|[Cc]redential",
+        r"INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|access token|[Cc]redential|ExpiredToken",
+        StoreError,
         "the store does not accept the credentials in the environment, or there are none",
     ),
     (
-        r"NETWORK_CONNECTION|UNAVAILABLE|resolve host|[Cc]onnect",
+        r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|HTTP status 5\d\d|resolve host|[Cc]onnect",
+        StoreError,
         "the object store cannot be reached. Check the network, and the endpoint where it is not the usual one",
     ),
 )
@@ -137,6 +146,40 @@ def read_bytes(place: str | Path, limit: int | None = None) -> bytes:
     return data
 
 
+@contextmanager
+def opened(place: str | Path) -> Iterator[IO[bytes]]:
+    """Yield a file or an object, open for reading anywhere in it; reading raises one of `STORE_ERRORS`.
+
+    Raises:
+        DataError: It is missing or cannot be opened.
+    """
+    path = local_path(place)
+    try:
+        if path is not None:
+            file: IO[bytes] = path.open("rb")
+        else:
+            filesystem, key = locate(str(place))
+            file = io.BufferedReader(filesystem.open_input_file(key), _BUFFER_BYTES)
+    except STORE_ERRORS as error:
+        raise explained(str(place), error) from error
+    with file:
+        yield file
+
+
+def stamp(place: str | Path) -> str:
+    """Return what differs once a file or an object has been written anew; empty where there is none.
+
+    Raises:
+        DataError: It cannot be asked.
+    """
+    filesystem, key = locate(place)
+    try:
+        info = filesystem.get_file_info(key)
+    except STORE_ERRORS as error:
+        raise explained(str(place), error) from error
+    return f"{info.size} {info.mtime_ns}" if info.type == pa.fs.FileType.File else ""
+
+
 def locate(place: str | Path) -> tuple[pa.fs.FileSystem, str]:
     """Return the file system of a place, and where in it the place lies.
 
@@ -159,9 +202,9 @@ def explained(place: str, error: Exception) -> DataError:
         return DataError(f"{place} does not exist")
     if "Unrecognized filesystem type" in text:
         return DataError(f"{place}: unknown kind of store. A local path, s3://, gs:// or abfs:// was expected")
-    for pattern, reason in _REASONS:
+    for pattern, kind, reason in _REASONS:
         if re.search(pattern, text):
-            return DataError(f"{place}: {reason}")
+            return kind(f"{place}: {reason}")
     return DataError(f"{place} cannot be read: {text[:200]}")
 
 

@@ -21,8 +21,9 @@ from ray.data._internal.stats import DatasetStats
 from ray.data.block import BlockMetadata
 
 from dermaray.augmentation.engines import Engine, build_augmenter, takes_whole_pictures
-from dermaray.data.archive import Member, files_listing, read_members
+from dermaray.data.archive import files_listing
 from dermaray.data.frames import FrameCache, FrameLayout, frame_layout, node_folder
+from dermaray.data.members import Member, read_members
 from dermaray.errors import ImageError
 from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec

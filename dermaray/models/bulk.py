@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 
-from dermaray.data.archive import Member, read_members
+from dermaray.data.members import Member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.decode import MAX_BYTES
@@ -45,7 +45,7 @@ def decode_stream(members: pa.Table, spec: InputSpec) -> ray.data.Dataset:
     """Return one row per image, in any order, decoded by tasks.
 
     Args:
-        members: Rows of `dermaray.data.archive.MEMBER_SCHEMA`.
+        members: Rows of `dermaray.data.members.MEMBER_SCHEMA`.
         spec: What images become.
 
     Returns:

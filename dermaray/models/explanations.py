@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from dermaray.data.archive import Member, read_members
+from dermaray.data.members import Member, read_members
 from dermaray.errors import ImageError
 from dermaray.images.resize import UInt8Array
 from dermaray.models.artifact import Artifact

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from dermaray.data.archive import MEMBER_SCHEMA, STREAMS, Member, name_member, read_members
+from dermaray.data.members import MEMBER_SCHEMA, STREAMS, Member, member_row, name_member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.models.predictor import ENGINE_BATCH
 
@@ -53,12 +53,12 @@ class Piece:
 
     def first(self) -> tuple[str, str]:
         """Return the `image_id` and the `uri` of the first image, without reading it."""
-        row = self.members.slice(0 if _streamed(self.members) else self.start, 1).to_pylist()[0]
+        row = member_row(self.members, 0 if _streamed(self.members) else self.start)
         image_id, uri = name_member(row)
         if not _streamed(self.members):
             return image_id, uri
         # A table counts its own rows; a tar's name of the image is known to those alone who read it.
-        number = self.start + row["offset"]
+        number = self.start + row.offset
         return f"{image_id}-{number}", f"{uri}::{number}"
 
     def again(self, count: int) -> list["Piece"]:

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from dermaray.data.archive import MEMBER_SCHEMA, STREAMS, name_member
+from dermaray.data.members import STREAMS, member_row, name_member
 from dermaray.data.streams import sliced
-from dermaray.errors import ArtifactError, ImageError
+from dermaray.errors import ArtifactError, DermarayError, ImageError
 from dermaray.images.spec import InputSpec
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Actors, Batch, Score, batches_of, image_row, lost, scored
@@ -22,7 +22,8 @@ NOTHING = "nothing"
 """The `reason` of the one row of a piece without an image."""
 
 FAILED = "failed"
-"""The `reason` of the one row of a piece that cannot be scored for a cause that every other shares."""
+"""The `reason` of a row that tells of an error for which nothing can be scored; an error that was raised in a process
+would be taken for its loss. `image_id` is the class of the error."""
 
 
 _BLOCK_BYTES = 64 * 1024
@@ -74,16 +75,17 @@ class _Read:
         self._spec, self._seconds = spec, seconds
 
     def __call__(self, table: pa.Table) -> Iterator[Batch]:
-        yield from batches_of(self._numbered(table))
+        try:
+            yield from batches_of(self._numbered(table))
+        except DermarayError as error:
+            yield from batches_of([{**_start(table), **self._nobody(FAILED, error), "row": -1, "last": False}])
 
     def _numbered(self, table: pa.Table) -> Iterator[Batch]:
-        piece = {name: table[name][0].as_py() for name in PIECE_SCHEMA.names if name != "stop"}
+        piece = _start(table)
         number, rows = piece["start"], self._rows(table)
         following = next(rows, None)
         if following is None:
-            nobody = {"image_id": "", "uri": "", "sha256": ""}
-            nothing = lost(ImageError("unreadable", ""), self._spec)
-            yield {**piece, "row": -1, "last": True, **nobody, **nothing, "reason": NOTHING}
+            yield {**piece, **self._nobody(NOTHING), "row": -1, "last": True}
         while following is not None:
             row, following = following, next(rows, None)
             yield {**piece, "row": number, "last": following is None, **row}
@@ -107,11 +109,22 @@ class _Read:
 
     def _late(self, table: pa.Table, position: int) -> Batch:
         """Return the row of an image that took too long."""
-        row = table.select(MEMBER_SCHEMA.names).slice(min(position, table.num_rows - 1), 1).to_pylist()[0]
+        row = member_row(table, min(position, table.num_rows - 1))
         image_id, uri = name_member(row)
-        what = "what follows in the archive" if row["kind"] in STREAMS else "it"
+        what = "what follows in the archive" if row.kind in STREAMS else "it"
         error = ImageError("timed_out", f"{what} could not be read and decoded in {self._seconds:g} s")
         return {"image_id": image_id, "uri": uri, "sha256": "", **lost(error, self._spec)}
+
+    def _nobody(self, reason: str, error: Exception | None = None) -> Batch:
+        """Return a row that is no image's."""
+        nothing = lost(ImageError("unreadable", str(error or "")), self._spec)
+        name = type(error).__name__ if error else ""
+        return {"image_id": name, "uri": "", "sha256": "", **nothing, "reason": reason}
+
+
+def _start(table: pa.Table) -> Batch:
+    """Return which piece a table is."""
+    return {name: table[name][0].as_py() for name in PIECE_SCHEMA.names if name != "stop"}
 
 
 class _Telling(Score):
@@ -121,8 +134,8 @@ class _Telling(Score):
         try:
             return super().__call__(batch)
         except ArtifactError as error:
-            count = len(batch["row"])
-            return {**batch, "reason": np.full(count, FAILED), "message": np.full(count, str(error))}
+            told = {"reason": FAILED, "image_id": type(error).__name__, "message": str(error)}
+            return batch | {name: np.full(len(batch["row"]), value) for name, value in told.items()}
 
 
 class _ReadAndScore:

@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import ray
 
-from dermaray.errors import ArtifactError, ClusterError, find_user_error
+from dermaray import errors
+from dermaray.errors import ClusterError, find_user_error
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Actors, Batch
 from dermaray.scoring.gathered import Gathered
@@ -44,6 +46,7 @@ def score_shards(
     Raises:
         OutputError: The output cannot be written.
         ArtifactError: The model cannot score.
+        StoreError: An object store cannot be read from.
         ClusterError: Processes are lost whatever they are given.
     """
     done = ledger.done()
@@ -77,8 +80,9 @@ def _batches(
     stream = score_pieces(pieces, artifact, actors, seconds, one_by_one=one_by_one)
     try:
         for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
-            if batch["reason"][0] == FAILED:
-                raise ArtifactError(str(batch["message"][0]))
+            failed = np.flatnonzero(batch["reason"] == FAILED)
+            if len(failed):
+                raise getattr(errors, batch["image_id"][failed[0]])(batch["message"][failed[0]])
             yield batch
     except ray.exceptions.RayError as error:
         if find_user_error(error):

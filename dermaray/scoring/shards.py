@@ -1,12 +1,12 @@
 """An input cut into shards: each becomes one file of rows, whole or not at all."""
 
 import hashlib
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dermaray.data.archive import STREAMS
+from dermaray.data.members import STREAMS
+from dermaray.data.storage import stamp
 from dermaray.data.streams import BLOCK_ROWS, blocks_of
 
 SHARD_IMAGES = 16 * BLOCK_ROWS
@@ -35,7 +35,5 @@ def listing_digest(members: pa.Table) -> str:
             digest.update(repr(column.to_pylist()).encode("utf-8", "backslashreplace"))
     files = members.filter(pc.is_in(members["kind"], value_set=pa.array(["zip", "tar", *STREAMS])))
     for archive in files["archive"].unique().to_pylist():
-        if Path(archive).is_file():
-            status = Path(archive).stat()
-            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+        digest.update(stamp(archive).encode())
     return digest.hexdigest()

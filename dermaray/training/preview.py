@@ -16,8 +16,9 @@ from PIL import Image
 
 from dermaray.augmentation.engines import build_augmenter, takes_whole_pictures
 from dermaray.config import RunConfig
-from dermaray.data.archive import Member, files_listing, list_members, read_members
+from dermaray.data.archive import files_listing, list_members
 from dermaray.data.manifest import Manifest
+from dermaray.data.members import Member, read_members
 from dermaray.errors import DataError, ImageError, OutputError
 from dermaray.images.decode import DecodedImage, decode_frame
 from dermaray.images.resize import UInt8Array, fit
@@ -36,7 +37,7 @@ class Candidates:
     """Images that could be shown, the first to be shown first.
 
     Attributes:
-        members: Rows of `dermaray.data.archive.MEMBER_SCHEMA`.
+        members: Rows of `dermaray.data.members.MEMBER_SCHEMA`.
         image_ids: One per row as training calls them, or None: as the files are called.
         labels: One per row, or None where nobody knows them.
         source: Where they come from, in words.

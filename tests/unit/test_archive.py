@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermaray.data import archive
-from dermaray.data.archive import MEMBER_SCHEMA, Member, files_listing, list_members, read_members
+from dermaray.data import members as members_module
+from dermaray.data.archive import files_listing, list_members
+from dermaray.data.members import MEMBER_SCHEMA, Member, read_members
 from dermaray.errors import DataError
 
 
@@ -197,7 +198,7 @@ def test_of_a_tar_that_is_cut_short_the_start_is_read_and_the_loss_is_reported(m
 def test_of_a_huge_file_no_more_is_read_than_shows_that_it_is_too_large(
     make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "MAX_BYTES", 100)
+    monkeypatch.setattr(members_module, "MAX_BYTES", 100)
     members = read(make(tmp_path / "input", IMAGES))
     assert [len(m.data) for m in members] == [101] * 3
 
@@ -221,3 +222,38 @@ def test_a_file_of_another_kind(data: bytes, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"notes.txt is neither a zip nor a tar nor an image"):
         list_members(path)
+
+
+def test_of_a_tar_that_is_damaged_in_its_middle_one_row_tells(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "input.tar", IMAGES)
+    second = list_members(path).members["offset"][1].as_py()
+    data = bytearray(path.read_bytes())
+    data[second - 512 : second] = b"x" * 512
+    path.write_bytes(data)
+    first, lost = read(path)
+    assert first.data == IMAGES["a.png"]
+    assert "damaged from here on" in str(lost.error)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_what_stands_before_a_zip_or_in_its_headers_is_passed_over(compression: int, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", compression) as file:
+        info = zipfile.ZipInfo("a.png")
+        info.compress_type = compression
+        info.extra = b"\xfe\xca\x00\x04" + bytes(1024)
+        file.writestr(info, IMAGES["a.png"])
+        with file.open("b.png", "w", force_zip64=True) as streamed:
+            streamed.write(IMAGES["nested/b.PNG"])
+    path = tmp_path / "input.zip"
+    path.write_bytes(b"#!/bin/sh\n" + packed.getvalue())
+    assert [member.data for member in read(path)] == [IMAGES["a.png"], IMAGES["nested/b.PNG"]]
+
+
+def test_an_encrypted_member_is_reported(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "input.zip", IMAGES)
+    data = bytearray(path.read_bytes())
+    start = list_members(path).members["offset"][0].as_py()
+    data[start + 6] |= 1
+    path.write_bytes(data)
+    assert "encrypted" in str(read(path)[0].error)

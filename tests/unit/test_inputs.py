@@ -1,6 +1,9 @@
 """What is to be scored, as people have it: each kind of input gives its images, or says why not."""
 
 import io
+import socket
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dermaray.data.archive import Member, read_members
+from dermaray.data import members as members_module
 from dermaray.data.inputs import list_inputs
 from dermaray.data.manifest import SCHEMA, Manifest
-from dermaray.errors import DataError
+from dermaray.data.members import Member, read_members
+from dermaray.errors import DataError, StoreError
 from dermaray.labels import LABEL_SETS
 from tests.object_store import Bucket
 
@@ -191,3 +195,42 @@ def test_a_pattern_that_matches_nothing_or_nothing_of_use_is_refused(tmp_path: P
     (tmp_path / "notes.md").write_text("text")
     with pytest.raises(DataError, match="matches 1 files, none of them an image"):
         list_inputs([str(tmp_path / "*")])
+
+
+def test_archives_in_an_object_store_are_read_in_place(bucket: Bucket) -> None:
+    for name, mode in (("shards/a.tar", "w"), ("shards/b.tar.gz", "w:gz")):
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode=mode) as archive:  # type: ignore[call-overload]
+            for image, data in IMAGES.items():
+                info = tarfile.TarInfo(f"{Path(name).name[0]}{image}.png")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        bucket.client.put_object(Bucket=bucket.name, Key=name, Body=content.getvalue())
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive_file:
+        for image, data in IMAGES.items():
+            archive_file.writestr(f"deep/{image}.png", data)
+    bucket.client.put_object(Bucket=bucket.name, Key="zips/one.zip", Body=content.getvalue())
+    assert found(bucket.uri("zips/one.zip")) == IMAGES
+    assert found(bucket.uri("shards/a.tar")) == {f"a{name}": data for name, data in IMAGES.items()}
+    for pattern in ("shards/*.tar*", "**/*.tar*", "sh[a]rds/*"):
+        assert set(found(bucket.uri(pattern))) == {f"{first}{name}" for name in IMAGES for first in "ab"}
+    with pytest.raises(DataError, match="matches 0 objects"):
+        list_inputs([bucket.uri("shards/*.zip")])
+    with pytest.raises(DataError, match=r"missing\.zip.* does not exist"):
+        list_inputs([bucket.uri("missing.zip")])
+
+
+def test_a_pattern_of_objects(bucket: Bucket) -> None:
+    for name, data in IMAGES.items():
+        bucket.client.put_object(Bucket=bucket.name, Key=f"lesions/{name}.png", Body=data)
+    assert set(found(bucket.uri("lesions/*[12].png"))) == {"image1", "image2"}
+
+
+def test_a_store_that_cannot_be_reached_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members_module, "_PAUSES", ())
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    place = f"s3://bucket/a.png?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    with pytest.raises(StoreError, match="cannot be reached"):
+        read(place)

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dermaray.data.archive import MEMBER_SCHEMA
+from dermaray.data.members import MEMBER_SCHEMA
 from dermaray.errors import OutputError
 from dermaray.scoring.ledger import SUMMARY, TABLE, Ledger
 from dermaray.scoring.shards import SHARD_IMAGES, cut, listing_digest, size_of

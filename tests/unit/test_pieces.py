@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dermaray.data.archive import MEMBER_SCHEMA, list_members
+from dermaray.data.archive import list_members
+from dermaray.data.members import MEMBER_SCHEMA
 from dermaray.decisions.decisions import Decisions
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LabelSet

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dermaray.data import archive
-from dermaray.data.archive import Member, files_listing, read_members
+from dermaray.data import members as members_module
+from dermaray.data.archive import files_listing
 from dermaray.data.formats import read_reference, read_source
+from dermaray.data.members import Member, read_members
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import is_uri, list_tree, local_path, name_of, read_bytes
 from dermaray.errors import DataError
@@ -117,7 +118,7 @@ def test_a_missing_object_is_told_and_the_others_are_read(store: Bucket) -> None
 def test_of_a_huge_object_no_more_is_read_than_shows_that_it_is_too_large(
     store: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "MAX_BYTES", 100)
+    monkeypatch.setattr(members_module, "MAX_BYTES", 100)
     (member,) = read_members(files_listing([store.uri("ham/images/ISIC_1.jpg")]))
     assert member.data == OBJECTS["ham/images/ISIC_1.jpg"][:101]
 
@@ -125,7 +126,7 @@ def test_of_a_huge_object_no_more_is_read_than_shows_that_it_is_too_large(
 def test_objects_are_fetched_several_at_a_time_and_not_all_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     lock, running, most, started = threading.Lock(), 0, 0, 0
 
-    def fetch(uri: str) -> Member:
+    def fetch(image_id: str, uri: str) -> Member:
         nonlocal running, most, started
         with lock:
             running, started = running + 1, started + 1
@@ -135,14 +136,14 @@ def test_objects_are_fetched_several_at_a_time_and_not_all_ahead(monkeypatch: py
             running -= 1
         return Member(uri, uri, b"")
 
-    monkeypatch.setattr(archive, "_read_object", fetch)
+    monkeypatch.setattr(members_module, "_read_object", fetch)
     uris = [f"s3://skin/{n}.jpg" for n in range(100)]
     members = read_members(files_listing(uris))
     assert next(members).uri == uris[0]
     time.sleep(0.1)
-    assert started <= archive._THREADS
+    assert started <= members_module._THREADS
     assert [member.uri for member in members] == uris[1:]
-    assert 1 < most <= archive._THREADS
+    assert 1 < most <= members_module._THREADS
 
 
 def test_access_that_is_denied(store: Bucket) -> None:

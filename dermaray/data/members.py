@@ -1,0 +1,245 @@
+"""Single images of an input, read where they are used."""
+
+import os
+import stat
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import pyarrow as pa
+
+from dermaray.data.image_tables import Part, read_part
+from dermaray.data.source import is_image_name
+from dermaray.data.storage import explained, is_uri, name_of, opened, read_bytes
+from dermaray.data.tars import DAMAGED as TAR_DAMAGED
+from dermaray.data.tars import TarMember, read_tar, stream_tar
+from dermaray.data.zips import DAMAGED as ZIP_DAMAGED
+from dermaray.data.zips import ZipMember, read_zip
+from dermaray.errors import DataError, ImageError, StoreError
+from dermaray.images.decode import MAX_BYTES, DecodedImage, decode_frame, decode_image
+from dermaray.images.spec import InputSpec
+
+MEMBER_SCHEMA = pa.schema(
+    [
+        pa.field("archive", pa.string()),
+        pa.field("kind", pa.string()),
+        # Bytes, because the name of a file need not be valid in any encoding.
+        pa.field("name", pa.binary()),
+        pa.field("offset", pa.int64()),
+        pa.field("size", pa.int64()),
+        pa.field("checksum", pa.int64()),
+    ]
+)
+"""One row per image, except in what can only be read from a start: such a tar is one row, a table one per part.
+
+`kind` is `folder`, `zip`, `tar`, `tar_stream`, `table` or `object`. An object's `name` is its whole URI. A table's is
+that of its column; `offset` and `size` are then the first row of the part and how many it has. Of a member of a zip
+`offset`, `size` and `checksum` are those of `ZipMember`, of one of a tar those of `TarMember`.
+"""
+
+STREAMS = ("tar_stream", "table")
+"""Kinds of which a row stands for many images."""
+
+_THREADS = 16
+"""Objects that are fetched at a time: each waits for the network for most of its time."""
+
+_PAUSES = (1.0, 5.0)
+"""Seconds before a store that could not be reached is asked again; its client has tried several times each time."""
+
+_DAMAGED = (*ZIP_DAMAGED, *TAR_DAMAGED, pa.ArrowException, DataError)
+
+
+class MemberRow(NamedTuple):
+    """A row of `MEMBER_SCHEMA`."""
+
+    archive: str
+    kind: str
+    name: bytes
+    offset: int = 0
+    size: int = 0
+    checksum: int = 0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One image of an input.
+
+    Attributes:
+        image_id: The file's name without folder and suffix.
+        uri: Where it lies; `archive::member` for a member of an archive.
+        data: Its bytes, cut off one byte past the decoder's limit; empty where `error` says why.
+        error: Why the bytes could not be read, or None.
+    """
+
+    image_id: str
+    uri: str
+    data: bytes
+    error: ImageError | None = None
+
+    def decode(self, spec: InputSpec) -> DecodedImage:
+        """Decode the image to what a model takes.
+
+        Raises:
+            ImageError: It could not be read, or cannot be decoded.
+        """
+        if self.error:
+            raise self.error
+        return decode_image(self.data, spec)
+
+    def decode_frame(self, spec: InputSpec | None) -> DecodedImage:
+        """Decode the image to its frame, or where `spec` is None as it is.
+
+        Raises:
+            ImageError: It could not be read, or cannot be decoded.
+        """
+        if self.error:
+            raise self.error
+        return decode_frame(self.data, spec)
+
+
+def read_members(members: pa.Table) -> Iterator[Member]:
+    """Read the images that rows of `MEMBER_SCHEMA` stand for, in order. An image that cannot be read is yielded too.
+
+    Raises:
+        StoreError: An object store cannot be reached, or does not accept the credentials any more.
+    """
+    rows = (MemberRow(**row) for row in members.to_pylist())
+    with _Archives() as archives:
+        for kind, group in groupby(rows, key=lambda row: row.kind):
+            if kind == "object":
+                yield from _read_objects(list(group))
+                continue
+            for row in group:
+                if kind == "tar_stream":
+                    yield from _stream(row)
+                elif kind == "table":
+                    yield from _read_table(row)
+                else:
+                    yield _read(row, archives)
+
+
+def member_row(members: pa.Table, position: int) -> MemberRow:
+    """Return one row of a table that has the columns of `MEMBER_SCHEMA`."""
+    (row,) = members.select(MEMBER_SCHEMA.names).slice(position, 1).to_pylist()
+    return MemberRow(**row)
+
+
+def name_member(row: MemberRow) -> tuple[str, str]:
+    """Return the `image_id` and the `uri` of what a row of `MEMBER_SCHEMA` stands for, without reading it."""
+    archive, kind, name = row.archive, row.kind, os.fsdecode(row.name)
+    shown = _shown(name)
+    if kind == "object":
+        try:
+            return name_of(name).stem, name
+        except DataError:
+            return Path(name.partition("?")[0]).stem, name
+    if kind in STREAMS:
+        return name_of(archive).stem, archive
+    return Path(shown).stem, str(Path(archive) / shown) if kind == "folder" else f"{archive}::{shown}"
+
+
+class _Archives(ExitStack):
+    """Archives that are read from, each opened once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opened: dict[str, IO[bytes]] = {}
+
+    def __getitem__(self, place: str) -> IO[bytes]:
+        if place not in self._opened:
+            self._opened[place] = self.enter_context(opened(place))
+        return self._opened[place]
+
+
+def _read(row: MemberRow, archives: _Archives) -> Member:
+    image_id, uri = name_member(row)
+    name = os.fsdecode(row.name)
+    try:
+        if row.kind == "folder":
+            data = _read_file(os.path.join(row.archive, name))
+        elif row.kind == "zip":
+            member = ZipMember(name, row.offset, row.size, row.checksum)
+            data = read_zip(archives[row.archive], member, MAX_BYTES + 1)
+        else:
+            data = read_tar(archives[row.archive], TarMember(name, row.offset, row.size), MAX_BYTES + 1)
+    except _DAMAGED as error:
+        return Member(image_id, uri, b"", _unreadable(row.archive, error, "cannot be read"))
+    return Member(image_id, uri, data)
+
+
+def _unreadable(place: str, error: Exception, what: str) -> ImageError:
+    """Return what is wrong with one image; raise what is wrong with all that lies in a store."""
+    found = error if isinstance(error, DataError) or not is_uri(place) else explained(place, error)
+    if isinstance(found, StoreError):
+        raise found
+    return ImageError("unreadable", str(found) if isinstance(found, DataError) else f"{what}: {found}")
+
+
+def _read_objects(rows: Sequence[MemberRow]) -> Iterator[Member]:
+    """Read objects several at a time, in order, and no more of them ahead than are fetched at a time."""
+    pool = ThreadPoolExecutor(_THREADS)
+    pending: deque[Future[Member]] = deque()
+    try:
+        for row in rows:
+            if len(pending) == _THREADS:
+                yield pending.popleft().result()
+            pending.append(pool.submit(_read_object, *name_member(row)))
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # Not waited for: one that hangs would hold up who has given it up.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read_object(image_id: str, uri: str) -> Member:
+    for pause in (*_PAUSES, None):
+        try:
+            return Member(image_id, uri, read_bytes(uri, MAX_BYTES + 1))
+        except StoreError:
+            if pause is None:
+                raise
+            time.sleep(pause)
+        except DataError as error:
+            return Member(image_id, uri, b"", ImageError("unreadable", str(error)))
+    raise AssertionError
+
+
+def _read_file(path: str) -> bytes:
+    # A named pipe or a device would block or never end.
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("not a regular file")
+    with open(path, "rb") as file:
+        # Asked for no more than there is: Python takes memory for all that is asked for.
+        return file.read(min(status.st_size, MAX_BYTES) + 1)
+
+
+def _stream(row: MemberRow) -> Iterator[Member]:
+    try:
+        with opened(row.archive) as file:
+            for name, member in stream_tar(file):
+                if is_image_name(Path(name)):
+                    shown = _shown(name)
+                    yield Member(Path(shown).stem, f"{row.archive}::{shown}", member.read(MAX_BYTES + 1))
+    except _DAMAGED as error:
+        # What comes after the damage is lost, and nobody knows what it was: one row tells of it.
+        lost = _unreadable(row.archive, error, "the archive is damaged from here on")
+        yield Member(*name_member(row), b"", lost)
+
+
+def _read_table(row: MemberRow) -> Iterator[Member]:
+    place, part = row.archive, Part(row.offset, row.size)
+    for image_id, number, data, problem in read_part(place, os.fsdecode(row.name), part):
+        error = None if problem is None else ImageError("unreadable", problem)
+        yield Member(image_id, f"{place}::{number}", data, error)
+
+
+def _shown(name: str) -> str:
+    """Return a name as it can be written into a table."""
+    return name.encode("utf-8", "backslashreplace").decode()

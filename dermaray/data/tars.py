@@ -1,0 +1,69 @@
+"""Tar files: a plain one has its members read where they lie; a compressed or damaged one is read from its start."""
+
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from typing import IO, NamedTuple
+
+DAMAGED = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError)
+"""What reading a damaged tar raises."""
+
+
+class TarMember(NamedTuple):
+    """A file in a plain tar: its name, where its content begins in the archive, and the content's size."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def list_tar(file: IO[bytes]) -> list[TarMember] | None:
+    """Return the files of a plain tar; None where none has a place of its own, or not all have: it is compressed, or
+    damaged, which `stream_tar` tells of."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Strict) as archive:
+            return [TarMember(info.name, info.offset_data, info.size) for info in archive if info.isreg()]
+    except DAMAGED:
+        return None
+
+
+def read_tar(file: IO[bytes], member: TarMember, limit: int) -> bytes:
+    """Return the content of a member, or its first `limit` bytes.
+
+    Raises:
+        OSError: The archive has come to end inside it.
+    """
+    file.seek(member.offset)
+    size = min(member.size, limit)
+    data = file.read(size)
+    if len(data) < size:
+        raise OSError("the archive ends inside this member")
+    return data
+
+
+def stream_tar(file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield the names of the files of a tar, compressed or not, each with what reads it until the next is asked for.
+
+    Raises:
+        OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError: The archive is damaged from here on.
+    """
+    with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Strict) as archive:
+        for info in archive:
+            opened = archive.extractfile(info) if info.isreg() else None
+            if opened is not None:
+                yield info.name, opened
+
+
+class _Strict(tarfile.TarInfo):
+    """Where the standard library takes what is no header for the end of the archive, this says that it is none."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Strict":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            # These two are how a tar ends; and where there is no tar at all, the library says so itself.
+            if archive.offset == 0 or type(error).__name__ in ("EOFHeaderError", "EmptyHeaderError"):
+                raise
+            raise OSError(f"{error} at byte {archive.offset:,}") from error

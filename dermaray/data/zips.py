@@ -1,0 +1,92 @@
+"""Zip files, here or in an object store, read in place: listed once, each member then read by itself.
+
+The standard library reads a zip's whole directory before it gives a member; a task that wants a hundred of a million
+members would spend its time on that. Of a member that was listed, its place and its size are known.
+"""
+
+import lzma
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import IO, NamedTuple
+
+DAMAGED = (
+    *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    # For an encrypted member, and for an unknown compression.
+    *(RuntimeError, NotImplementedError),
+)
+"""What reading a damaged zip raises."""
+
+_HEADER = struct.Struct("<4s2xHH16xHH")
+_ENCRYPTED = 0x1
+_EXTRA_BYTES = 512
+"""Read with a header, in the hope that what stands between it and the data is no longer: most take one request."""
+
+
+class ZipMember(NamedTuple):
+    """A file in a zip: its name, where it begins in the archive, its size there, and the CRC-32 of its content."""
+
+    name: str
+    offset: int
+    size: int
+    checksum: int
+
+
+def list_zip(file: IO[bytes]) -> Iterator[ZipMember]:
+    """Yield the files of a zip, in the order of its directory.
+
+    Raises:
+        zipfile.BadZipFile: It is damaged.
+    """
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield ZipMember(info.filename, info.header_offset, info.compress_size, info.CRC)
+
+
+def read_zip(file: IO[bytes], member: ZipMember, limit: int) -> bytes:
+    """Return the content of a member, or its first `limit` bytes.
+
+    Raises:
+        zipfile.BadZipFile: The member is damaged, or not the one that was listed.
+        RuntimeError: It is encrypted.
+        NotImplementedError: Its compression is not known.
+        zlib.error, EOFError, OSError: See those of the decompressors.
+    """
+    file.seek(member.offset)
+    # A deflated file may be a little longer than what is in it.
+    size = min(member.size, limit + limit // 1000 + 64)
+    read = file.read(_HEADER.size + len(member.name.encode(errors="surrogateescape")) + _EXTRA_BYTES + size)
+    signature, flags, method, name, extra = _HEADER.unpack_from(read)
+    if signature != b"PK\x03\x04":
+        raise zipfile.BadZipFile("there is no member where the directory says so")
+    if flags & _ENCRYPTED:
+        raise RuntimeError("it is encrypted")
+    start = _HEADER.size + name + extra
+    data = read[start : start + size]
+    if len(data) < size:
+        data += file.read(size - len(data))
+    if method == zipfile.ZIP_STORED:
+        content, whole = data[:limit], len(data) <= limit
+    elif method == zipfile.ZIP_DEFLATED:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        content = inflater.decompress(data, limit)
+        whole = inflater.eof
+        if not whole and len(content) < limit:
+            raise zipfile.BadZipFile("its data end before the file does")
+    else:
+        return _read_otherwise(file, member, limit)
+    if whole and zlib.crc32(content) != member.checksum:
+        raise zipfile.BadZipFile("its checksum is wrong")
+    return content
+
+
+def _read_otherwise(file: IO[bytes], member: ZipMember, limit: int) -> bytes:
+    """Read a member whose compression is rare."""
+    with zipfile.ZipFile(file) as archive:
+        info = next((info for info in archive.infolist() if info.header_offset == member.offset), None)
+        if info is None:
+            raise zipfile.BadZipFile("there is no member where the directory said so")
+        with archive.open(info) as opened:
+            return opened.read(limit)
