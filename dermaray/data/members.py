@@ -106,10 +106,12 @@ class Member:
 def read_members(members: pa.Table) -> Iterator[Member]:
     """Read the images that rows of `MEMBER_SCHEMA` stand for, in order. An image that cannot be read is yielded too.
 
+    Further columns are let be.
+
     Raises:
         StoreError: An object store cannot be reached, or does not accept the credentials any more.
     """
-    rows = (MemberRow(**row) for row in members.to_pylist())
+    rows = (MemberRow(**row) for row in members.select(MEMBER_SCHEMA.names).to_pylist())
     with _Archives() as archives:
         for kind, group in groupby(rows, key=lambda row: row.kind):
             if kind == "object":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from dermaray.data.members import MEMBER_SCHEMA, STREAMS, Member, member_row, name_member, read_members
+from dermaray.data.members import STREAMS, Member, member_row, name_member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.models.predictor import ENGINE_BATCH
 
@@ -96,12 +96,11 @@ def pieces_of(shards: Sequence[pa.Table], numbers: Sequence[int]) -> list[Piece]
 
 def images_in(table: pa.Table) -> Iterator[Member]:
     """Read the images of a piece's `table`."""
-    members = table.select(MEMBER_SCHEMA.names)
-    if not _streamed(members):
-        yield from read_members(members)
+    if not _streamed(table):
+        yield from read_members(table)
         return
     start, stop = table["start"][0].as_py(), table["stop"][0].as_py()
-    for position, member in enumerate(read_members(members)):
+    for position, member in enumerate(read_members(table)):
         if position == stop:
             return
         if position >= start:
