@@ -1,220 +1,25 @@
 """Files as they turn up in collections: none is lost, none stops the work, and each is judged as its kind deserves."""
 
 import csv
-import io
 import json
 import os
 import shutil
-import struct
 import time
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from dermaray.data.manifest import Manifest
-from dermaray.data.synthetic import render_lesion
 from dermaray.errors import DataError, ImageError
 from dermaray.images.decode import decode_image
 from dermaray.images.spec import InputSpec
+from tests.odd_files import NAMES, ODD, USABLE, Odd, jpeg, write_special_files
 
 RunJob = Callable[..., int]
 
 SPEC = InputSpec(height=32, width=32, scaled_decoding=False)
-USABLE = ""
-
-
-@dataclass(frozen=True)
-class Odd:
-    """A file, and what is to become of it.
-
-    Attributes:
-        kind: What is odd about it.
-        suffix: Of its name.
-        data: Its bytes.
-        reason: The `ImageError.reason` that it is refused for, or `USABLE`.
-        remark: The finding that it is reported under although it is kept, or empty.
-    """
-
-    kind: str
-    suffix: str
-    data: bytes
-    reason: str = USABLE
-    remark: str = ""
-
-
-def picture(seed: int, size: tuple[int, int] = (120, 160)) -> Image.Image:
-    return Image.fromarray(render_lesion("nevus", 5000 + seed, size))
-
-
-def encode(image: Image.Image, form: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def jpeg(seed: int, **options: Any) -> bytes:
-    return encode(picture(seed), "JPEG", quality=90, **options)
-
-
-def patched(data: bytes, position: int, new: bytes) -> bytes:
-    return data[:position] + new + data[position + len(new) :]
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-
-def png(*extra: bytes, size: tuple[int, int] = (48, 32)) -> bytes:
-    """Return a PNG of the header's size, with further chunks before the pixels, which are those of 48x32."""
-    pixels = zlib.compress(b"".join(b"\0" + bytes(144) for _ in range(32)))
-    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)), *extra, chunk(b"IDAT", pixels)]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
-
-
-def bmp(height: int) -> bytes:
-    """Return a BMP of 160 columns that states a height; a negative one means that the rows go downward."""
-    data = encode(picture(70), "BMP")
-    return patched(data, 22, struct.pack("<i", height))
-
-
-def tiff(*entries: tuple[int, int, int, int], following: int = 0) -> bytes:
-    body = b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + struct.pack("<I", following)
-
-
-def archive() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("ISIC_0000001.jpg", jpeg(0))
-    return buffer.getvalue()
-
-
-def no_images() -> Iterator[Odd]:
-    for suffix in (".jpg", ".png", ".tif"):
-        yield Odd("nothing", suffix, b"", "empty")
-    for byte in (b"\xff", b"\0", b"B"):
-        yield Odd("one byte", ".jpg", byte, "not_an_image")
-    for kind, data in {
-        "a web page": b"<!doctype html><title>404 Not Found</title>",
-        "json": b'{"error": "rate limit exceeded"}',
-        "text": "Melanom, 3 mm, linker Arm - Größe geschätzt\n".encode() * 40,
-        "a git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-        "a pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog >>\nendobj\n",
-        "a zip": archive(),
-        "a film": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(200),
-        "noughts": bytes(4096),
-        "noise": np.random.default_rng(1).bytes(4096),
-    }.items():
-        yield Odd(kind, ".jpg", data, "not_an_image")
-
-
-def damaged_jpegs() -> Iterator[Odd]:
-    data = jpeg(1)
-    for percent in (10, 50, 90, 99):
-        yield Odd("a jpeg cut short", ".jpg", data[: len(data) * percent // 100], "truncated")
-    yield Odd("a jpeg without its end", ".jpg", jpeg(2)[:-2], "truncated")
-    for percent in (40, 70):
-        yield Odd("a jpeg cut short and ended", ".jpg", data[: len(data) * percent // 100] + b"\xff\xd9", "truncated")
-    yield Odd("a jpeg without its beginning", ".jpg", data[2:], "not_an_image")
-    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
-    yield Odd("a jpeg of an unknown process", ".jpg", patched(data, frame, b"\xff\xc5"), "truncated")
-    yield Odd("a jpeg without tables", ".jpg", data[:20] + data[frame:], "truncated")
-    yield Odd("a jpeg whose header is noughts", ".jpg", patched(data, 20, bytes(200)), "truncated")
-    for seed in range(3):
-        start = scan + 1000
-        noise = np.random.default_rng(seed).bytes(len(data) - start - 2)
-        yield Odd("a jpeg with noise for data", ".jpg", patched(data, start, noise), "truncated")
-    for side, reason in ((65_000, "too_many_pixels"), (20_000, "too_many_pixels"), (4_000, "truncated")):
-        stated = patched(data, frame + 5, struct.pack(">HH", side, side))
-        yield Odd("a jpeg that states more than it holds", ".jpg", stated, reason)
-
-
-def damaged_pngs() -> Iterator[Odd]:
-    data = encode(picture(10), "PNG")
-    for percent in (10, 60, 95):
-        yield Odd("a png cut short", ".png", data[: len(data) * percent // 100], "truncated")
-    yield Odd("a png with a wrong checksum", ".png", patched(data, 29, b"\0\0\0\0"), "truncated")
-    yield Odd("a png with damaged pixels", ".png", patched(data, len(data) // 2, bytes(64)), "truncated")
-    for size, reason in {
-        (100_000, 100_000): "too_many_pixels",
-        (2**31 - 1, 2**31 - 1): "too_many_pixels",
-        (0, 32): "truncated",
-    }.items():
-        yield Odd("a png that states another size", ".png", png(size=size), reason)
-    bomb = zlib.compress(bytes(100_000_000), 9)
-    yield Odd("a bomb in a text", ".png", png(chunk(b"zTXt", b"Comment\0\0" + bomb)), "truncated")
-    yield Odd("a bomb in a text", ".png", png(chunk(b"iTXt", b"Comment\0\1\0\0\0" + bomb)), "truncated")
-    yield Odd("a bomb in a profile", ".png", png(chunk(b"iCCP", b"Profile\0\0" + bomb)), "truncated")
-
-
-def damaged_others() -> Iterator[Odd]:
-    frames = [picture(20 + i) for i in range(3)]
-    for form, suffix in (("GIF", ".gif"), ("BMP", ".bmp"), ("WEBP", ".webp"), ("TIFF", ".tif")):
-        data = encode(frames[0], form)
-        for percent in (30, 80):
-            yield Odd(f"a {form} cut short", suffix, data[: len(data) * percent // 100], "truncated")
-    yield Odd("a webp that is a header", ".webp", b"RIFF\xff\xff\xff\x7fWEBPVP8 ", "truncated")
-    yield Odd("a bmp that states another height", ".bmp", bmp(2**31 - 1), "too_many_pixels")
-    yield Odd("a bmp that states another height", ".bmp", bmp(5000), "truncated")
-    yield Odd("a bmp that states another height", ".bmp", bmp(-5000), "truncated")
-    yield Odd("a tiff without pixels", ".tif", tiff(), "truncated")
-    yield Odd("a tiff that refers to itself", ".tif", tiff((0x8769, 4, 1, 8), following=8), "truncated")
-    size = (256, 4, 1, 64), (257, 4, 1, 64)
-    yield Odd("a tiff of absurd tags", ".tif", tiff(*size, (258, 3, 2**32 - 1, 2**32 - 1)), "truncated")
-    yield Odd("a tiff of absurd tags", ".tif", tiff(*size, (277, 3, 1, 60_000), (273, 4, 1, 2**31)), "truncated")
-    yield Odd("a tiff of absurd tags", ".tif", tiff((256, 4, 1, 2**31), (257, 4, 1, 2**31)), "truncated")
-
-
-def unusual_pictures() -> Iterator[Odd]:
-    grey = {"remark": "unlike_dermoscopy"}
-    yield Odd("a palette", ".png", encode(picture(30).convert("P", palette=Image.Palette.ADAPTIVE), "PNG"))
-    deep = np.asarray(picture(31).convert("L")).astype(np.uint16) * 257
-    yield Odd("sixteen bits", ".png", encode(Image.fromarray(deep), "PNG"), **grey)
-    yield Odd("sixteen bits", ".tif", encode(Image.fromarray(deep[::-1]), "TIFF"), **grey)
-    see_through = picture(32)
-    see_through.putalpha(100)
-    yield Odd("transparency", ".png", encode(see_through, "PNG"))
-    yield Odd("one bit", ".png", encode(picture(33).convert("1"), "PNG"), **grey)
-    yield Odd("four inks", ".jpg", encode(picture(34).convert("CMYK"), "JPEG"))
-    yield Odd("a grey jpeg", ".jpg", encode(picture(35).convert("L"), "JPEG"), **grey)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    yield Odd("a lying jpeg", ".jpg", jpeg(36, exif=exif))
-    yield Odd("damaged metadata", ".webp", encode(picture(37), "WEBP", exif=b"Exif\0\0garbage garbage"))
-    yield Odd("a progressive jpeg", ".jpeg", jpeg(38, progressive=True))
-    frames = [picture(40 + i) for i in range(3)]
-    yield Odd("an animation", ".gif", encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
-    yield Odd("pages", ".tiff", encode(frames[1], "TIFF", save_all=True, append_images=frames[:1]))
-    yield Odd("a jpeg of two pictures", ".jpg", encode(frames[2], "MPO", save_all=True, append_images=frames[:1]))
-    yield Odd("a bmp from top to bottom", ".bmp", bmp(-120))
-    yield Odd("a png without its end", ".png", encode(picture(43), "PNG")[:-12])
-    yield Odd("an upper-case suffix", ".JPG", jpeg(44))
-    for seed, (form, suffix) in enumerate([("PNG", ".jpg"), ("JPEG", ".png"), ("GIF", ".tif"), ("WEBP", ".jpeg")]):
-        yield Odd("a false suffix", suffix, encode(picture(45 + seed), form), remark="wrong_type")
-    for size in ((1, 1), (5000, 1), (1, 5000), (900, 70), (40, 40)):
-        small = picture(50).resize(size)
-        yield Odd(f"{size[0]} by {size[1]}", ".png", encode(small, "PNG"), **grey)
-    for colour in ("black", "white", (128, 128, 128)):
-        yield Odd("one colour", ".jpg", encode(Image.new("RGB", (160, 120), colour), "JPEG"), **grey)
-
-
-ODD = [*no_images(), *damaged_jpegs(), *damaged_pngs(), *damaged_others(), *unusual_pictures()]
-NAMES = {
-    "spaces": "a  photo (1) .jpg",
-    "unicode": "Muttermal-größer-日本-🔬.jpg",
-    "a line break": "two\nlines\tand a tab.jpg",
-    "quotes and commas": """'a', "b"; c.jpg""",
-    "marks of a uri": "100%25 #1?&=+::.jpg",
-    "a long name": "x" * 251 + ".jpg",
-}
 
 
 def test_there_are_enough_of_them() -> None:
@@ -252,29 +57,6 @@ def write_source(source: Path, good: Path) -> dict[Path, Odd]:
         path.write_bytes(jpeg(80 + seed))
         expected[path] = Odd(kind, ".jpg", b"")
     return expected | write_special_files(source / "nevus")
-
-
-def write_special_files(folder: Path) -> dict[Path, Odd]:
-    """Write what is no plain file, under names of images."""
-    (folder / "folder.jpg").mkdir()
-    inside, target, locked = folder / "folder.jpg" / "inside.jpg", folder / "target.jpg", folder / "locked.jpg"
-    for seed, path in enumerate((inside, target, locked)):
-        path.write_bytes(jpeg(90 + seed))
-    (folder / "link.jpg").symlink_to(target)
-    (folder / "dangling.jpg").symlink_to(folder / "nowhere.jpg")
-    os.mkfifo(folder / "pipe.jpg")
-    locked.chmod(0)
-    with (folder / "huge.jpg").open("wb") as file:
-        file.truncate(70 * 1024 * 1024)
-    return {
-        inside: Odd("in a folder", ".jpg", b""),
-        target: Odd("the end of a link", ".jpg", b""),
-        folder / "dangling.jpg": Odd("a dangling link", ".jpg", b"", "unreadable"),
-        folder / "pipe.jpg": Odd("a pipe", ".jpg", b"", "unreadable"),
-        folder / "huge.jpg": Odd("a huge file", ".jpg", b"", "too_large"),
-        # The superuser may read it all the same.
-        locked: Odd("no permission", ".jpg", b"", USABLE if os.access(locked, os.R_OK) else "unreadable"),
-    }
 
 
 def test_every_file_is_accounted_for_once(images: Path, run_job: RunJob, tmp_path: Path) -> None:

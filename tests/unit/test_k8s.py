@@ -165,17 +165,17 @@ def test_entrypoint_names_what_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern"),
-    [("rayjob-train.yaml", r"scaling\.num_workers=(\d+)"), ("rayjob-score.yaml", r"--actors (\d+)")],
+    ("name", "pattern", "share"),
+    [("rayjob-train.yaml", r"scaling\.num_workers=(\d+)", 0.5), ("rayjob-score.yaml", r"--actors (\d+)", 1)],
 )
-def test_job_starts_with_the_cpus_it_asks_for(name: str, pattern: str) -> None:
+def test_job_starts_with_the_cpus_it_asks_for(name: str, pattern: str, share: float) -> None:
     job = load(name)
     asked = re.search(pattern, job["spec"]["entrypoint"])
     assert asked is not None
     (group,) = cluster_spec(job)["workerGroupSpecs"]
     cpus = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
     assert group["minReplicas"] == group["replicas"]
-    assert int(asked[1]) <= group["minReplicas"] * cpus / 2
+    assert int(asked[1]) <= group["minReplicas"] * cpus * share
 
 
 def test_serve_config_is_one_that_serve_takes() -> None:
