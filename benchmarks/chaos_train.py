@@ -7,10 +7,8 @@ rounding.
 """
 
 import argparse
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,13 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.processes import below, processes
+from benchmarks.processes import VICTIMS, below, kill, wait_for_the_end
 from benchmarks.runs import difference
 from dermaray.data.synthetic import generate_dataset
 from dermaray.models.artifact import open_artifact
 
 ROOT = Path(__file__).resolve().parents[1]
-VICTIMS = ("worker", "driver", "all of Ray")
 LONGEST_SECONDS, MOST_COMMANDS = 300, 5
 TOLERANCE = 1.2e-7
 """One bit: a saved model is in float32, whatever it was trained in."""
@@ -44,25 +41,6 @@ training: {{epochs: 12, head_epochs: 1, global_batch_size: 24, optimizer: adamw,
 checkpoint: {{every_steps: 5}}
 scaling: {{num_workers: {workers}}}
 """
-
-
-def kill(what: str, driver: int, rng: random.Random) -> None:
-    """Send SIGKILL to what a driver has started, or to itself."""
-    ray = below(driver)
-    workers = [pid for pid, command in ray.items() if b"RayTrainWorker" in command]
-    victims = {"worker": rng.sample(workers, min(1, len(workers))), "driver": [driver], "all of Ray": list(ray)}[what]
-    for pid in victims:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def wait_for_the_end(driver: subprocess.Popen[bytes], others: set[int]) -> int:
-    """Wait until a driver and all that it had started are gone; return its exit code."""
-    code = driver.wait(timeout=LONGEST_SECONDS)
-    deadline = time.monotonic() + 60
-    while others & set(processes()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return code
 
 
 def begun(folder: Path) -> bool:
@@ -91,8 +69,8 @@ def disturbed(train: list[str], folder: Path, what: str, after: float, rng: rand
                 process.wait(timeout=after)
         started = set(below(process.pid))
         if commands == 1 and process.poll() is None:
-            kill(what, process.pid, rng)
-        if wait_for_the_end(process, started) == 0:
+            kill(what, process.pid, b"RayTrainWorker", rng)
+        if wait_for_the_end(process, started, LONGEST_SECONDS) == 0:
             return commands
     raise SystemExit(f"the run did not end in {MOST_COMMANDS} commands after the kill of {what}")
 

@@ -1,7 +1,14 @@
-"""What a process has started, all the way down."""
+"""What a process has started, all the way down; and how it is killed."""
 
+import os
+import random
+import signal
+import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
+
+VICTIMS = ("worker", "driver", "all of Ray")
 
 
 def processes() -> dict[int, tuple[int, bytes]]:
@@ -26,3 +33,29 @@ def below(root: int) -> dict[int, bytes]:
         found |= new
         grown = bool(new)
     return found
+
+
+def kill(what: str, driver: int, worker: bytes, rng: random.Random) -> None:
+    """Send SIGKILL to one of `VICTIMS`.
+
+    Args:
+        what: Which of them.
+        driver: The process that has started Ray.
+        worker: What stands in the command line of its workers, of which one is drawn.
+        rng: Draws it.
+    """
+    ray = below(driver)
+    workers = [pid for pid, command in ray.items() if worker in command]
+    victims = {"worker": rng.sample(workers, min(1, len(workers))), "driver": [driver], "all of Ray": list(ray)}[what]
+    for pid in victims:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_for_the_end(driver: subprocess.Popen[bytes], others: set[int], seconds: float) -> int:
+    """Wait until a driver and all that it had started are gone; return its exit code."""
+    code = driver.wait(timeout=seconds)
+    deadline = time.monotonic() + 60
+    while others & set(processes()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return code

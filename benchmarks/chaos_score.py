@@ -1,0 +1,153 @@
+"""python -m benchmarks.chaos_score [--kills 60] [--images 20480] [--seed 0]      (about half an hour on 2 CPU cores)
+
+Kill bulk scoring with SIGKILL at seeded moments: a process that scores, the driver, or all of Ray in turn, with the
+output on the local disk or in an S3 server on this machine. A run whose driver was lost is taken up by its command again.
+Each has to end with one row for every input, and with the very rows of a run that nobody disturbed, but for the time in
+them.
+
+At the end: what a run costs of which nine tenths are there already.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.processes import VICTIMS, below, kill, wait_for_the_end
+from dermaray.data.storage import locate, stamp
+from dermaray.data.synthetic import generate_dataset
+from dermaray.scoring.ledger import RUN, SCORES, SUCCESS, SUMMARY
+from tests.object_store import KEYS, Bucket, new_bucket
+
+ROOT = Path(__file__).resolve().parents[1]
+LONGEST_SECONDS, MOST_COMMANDS = 300, 5
+CONFIG = """
+name: chaos
+out: {folder}/model
+data: {{manifest: {folder}/data}}
+input: {{height: 64, width: 64}}
+model: {{options: {{filters: [8, 16], dense: 32}}}}
+training: {{epochs: 1, global_batch_size: 24}}
+"""
+
+
+def run(*words: str) -> float:
+    """Run a job to its end, and return how many seconds it took."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - began
+
+
+def prepare(folder: Path, images: int) -> None:
+    """Make a model, and so many files to score, of which few are different."""
+    generate_dataset(folder / "images", 300)
+    (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
+    run("jobs.prepare", str(folder / "images"), "--out", str(folder / "data"))
+    run("jobs.train", "--config", str(folder / "config.yaml"))
+    (folder / "archive").mkdir()
+    (folder / "few").mkdir()
+    originals = sorted((folder / "images").rglob("*.jpg"))
+    for number in range(images):
+        os.link(originals[number % len(originals)], folder / "archive" / f"{number:06}.jpg")
+    os.link(originals[0], folder / "few" / "0.jpg")
+
+
+def rows(out: str) -> pa.Table:
+    """Return the rows of a result, sorted, without the time."""
+    filesystem, path = locate(out)
+    return pq.read_table(f"{path}/{SCORES}", filesystem=filesystem).drop_columns(["scored_at"]).sort_by("uri")
+
+
+def there(out: str, name: str) -> bool:
+    """Tell whether a result has a file."""
+    base, mark, query = out.partition("?")
+    return bool(stamp(f"{base}/{name}{mark}{query}"))
+
+
+def disturbed(score: list[str], out: str, what: str, after: float, rng: random.Random) -> int:
+    """Score, kill `what` some seconds after the run has begun, and repeat the command until it succeeds.
+
+    Returns:
+        How many commands that took.
+    """
+    for commands in range(1, MOST_COMMANDS + 1):
+        process = subprocess.Popen(score, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if commands == 1:
+            while not there(out, RUN) and process.poll() is None:
+                time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=after)
+        started = set(below(process.pid))
+        if commands == 1 and process.poll() is None:
+            kill(what, process.pid, b"ReadAndScore", rng)
+        if wait_for_the_end(process, started, LONGEST_SECONDS) == 0:
+            return commands
+    raise SystemExit(f"the run did not end in {MOST_COMMANDS} commands after the kill of {what}")
+
+
+def chaos(folder: Path, bucket: Bucket, kills: int, seconds: float, rng: random.Random) -> int:
+    """Print a row for every kill; return how many runs did not end as they should."""
+    undisturbed = rows(str(folder / "undisturbed"))
+    print("| kill | of | output | after, s | commands | s | lost | twice | other rows |")
+    print("| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    wrong = 0
+    for number in range(kills):
+        what, kind = VICTIMS[number % len(VICTIMS)], ("disk", "S3")[number // len(VICTIMS) % 2]
+        out = str(folder / f"out-{number}") if kind == "disk" else bucket.uri(f"out-{number}")
+        score = [sys.executable, "-m", "jobs.score", str(folder / "archive"), "--model", str(folder / "model")]
+        after, began = rng.uniform(0, seconds), time.monotonic()
+        commands = disturbed([*score, "--out", out], out, what, after, rng)
+        took, found = time.monotonic() - began, rows(out)
+        times = Counter(found["uri"].to_pylist())
+        lost = len(set(undisturbed["uri"].to_pylist()) - set(times))
+        twice = sum(count > 1 for count in times.values())
+        same = found.equals(undisturbed) and there(out, SUCCESS)
+        wrong += not same
+        numbers = f"{after:.1f} | {commands} | {took:.0f} | {lost} | {twice} | {'no' if same else 'YES'}"
+        print(f"| {number + 1} | {what} | {kind} | {numbers} |", flush=True)
+    return wrong
+
+
+def resumed(folder: Path) -> float:
+    """Take a tenth of its shards from a result, and return how many seconds the command takes to complete it."""
+    out = folder / "undisturbed"
+    for name in (SUCCESS, SUMMARY):
+        (out / name).unlink()
+    parts = sorted((out / SCORES).iterdir())
+    for part in parts[: max(1, len(parts) // 10)]:
+        part.unlink()
+    return run("jobs.score", str(folder / "archive"), "--model", str(folder / "model"), "--out", str(out))
+
+
+def main() -> None:
+    """Print the tables; exit with 1 where a run did not end as it should."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--images", type=int, default=20_480)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    os.environ |= KEYS
+    with tempfile.TemporaryDirectory() as made, new_bucket("scores") as bucket:
+        folder = Path(made)
+        prepare(folder, args.images)
+        words = ("--model", str(folder / "model"), "--out")
+        start = run("jobs.score", str(folder / "few"), *words, str(folder / "start"))
+        whole = run("jobs.score", str(folder / "archive"), *words, str(folder / "undisturbed"))
+        print(f"undisturbed: {whole:.1f} s, of which {start:.1f} s a run of one image takes as well\n")
+        wrong = chaos(folder, bucket, args.kills, whole - start, random.Random(args.seed))
+        share = (resumed(folder) - start) / (whole - start)
+        print(f"\n{wrong} runs ended otherwise. With nine tenths there, the rest took {share:.0%} of the whole")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
