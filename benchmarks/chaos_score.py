@@ -1,7 +1,7 @@
 """python -m benchmarks.chaos_score [--kills 60] [--images 20480] [--seed 0]      (about half an hour on 2 CPU cores)
 
 Kill bulk scoring with SIGKILL at seeded moments: a process that scores, the driver, or all of Ray in turn, with the
-output on the local disk or in an S3 server on this machine. A run whose driver was lost is taken up by its command again.
+output on the local disk or in an S3 server on this machine. A run whose driver was lost is taken up by its command.
 Each has to end with one row for every input, and with the very rows of a run that nobody disturbed, but for the time in
 them.
 

@@ -7,8 +7,6 @@ goes on with a run that was killed.
 
 import argparse
 import sys
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jobs.options import add_address, add_optional_model
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     from dermaray.models.bulk import Actors
     from dermaray.models.engines import EngineName
     from dermaray.scoring.ledger import Ledger
-
-_TELL_SECONDS = 5.0
-"""Between two writings of `progress.json`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--new", action="store_true", help="begin anew, where an earlier or unfinished result is there")
     parser.add_argument("--csv", action="store_true", help="write scores.csv as well")
+    parser.add_argument(
+        "--isic-submission", action="store_true", help="write submission.csv as well, as the ISIC challenges take it"
+    )
+    parser.add_argument("--profile", action="store_true", help="print what reading, decoding and scoring took")
     parser.add_argument(
         "--engine",
         choices=["litert", "keras"],
@@ -85,24 +84,36 @@ def run(args: argparse.Namespace) -> int:
     job = {"inputs": digest, "model": artifact.digest, "engine": engine, "shards": len(shards)}
     with Ledger.open(args.out, job, new=args.new) as ledger:
         if ledger.complete:
-            _write_csv(args, artifact, ledger)
+            _write_tables(args, artifact, ledger)
             say(f"{args.out} holds the scores of all of it already; --new scores it again")
             return 0
         if done := len(ledger.done()):
             say(f"Going on: {done:,} of {len(shards):,} shards are there")
-        began = time.monotonic()
         with ray_session(args) as cluster:
             actors = _actors(args.actors, engine, cluster)
             ledger.begin()
-            images = _score(args, listing, shards, artifact, actors, ledger)
-        summary = _finish(args, listing, artifact, engine, ledger)
-    say(f"{images:,} images in {time.monotonic() - began:.0f} s, by {artifact.name}")
+            rate = _score(args, listing, shards, artifact, actors, ledger)
+        summary = _finish(args, listing, artifact, rate, ledger)
+    _tell(args, summary)
+    return 0
+
+
+def _tell(args: argparse.Namespace, summary: dict[str, Any]) -> None:
+    """Print what came of the run."""
+    from jobs.console import say
+
+    rate = summary["rate"]
+    say(f"{rate['images']:,} images in {rate['seconds']:.0f} s, by {summary['model']}")
     say(f"{summary['scored']:,} of {summary['images']:,} images are scored")
     if summary["dead_letters"]:
         dead = ", ".join(f"{count:,} {reason}" for reason, count in summary["dead_letters"].items())
         say(f"Not scored: {dead}")
-    say(f"Scores: {'scores.csv and ' if args.csv else ''}scores.parquet in {args.out}")
-    return 0
+    if args.profile:
+        say(f"Seconds of {rate['processes']} processes that hold the model, by {rate['engine']}:")
+        for stage, seconds in rate["stages"].items():
+            say(f"  {stage:<9}{seconds:>9.1f}{rate['images'] / max(seconds, 1e-9):>12,.1f} images/s")
+    others = [name for name, asked in (("scores.csv", args.csv), ("submission.csv", args.isic_submission)) if asked]
+    say(f"Scores: {', '.join(['scores.parquet', *others])} in {args.out}")
 
 
 def _actors(count: int | None, engine: "EngineName", cluster: "Cluster") -> "Actors":
@@ -125,42 +136,40 @@ def _score(
     artifact: "Artifact",
     actors: "Actors",
     ledger: "Ledger",
-) -> int:
-    """Score what is missing, tell about it, and return how many images that were."""
-    from dermaray.errors import OutputError
-    from dermaray.scoring.ledger import PROGRESS
+) -> dict[str, Any]:
+    """Score what is missing, tell about it, and return what it took."""
     from dermaray.scoring.run import score_shards
     from dermaray.scoring.shards import size_of
+    from dermaray.scoring.watch import Watch
     from jobs.console import tracked
 
     there = sum(size_of(shards[number]) or 0 for number in ledger.done())
-    left = None if listing.images is None else listing.images - there
-    began = told = time.monotonic()
-    images = 0
-    with tracked("Scoring", left) as tracker:
+    watch, images = Watch(ledger, listing.images, there), 0
+    with tracked("Scoring", None if listing.images is None else listing.images - there) as tracker:
 
         def progress(count: int) -> None:
-            nonlocal images, told
+            nonlocal images
             images = count
             tracker.update(count)
-            if (now := time.monotonic()) - told >= _TELL_SECONDS:
-                told, rate = now, images / (now - began)
-                seconds = None if left is None else round((left - images) / rate)
-                known = {"images": listing.images, "done": there + images, "images_per_second": round(rate, 1)}
-                # It is for show alone.
-                with suppress(OutputError):
-                    ledger.tell(PROGRESS, {**known, "seconds_left": seconds})
+            watch.tell(count)
 
-        score_shards(shards, artifact, ledger, actors, args.time_limit, progress)
-    return images
+        stages = score_shards(shards, artifact, ledger, actors, args.time_limit, progress)
+    watch.end()
+    return {
+        "images": images,
+        "seconds": round(watch.seconds, 1),
+        "engine": actors.engine,
+        "processes": actors.count,
+        "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
+    }
 
 
 def _finish(
-    args: argparse.Namespace, listing: "Listing", artifact: "Artifact", engine: "EngineName", ledger: "Ledger"
+    args: argparse.Namespace, listing: "Listing", artifact: "Artifact", rate: dict[str, Any], ledger: "Ledger"
 ) -> dict[str, Any]:
     """Write what comes of all rows."""
     from dermaray.errors import DataError
-    from dermaray.scoring.ledger import PROGRESS, SUMMARY
+    from dermaray.scoring.ledger import SUMMARY
     from dermaray.scoring.summary import summarise
 
     counted = summarise(ledger)
@@ -172,7 +181,7 @@ def _finish(
         ledger.clear()
         # Not so many bad images: a place that the cluster's nodes do not see.
         raise DataError(f"none of the {counted['images']:,} images could be read: {message}")
-    _write_csv(args, artifact, ledger)
+    _write_tables(args, artifact, ledger)
     summary = {
         "inputs": args.inputs,
         **counted,
@@ -180,23 +189,31 @@ def _finish(
         "model": artifact.name,
         "model_version": artifact.version,
         "model_digest": artifact.digest,
-        "engine": engine,
+        "rate": rate,
     }
     ledger.tell(SUMMARY, summary)
-    ledger.tell(PROGRESS, {"images": counted["images"], "done": counted["images"], "seconds_left": 0})
     ledger.succeed()
     return summary
 
 
-def _write_csv(args: argparse.Namespace, artifact: "Artifact", ledger: "Ledger") -> None:
-    """Write all rows as CSV as well, where that is asked for and was not done."""
+def _write_tables(args: argparse.Namespace, artifact: "Artifact", ledger: "Ledger") -> None:
+    """Write all rows in other forms as well, where that is asked for and was not done."""
+    import io
+
+    from dermaray.evaluation.submission import write_submission
     from dermaray.models.rows import CsvWriter, score_schema
-    from dermaray.scoring.ledger import TABLE
+    from dermaray.scoring.ledger import SUBMISSION, TABLE
 
     if args.csv and not ledger.holds(TABLE):
         with ledger.writing(TABLE) as file, CsvWriter(file, artifact) as writer:
             for rows in ledger.rows(score_schema(artifact).names):
                 writer.write(rows)
+    if args.isic_submission and not ledger.holds(SUBMISSION):
+        rows = ledger.scored(["image_id", *artifact.label_set.classes])
+        with ledger.writing(SUBMISSION) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            write_submission(text, rows, artifact.label_set)
+            text.detach()
 
 
 def _seconds(text: str) -> float:

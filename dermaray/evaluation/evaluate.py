@@ -66,7 +66,8 @@ def evaluate(
     facts = _facts(artifact, manifest, split, scores)
     gallery = _gallery(decided, labels, label_set, images)
     write_report(out, metrics, decided, labels, label_set, facts, gallery, _warnings(artifact, leaks))
-    write_submission(out / "submission.csv", scored, label_set)
+    with (out / "submission.csv").open("w", newline="", encoding="utf-8") as file:
+        write_submission(file, scored, label_set)
     return {"facts": facts, **metrics}
 
 

@@ -12,7 +12,7 @@ from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Batch
 from dermaray.models.rows import dead_letter, score_rows, score_schema
 from dermaray.scoring.pieces import TRIES, Piece
-from dermaray.scoring.pipeline import NOTHING
+from dermaray.scoring.pipeline import NOTHING, STAGES
 from dermaray.scoring.shards import size_of
 
 _ORDER = ("task", "row")
@@ -36,10 +36,12 @@ class Gathered:
 
     Attributes:
         count: Images that have their rows.
+        seconds: What they took, by stage, of all processes together.
     """
 
     def __init__(self, shards: Sequence[pa.Table], artifact: Artifact, pieces: Sequence[Piece]) -> None:
         self.count = 0
+        self.seconds = dict.fromkeys(STAGES, 0.0)
         self._shards, self._artifact = shards, artifact
         self._rows: dict[int, list[pa.Table]] = {piece.shard: [] for piece in pieces}
         self._missing = Counter(piece.shard for piece in pieces)
@@ -56,6 +58,8 @@ class Gathered:
         else:
             parts.append(_placed(score_rows(batch, self._artifact), batch["task"], batch["row"]))
             self.count += len(batch["row"])
+            for stage in STAGES:
+                self.seconds[stage] += float(batch[stage].sum())
             if batch["last"].any():
                 self._sizes[key] = int(batch["row"].max()) + 1 - key.start
         if self._sizes.get(key) == sum(len(rows) for rows in parts):

@@ -5,7 +5,7 @@
 | `run.json` | which run this is: digests of the inputs and of the model, the engine, the number of shards |
 | `scores.parquet/part-NNNNN.parquet` | the rows of a shard, there as a whole or not at all |
 | `progress.json` | how far the run is, for whoever watches it |
-| `summary.json`, `scores.csv` | written when all shards are there |
+| `summary.json`, `scores.csv`, `submission.csv` | written when all shards are there |
 | `_SUCCESS` | empty; there when every input has its row |
 
 A run that was killed is gone on with from the shards that are there. Only the driver writes, and each file once.
@@ -21,18 +21,20 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from dermaray.data.storage import STORE_ERRORS, absolute, explained, local_path, locate
 from dermaray.errors import OutputError
 from dermaray.files import MARK
+from dermaray.models.rows import SCORED
 
-RUN, SCORES, PROGRESS, SUMMARY, TABLE, SUCCESS = (
+RUN, SCORES, PROGRESS, SUMMARY, TABLE, SUBMISSION, SUCCESS = (
     *("run.json", "scores.parquet", "progress.json", "summary.json"),
-    *("scores.csv", "_SUCCESS"),
+    *("scores.csv", "submission.csv", "_SUCCESS"),
 )
-_FILES = (PROGRESS, SUMMARY, TABLE)
+_FILES = (PROGRESS, SUMMARY, TABLE, SUBMISSION)
 _FORMAT_VERSION = 2
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 
@@ -120,6 +122,11 @@ class Ledger:
             with self._errors("read"):
                 rows = pq.read_table(path, columns=columns, filesystem=self._filesystem)
             yield rows
+
+    def scored(self, columns: list[str]) -> pa.Table:
+        """Return columns of all rows of images that were scored."""
+        parts = self.rows([*columns, "status"])
+        return pa.concat_tables([rows.filter(pc.equal(rows["status"], SCORED)) for rows in parts])
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:

@@ -1,5 +1,6 @@
 """Pieces through one Ray Data pipeline: read and decoded with a limit on time, and scored."""
 
+import time
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -20,6 +21,9 @@ from dermaray.scoring.pieces import PIECE_SCHEMA, Piece, images_in
 
 NOTHING = "nothing"
 """The `reason` of the one row of a piece without an image."""
+
+STAGES = ("reading", "decoding", "scoring")
+"""Columns of seconds: what an image took of each; they overlap, and those of scoring are shared out over a batch."""
 
 FAILED = "failed"
 """The `reason` of a row that tells of an error for which nothing can be scored; an error that was raised in a process
@@ -44,7 +48,7 @@ def score_pieces(
 
     Returns:
         What `dermaray.models.bulk.score_stream` does, with the columns `shard`, `task` and `start` of its piece; `row`,
-        which counts the images of a task; and `last`, true for the last one of a piece.
+        which counts the images of a task; `last`, true for the last one of a piece; and `STAGES`.
     """
     dataset = sliced([piece.table() for piece in pieces])
     # A process that dies takes one piece with it, not the pipeline.
@@ -94,8 +98,7 @@ class _Read:
     def _rows(self, table: pa.Table) -> Iterator[Batch]:
         done = 0
         while done < table.num_rows:
-            images = (image_row(member, self._spec) for member in images_in(table.slice(done)))
-            ahead = Ahead(images, ENGINE_BATCH)
+            ahead = Ahead(self._decoded(table.slice(done)), ENGINE_BATCH)
             try:
                 for row in ahead.take(self._seconds):
                     yield row
@@ -107,19 +110,28 @@ class _Read:
             finally:
                 ahead.give_up()
 
+    def _decoded(self, table: pa.Table) -> Iterator[Batch]:
+        began = time.perf_counter()
+        for member in images_in(table):
+            read = time.perf_counter()
+            row = image_row(member, self._spec)
+            yield {**row, "reading": read - began, "decoding": time.perf_counter() - read}
+            began = time.perf_counter()
+
     def _late(self, table: pa.Table, position: int) -> Batch:
         """Return the row of an image that took too long."""
         row = member_row(table, min(position, table.num_rows - 1))
         image_id, uri = name_member(row)
         what = "what follows in the archive" if row.kind in STREAMS else "it"
         error = ImageError("timed_out", f"{what} could not be read and decoded in {self._seconds:g} s")
-        return {"image_id": image_id, "uri": uri, "sha256": "", **lost(error, self._spec)}
+        took = {"reading": self._seconds, "decoding": 0.0}
+        return {"image_id": image_id, "uri": uri, "sha256": "", **lost(error, self._spec), **took}
 
     def _nobody(self, reason: str, error: Exception | None = None) -> Batch:
         """Return a row that is no image's."""
         nothing = lost(ImageError("unreadable", str(error or "")), self._spec)
-        name = type(error).__name__ if error else ""
-        return {"image_id": name, "uri": "", "sha256": "", **nothing, "reason": reason}
+        told = {"image_id": type(error).__name__ if error else "", "reason": reason}
+        return {"uri": "", "sha256": "", **nothing, **told, "reading": 0.0, "decoding": 0.0}
 
 
 def _start(table: pa.Table) -> Batch:
@@ -131,11 +143,13 @@ class _Telling(Score):
     """Tell of a model that cannot score in a row: an error would be taken for a process that was lost."""
 
     def __call__(self, batch: Batch) -> Batch:
+        began, count = time.perf_counter(), len(batch["row"])
         try:
-            return super().__call__(batch)
+            scored = super().__call__(batch)
         except ArtifactError as error:
             told = {"reason": FAILED, "image_id": type(error).__name__, "message": str(error)}
-            return batch | {name: np.full(len(batch["row"]), value) for name, value in told.items()}
+            return batch | {name: np.full(count, value) for name, value in told.items()}
+        return scored | {"scoring": np.full(count, (time.perf_counter() - began) / count)}
 
 
 class _ReadAndScore:

@@ -29,7 +29,7 @@ def score_shards(
     actors: Actors,
     seconds: float,
     progress: Callable[[int], None],
-) -> None:
+) -> dict[str, float]:
     """Score the shards that the ledger lacks on the connected Ray cluster, and publish each as it is whole.
 
     What a process left that was lost is read by another, in ever smaller pieces, until it is known over which image
@@ -42,6 +42,9 @@ def score_shards(
         actors: What holds the model.
         seconds: How long a single image may take to read and decode.
         progress: Called with the number of images that have their rows by now.
+
+    Returns:
+        The seconds that the images took by stage, of all processes together; see `dermaray.scoring.pipeline.STAGES`.
 
     Raises:
         OutputError: The output cannot be written.
@@ -66,6 +69,7 @@ def score_shards(
                 "the processes that hold the model die before they have scored anything, for want of memory perhaps. "
                 "--actors asks for fewer; -v shows what they wrote"
             )
+    return gathered.seconds
 
 
 def _publish(gathered: Gathered, ledger: Ledger) -> None:

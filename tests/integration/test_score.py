@@ -82,10 +82,13 @@ def bucket() -> Iterator[Bucket]:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_every_image_has_one_row(kind: str, images: Path, model: Path, run_job: RunJob, tmp_path: Path) -> None:
+def test_every_image_has_one_row(
+    kind: str, images: Path, model: Path, run_job: RunJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = members(images)
     source = WRITERS[kind](tmp_path / "archive", content)
-    assert run_job("score", source, "--model", model, "--out", tmp_path / "scores", "--csv") == 0
+    words = ("score", source, "--model", model, "--out", tmp_path / "scores", "--csv")
+    assert run_job(*words, "--isic-submission", "--profile", "--actors", 2) == 0
     rows = pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()
     assert sorted(row["image_id"] for row in rows) == sorted(
         Path(name).stem for name in content if not name.endswith(".txt")
@@ -100,8 +103,17 @@ def test_every_image_has_one_row(kind: str, images: Path, model: Path, run_job: 
         assert (row["message"] is None) == scored
     with (tmp_path / "scores" / "scores.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
+    with (tmp_path / "scores" / "submission.csv").open(newline="") as file:
+        submitted = list(csv.DictReader(file))
+    assert [row["image"] for row in submitted] == sorted(row["image_id"] for row in rows if row["status"] == "scored")
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
     assert summary["scored"] + sum(summary["dead_letters"].values()) == summary["images"] == len(rows)
+    progress = json.loads((tmp_path / "scores" / "progress.json").read_text())
+    assert progress["done"] == progress["images"] == summary["rate"]["images"] == len(rows)
+    printed = capsys.readouterr().out
+    for stage in ("reading", "decoding", "scoring"):
+        assert 0 < summary["rate"]["stages"][stage] < 100
+        assert stage in printed
 
 
 REFUSED = {
@@ -212,4 +224,4 @@ def test_engines_agree(engine: str, images: Path, model: Path, run_job: RunJob, 
         assert [row[name] for name in artifact.label_set.classes] == pytest.approx(
             list(expected.probabilities.values()), abs=1e-6 if engine == "keras" else 0.01
         )
-    assert json.loads((tmp_path / "scores" / "summary.json").read_text())["engine"] == engine
+    assert json.loads((tmp_path / "scores" / "summary.json").read_text())["rate"]["engine"] == engine

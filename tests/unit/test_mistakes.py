@@ -49,7 +49,8 @@ def test_of_many_some_are_shown():
 def test_a_submission_has_the_columns_of_the_challenge(tmp_path):
     label_set = LABEL_SETS["isic2019"]
     columns = {name: [0.5, 0.25] for name in label_set.classes}
-    write_submission(tmp_path / "s.csv", pa.table({"image_id": ["ISIC_2, again", "ISIC_1"], **columns}), label_set)
+    with (tmp_path / "s.csv").open("w", newline="") as file:
+        write_submission(file, pa.table({"image_id": ["ISIC_2, again", "ISIC_1"], **columns}), label_set)
     with (tmp_path / "s.csv").open(encoding="utf-8") as file:
         header, first, second = csv.reader(file)
     # As the challenge of 2019 describes it.

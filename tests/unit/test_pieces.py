@@ -21,7 +21,7 @@ from dermaray.models.predictor import ENGINE_BATCH
 from dermaray.scoring.ahead import Ahead
 from dermaray.scoring.gathered import Gathered
 from dermaray.scoring.pieces import TRIES, Piece, images_in, pieces_of
-from dermaray.scoring.pipeline import NOTHING
+from dermaray.scoring.pipeline import NOTHING, STAGES
 
 LABELS = LabelSet("custom", ("nevus", "melanoma"), frozenset({"melanoma"}), "melanoma")
 
@@ -59,6 +59,7 @@ def batch(piece: Piece, rows: range, *, last: bool) -> Batch:
         "refer": np.zeros(count, bool),
         "ood_score": np.zeros(count, np.float32),
         "prediction_set": np.zeros((count, 2), bool),
+        **{stage: np.zeros(count) for stage in STAGES},
     }
 
 

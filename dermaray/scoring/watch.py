@@ -1,0 +1,63 @@
+"""How far a run is, for whoever watches it: a file beside the rows, and Ray's metrics, which Prometheus reads."""
+
+import time
+from contextlib import suppress
+
+from ray.util.metrics import Gauge
+
+from dermaray.errors import OutputError
+from dermaray.scoring.ledger import PROGRESS, Ledger
+
+_TELL_SECONDS = 5.0
+"""Between two writings of `progress.json`."""
+
+_GAUGES = {
+    "done": ("dermaray_score_images_done", "Images of the run that have their rows"),
+    "images": ("dermaray_score_images", "Images of the run, where that is known"),
+    "images_per_second": ("dermaray_score_images_per_second", "Rows a second since the command began"),
+}
+
+
+class Watch:
+    """Tell of a run as it goes.
+
+    Args:
+        ledger: The run.
+        images: Images in all, or None where nobody knows yet.
+        there: Those that had their rows when the command began.
+    """
+
+    def __init__(self, ledger: Ledger, images: int | None, there: int) -> None:
+        self._ledger, self._images, self._there = ledger, images, there
+        self._gauges = {name: Gauge(*told, tag_keys=("out",)) for name, told in _GAUGES.items()}
+        self._began = self._told = time.monotonic()
+        self._count = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the command began to score."""
+        return time.monotonic() - self._began
+
+    def tell(self, count: int) -> None:
+        """Take the number of images that have got their rows since then."""
+        self._count = count
+        if time.monotonic() - self._told >= _TELL_SECONDS:
+            self._told = time.monotonic()
+            rate = count / self.seconds
+            left = None if self._images is None else round((self._images - self._there - count) / max(rate, 1e-9))
+            self._write(left)
+
+    def end(self) -> None:
+        """Tell that all images have their rows."""
+        self._images = self._there + self._count
+        self._write(0)
+
+    def _write(self, seconds_left: int | None) -> None:
+        rate = round(self._count / max(self.seconds, 1e-9), 1)
+        known = {"images": self._images, "done": self._there + self._count, "images_per_second": rate}
+        for name, gauge in self._gauges.items():
+            if (value := known[name]) is not None:
+                gauge.set(value, {"out": self._ledger.place})
+        # It is for show alone.
+        with suppress(OutputError):
+            self._ledger.tell(PROGRESS, {**known, "seconds_left": seconds_left})
