@@ -7,12 +7,14 @@ goes on with a run that was killed.
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.options import add_address, add_optional_model
+from jobs.options import REFERENCE, add_address, add_optional_model
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import ray.data
 
     from cluster.runtime import Cluster
     from dermaray.data.archive import Listing
@@ -43,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", action="store_true", help="print what reading, decoding and scoring took")
     parser.add_argument(
         "--engine",
-        choices=["litert", "keras"],
-        help="what runs the network: litert on CPUs, keras as in training, on GPUs too (default: litert, where it can)",
+        choices=["litert", "int8", "keras"],
+        help="what runs the network: litert or int8, on CPUs, or keras as in training, on GPUs too (default: litert)",
     )
     parser.add_argument(
         "--actors",
@@ -60,6 +62,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for an image to be read and decoded; one that takes longer is not scored (default: 60)",
     )
     add_address(parser)
+
+
+def score_archive(
+    images: "ray.data.Dataset",
+    model: str | Path | None = None,
+    *,
+    column: str = "bytes",
+    engine: "EngineName | None" = None,
+    actors: int | None = None,
+) -> "ray.data.Dataset":
+    """Score images within a Ray program of one's own: one row in, one row out.
+
+        images = ray.data.read_binary_files("s3://bucket/lesions", include_paths=True)
+        score_archive(images, "runs/reference").write_parquet("scores")
+
+    Args:
+        images: A dataset with a column of the bytes of image files. A path (`path`, `uri` and the like) and an id
+            (`image_id`, `isic_id`) are used where there are such columns.
+        model: The model's folder, which every node can read; the reference model by default.
+        column: The column of bytes.
+        engine: What runs the network; see `--engine`.
+        actors: Processes that hold the model, at most; one for each CPU by default.
+
+    Returns:
+        The dataset's other columns, and those of a row of scores, in place of the bytes. It is as lazy as any dataset.
+        An image that cannot be scored has a row with the reason.
+
+    Raises:
+        ArtifactError: The model is missing or damaged, or has no network for the engine.
+    """
+    import ray
+
+    from dermaray.models.artifact import open_artifact
+    from dermaray.models.engines import choose_engine
+    from dermaray.scoring.dataset import score_dataset
+
+    artifact = open_artifact(Path(model or REFERENCE).resolve())
+    artifact.verify()
+    count = max(int(ray.cluster_resources().get("CPU", 1)), 1) if actors is None else actors
+    return score_dataset(images, artifact, choose_engine(artifact, engine), column, count)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,7 +162,7 @@ def _actors(count: int | None, engine: "EngineName", cluster: "Cluster") -> "Act
     """Return the processes that hold the model."""
     from dermaray.models.bulk import Actors
 
-    if engine == "litert":
+    if engine != "keras":
         actors = Actors(engine, int(cluster.cpus) if count is None else count)
         cluster.check_actors(actors.count, spare=0)
         return actors

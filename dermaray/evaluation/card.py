@@ -111,12 +111,26 @@ def _model(artifact: Artifact) -> _Section:
             "LiteRT": f"model.tflite; its probabilities differ by at most {made['litert_difference']:.4f} on a sample"
             if "litert_difference" in made
             else "none: the network could not be converted",
+            **_int8(made),
             "Classes": ", ".join(
                 f"{name} (malignant)" if name in artifact.label_set.malignant else name
                 for name in artifact.label_set.classes
             ),
         },
     )
+
+
+def _int8(made: Mapping[str, Any]) -> dict[str, str]:
+    """Return what int8 costs, where a model has it."""
+    if "int8" not in made:
+        return {}
+    found = made["int8"]
+    accuracies = f"{found['balanced_accuracy']:.3f} against {found['balanced_accuracy_of_keras']:.3f}"
+    differs = f"its probabilities differ by at most {found['largest_difference']:.3f}"
+    return {
+        "LiteRT, int8": f"model.int8.tflite; on {found['images']:,} validation images {differs}, and its balanced "
+        f"accuracy is {accuracies}"
+    }
 
 
 def _runs(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:

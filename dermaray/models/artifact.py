@@ -1,5 +1,6 @@
 """A saved model: `model.keras`, `novelty.npz` and `artifact.json`, all that scoring and serving need to know; the same
-network for LiteRT, `model.tflite`; and `trained_on.parquet` and `decided_on.parquet`, which evaluation asks.
+network for LiteRT, `model.tflite` and `model.int8.tflite`; and `trained_on.parquet` and `decided_on.parquet`, which
+evaluation asks.
 
 `artifact.json` holds the `InputSpec`, the label set and the decisions, so none is ever read from a configuration when
 images are scored, and the SHA-256 of the files, so that a damaged or exchanged one is noticed. The model's digest is
@@ -35,8 +36,9 @@ SEEN_SCHEMA = pa.schema([pa.field("sha256", pa.string()), pa.field("lesion_id", 
 measured on the former by mistake, nor on the latter without a word.
 """
 
-DESCRIPTION, NETWORK, NOVELTY, LITERT = "artifact.json", "model.keras", "novelty.npz", "model.tflite"
-"""The files that answers come from; the last is there where the network could be converted."""
+DESCRIPTION, NETWORK, NOVELTY = "artifact.json", "model.keras", "novelty.npz"
+LITERT, INT8 = "model.tflite", "model.int8.tflite"
+"""The files that answers come from; the last two are there where the network could be converted, and was to be."""
 
 
 @dataclass(frozen=True)

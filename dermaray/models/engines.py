@@ -3,12 +3,14 @@
 from typing import Literal, get_args
 
 from dermaray.errors import ArtifactError
-from dermaray.models.artifact import LITERT, Artifact
+from dermaray.models.artifact import INT8, LITERT, Artifact
 from dermaray.models.engine import Engine
 
-EngineName = Literal["litert", "keras"]
+EngineName = Literal["litert", "int8", "keras"]
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+
+_FILES = {"litert": LITERT, "int8": INT8}
 
 
 def choose_engine(artifact: Artifact, wanted: EngineName | None) -> EngineName:
@@ -17,10 +19,13 @@ def choose_engine(artifact: Artifact, wanted: EngineName | None) -> EngineName:
     Raises:
         ArtifactError: The model has no network for the wanted engine.
     """
-    converted = LITERT in artifact.files
-    if wanted == "litert" and not converted:
-        raise ArtifactError(f"{artifact.path} has no {LITERT}: its network could not be converted. Use --engine keras")
-    return wanted or ("litert" if converted else "keras")
+    if wanted is None:
+        return "litert" if LITERT in artifact.files else "keras"
+    file = _FILES.get(wanted)
+    if file is not None and file not in artifact.files:
+        why = "it was trained without int8: true" if wanted == "int8" else "its network could not be converted"
+        raise ArtifactError(f"{artifact.path} has no {file}: {why}. Use another --engine")
+    return wanted
 
 
 def open_engine(artifact: Artifact, name: EngineName) -> Engine:
@@ -29,11 +34,11 @@ def open_engine(artifact: Artifact, name: EngineName) -> Engine:
     Raises:
         ArtifactError: The network is missing, was changed or cannot be read.
     """
-    if name == "litert":
+    if name in _FILES:
         from dermaray.models.litert import LiteRTEngine
 
         artifact.verify()
-        return LiteRTEngine((artifact.path / LITERT).read_bytes())
+        return LiteRTEngine((artifact.path / _FILES[name]).read_bytes())
     from dermaray.models.own_process import import_keras
 
     import_keras()

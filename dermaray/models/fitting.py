@@ -1,5 +1,6 @@
 """A network's decisions, fitted on the validation images of a manifest."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from dermaray.data.archive import files_listing
 from dermaray.data.manifest import Manifest
+from dermaray.decisions.arrays import Float32Array
 from dermaray.decisions.decisions import Decided, Decisions
 from dermaray.decisions.fit import fit_decisions
 from dermaray.decisions.settings import DecisionConfig
@@ -22,6 +24,8 @@ from dermaray.models.predictor import ENGINE_BATCH, run_engine
 
 SAMPLE = 64
 
+Outputs = tuple[Float32Array, Float32Array]
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -32,6 +36,7 @@ class Fitted:
         images: Those images, rows of a manifest.
         labels: Their true classes, integer [N].
         decided: What is decided on them.
+        by_others: What is decided on them where other engines run the network.
         sample: The pixels of some of them, uint8 [at most `SAMPLE`, height, width, 3].
     """
 
@@ -39,6 +44,7 @@ class Fitted:
     images: pa.Table
     labels: npt.NDArray[np.integer[Any]]
     decided: Decided
+    by_others: list[Decided]
     sample: UInt8Array
 
 
@@ -47,6 +53,7 @@ def decide_on_validation(
     spec: InputSpec,
     manifest: Manifest,
     config: DecisionConfig,
+    others: Sequence[Engine] = (),
 ) -> Fitted:
     """Run a network in this process on images that the connected Ray decodes, and fit its decisions.
 
@@ -55,29 +62,55 @@ def decide_on_validation(
         spec: How images become its input.
         manifest: Its `val` split is used.
         config: What the decisions shall be.
+        others: The same network as other engines run it; nothing is fitted to them.
 
     Raises:
         DataError: There is no validation image, or none can be read.
         ArtifactError: The network gives values that are no probabilities.
     """
-    images = manifest.rows("val")
+    images, engines = manifest.rows("val"), [engine, *others]
     uris: list[str] = []
-    outputs, sample = [], np.empty((0, *spec.shape), np.uint8)
-    decoded = decode_stream(files_listing(images["uri"].to_pylist()), spec)
-    for batch in decoded.iter_batches(batch_size=ENGINE_BATCH, batch_format="numpy"):
-        good = batch["reason"] == ""
-        if not good.any():
-            continue
-        uris.extend(batch["uri"][good])
-        outputs.append(run_engine(engine, batch["image"][good]))
-        if len(sample) < SAMPLE:
-            sample = np.concatenate([sample, batch["image"][good]])[:SAMPLE]
+    outputs: list[list[Outputs]] = [[] for _ in engines]
+    sample = np.empty((0, *spec.shape), np.uint8)
+    for names, pixels in _decoded(images, spec):
+        uris.extend(names)
+        for each, found in zip(engines, outputs, strict=True):
+            found.append(run_engine(each, pixels))
+        sample = np.concatenate([sample, pixels[: SAMPLE - len(sample)]])
     if not uris:
         raise DataError(f"none of the {images.num_rows:,} validation images can be read")
     # Whatever order they came in, the decisions are the same.
     order = np.argsort(uris)
-    probabilities, features = (np.concatenate(part)[order] for part in zip(*outputs, strict=True))
+    (probabilities, features), *of_others = (_joined(found, order) for found in outputs)
     rows = images.take(pc.index_in(pa.array(uris).take(pa.array(order)), value_set=images["uri"].combine_chunks()))
     labels, groups = np.asarray(manifest.label_indices(rows)), rows["group_id"].to_numpy()
     decisions = fit_decisions(probabilities, features, labels, groups, manifest.label_set, config)
-    return Fitted(decisions, rows, labels, decisions(probabilities, features), sample)
+    by_others = [decisions(*found) for found in of_others]
+    return Fitted(decisions, rows, labels, decisions(probabilities, features), by_others, sample)
+
+
+def some_pixels(images: pa.Table, spec: InputSpec, count: int) -> UInt8Array:
+    """Return the pixels of at most so many images of a manifest, evenly from all of it, that can be read.
+
+    Raises:
+        DataError: None can be read.
+    """
+    chosen = np.unique(np.linspace(0, images.num_rows - 1, count).astype(int))
+    pixels = [found for _, found in _decoded(images.take(pa.array(chosen)), spec)]
+    if not pixels:
+        raise DataError(f"none of {len(chosen):,} training images can be read")
+    return np.concatenate(pixels)
+
+
+def _decoded(images: pa.Table, spec: InputSpec) -> Iterator[tuple[list[str], UInt8Array]]:
+    """Yield the URIs and the pixels of images that can be read, in batches."""
+    decoded = decode_stream(files_listing(images["uri"].to_pylist()), spec)
+    for batch in decoded.iter_batches(batch_size=ENGINE_BATCH, batch_format="numpy"):
+        good = batch["reason"] == ""
+        if good.any():
+            yield batch["uri"][good].tolist(), batch["image"][good]
+
+
+def _joined(outputs: list[Outputs], order: npt.NDArray[np.intp]) -> Outputs:
+    probabilities, features = (np.concatenate(part)[order] for part in zip(*outputs, strict=True))
+    return probabilities, features

@@ -1,7 +1,8 @@
 """LiteRT: the same graph as a file of its own, which small devices run, and CPUs faster than TensorFlow does.
 
 Weights are stored as float16 and computed with as float32. Batch normalisation is folded into them before they are
-rounded, so answers differ from those of Keras by some thousandths; `largest_difference` says by how much.
+rounded, so answers differ from those of Keras by some thousandths; `largest_difference` says by how much. With int8,
+for weights and values alike, it is faster still, and differs by some hundredths.
 """
 
 from typing import TYPE_CHECKING
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     import keras
 
 
-def to_litert(model: "keras.Model") -> bytes:
+def to_litert(model: "keras.Model", samples: UInt8Array | None = None) -> bytes:
     """Convert a classifier.
 
     Args:
         model: What `build_classifier` or `combine` built.
+        samples: Images, uint8 [N, height, width, 3], from which ranges of values are taken to compute with int8; None
+            for float32.
 
     Returns:
         A LiteRT file: uint8 [batch, height, width, 3] to probabilities [batch, classes] and features [batch, features].
@@ -37,7 +40,10 @@ def to_litert(model: "keras.Model") -> bytes:
     frozen = convert_variables_to_constants_v2(function.get_concrete_function())
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
+    if samples is None:
+        converter.target_spec.supported_types = [tf.float16]
+    else:
+        converter.representative_dataset = lambda: ([image[None]] for image in samples)
     return bytes(converter.convert())
 
 

@@ -1,6 +1,7 @@
 """How a model is saved; see `dermaray.models.artifact` for what is."""
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,6 @@ from dermaray.labels import LabelSet
 from dermaray.models.artifact import (
     DESCRIPTION,
     FORMAT_VERSION,
-    LITERT,
     NETWORK,
     NOVELTY,
     Artifact,
@@ -51,7 +51,12 @@ class Origin:
 
 
 def save_artifact(
-    out: Path, model: keras.Model, origin: Origin, decisions: Decisions, decided_on: pa.Table, litert: bytes | None
+    out: Path,
+    model: keras.Model,
+    origin: Origin,
+    decisions: Decisions,
+    decided_on: pa.Table,
+    converted: Mapping[str, bytes],
 ) -> Artifact:
     """Write a model into an existing, empty folder.
 
@@ -61,20 +66,20 @@ def save_artifact(
         origin: What it is; versions and the time are added.
         decisions: What is made of its outputs.
         decided_on: The images that they were fitted on, rows of `SEEN_SCHEMA`.
-        litert: The same network as `to_litert` converts it, where that can be.
+        converted: The same network as `to_litert` converts it: `LITERT` and `INT8`, or what there is of them.
     """
     model.save(out / NETWORK)
     _compress(out / NETWORK)
     np.savez(out / NOVELTY, allow_pickle=False, **decisions.novelty.arrays())
-    if litert is not None:
-        (out / LITERT).write_bytes(litert)
+    for name, content in converted.items():
+        (out / name).write_bytes(content)
     pq.write_table(origin.trained_on, out / "trained_on.parquet")
     pq.write_table(decided_on, out / "decided_on.parquet")
     answers = {
         "input_spec": origin.input_spec.model_dump(),
         "label_set": origin.label_set.to_dict(),
         "decisions": decisions.to_dict(),
-        "files": {file: sha256_file(out / file) for file in (NETWORK, NOVELTY, LITERT) if (out / file).exists()},
+        "files": {file: sha256_file(out / file) for file in (NETWORK, NOVELTY, *converted)},
     }
     made = {
         **origin.provenance,

@@ -23,12 +23,14 @@ class EnsembleConfig(Section):
         name: Names the result.
         version: See `RunConfig.version`.
         views: See `RunConfig.views`; those of the models themselves do not count.
+        int8: See `RunConfig.int8`.
         decisions: See `RunConfig.decisions`.
     """
 
     name: Name = "ensemble"
     version: Version = "1"
     views: Literal[1, 2, 4, 8] = 1
+    int8: bool = False
     decisions: DecisionConfig = Field(default_factory=DecisionConfig)
 
 
@@ -85,7 +87,7 @@ def write_ensemble(
         _provenance(artifacts, manifest, config, leaks, run),
         seen.group_by(SEEN_SCHEMA.names).aggregate([]),
     )
-    return write_model(out, combine(members, config.views), origin, manifest, config.decisions)
+    return write_model(out, combine(members, config.views), origin, manifest, config.decisions, int8=config.int8)
 
 
 def _provenance(

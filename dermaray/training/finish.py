@@ -3,24 +3,31 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
+from sklearn.metrics import balanced_accuracy_score
 
 from dermaray.data.manifest import Manifest
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.evaluation.card import write_card
 from dermaray.evaluation.measure import measure
-from dermaray.models.artifact import SEEN_SCHEMA, Artifact
+from dermaray.images.resize import UInt8Array
+from dermaray.models.artifact import INT8, LITERT, SEEN_SCHEMA, Artifact
 from dermaray.models.engine import KerasEngine
-from dermaray.models.fitting import decide_on_validation
+from dermaray.models.fitting import Fitted, decide_on_validation, some_pixels
 from dermaray.models.litert import LiteRTEngine, largest_difference, to_litert
 from dermaray.models.saving import Origin, save_artifact
+
+CALIBRATING = 256
+"""Training images from which int8 takes its ranges."""
 
 _log = logging.getLogger(__name__)
 
 
 def write_model(
-    out: Path, model: keras.Model, origin: Origin, manifest: Manifest, decisions: DecisionConfig
+    out: Path, model: keras.Model, origin: Origin, manifest: Manifest, decisions: DecisionConfig, *, int8: bool
 ) -> Artifact:
     """Fit a network's decisions on the validation images of a manifest, and save both with a card.
 
@@ -30,28 +37,47 @@ def write_model(
         origin: What the network is.
         manifest: Its `val` split must hold none of the images that the network was trained on.
         decisions: What the decisions shall be.
+        int8: See `RunConfig.int8`.
 
     Raises:
         DataError: There is no validation image, or none can be read.
     """
-    engine = KerasEngine(model)
-    fitted = decide_on_validation(engine, origin.input_spec, manifest, decisions)
-    litert = _converted(model)
-    if litert is not None:
-        differs = largest_difference(engine, LiteRTEngine(litert), fitted.sample)
-        origin = replace(origin, provenance={**origin.provenance, "litert_difference": differs})
+    engine, spec = KerasEngine(model), origin.input_spec
+    converted = {LITERT: _converted(model)}
+    if int8:
+        converted[INT8] = _converted(model, some_pixels(manifest.rows("train"), spec, CALIBRATING))
+    there = {name: content for name, content in converted.items() if content is not None}
+    quantized = [LiteRTEngine(there[INT8])] if INT8 in there else []
+    fitted = decide_on_validation(engine, spec, manifest, decisions, quantized)
+    measured: dict[str, Any] = {}
+    if LITERT in there:
+        measured["litert_difference"] = largest_difference(engine, LiteRTEngine(there[LITERT]), fitted.sample)
+    if quantized:
+        measured["int8"] = _loss(fitted)
+    origin = replace(origin, provenance={**origin.provenance, **measured})
     out.mkdir()
     decided_on = fitted.images.select(SEEN_SCHEMA.names).replace_schema_metadata()
-    artifact = save_artifact(out, model, origin, fitted.decisions, decided_on, litert)
+    artifact = save_artifact(out, model, origin, fitted.decisions, decided_on, there)
     metrics = measure(fitted.decided, fitted.labels, fitted.images, manifest.label_set, fitted.decisions)
     write_card(artifact, metrics, {"Split": "the validation images, on which the decisions were fitted: too good"})
     return artifact
 
 
-def _converted(model: keras.Model) -> bytes | None:
+def _converted(model: keras.Model, samples: UInt8Array | None = None) -> bytes | None:
     try:
-        return to_litert(model)
+        return to_litert(model, samples)
     # The converter raises what it pleases for what it does not know, and a model is one without it.
     except Exception as error:
         _log.warning("no LiteRT file: the network cannot be converted: %s", str(error).strip().partition("\n")[0])
         return None
+
+
+def _loss(fitted: Fitted) -> dict[str, Any]:
+    """Return what is lost where another engine runs the network than the one that the decisions were fitted to."""
+    (other,) = fitted.by_others
+    return {
+        "images": len(fitted.labels),
+        "largest_difference": float(np.abs(other.probabilities - fitted.decided.probabilities).max()),
+        "balanced_accuracy": float(balanced_accuracy_score(fitted.labels, other.label)),
+        "balanced_accuracy_of_keras": float(balanced_accuracy_score(fitted.labels, fitted.decided.label)),
+    }

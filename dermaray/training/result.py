@@ -30,7 +30,7 @@ def write_run(out: Path, task: WorkerTask, state: RunState, manifest: Manifest) 
         round_weights(model)
     provenance = {**task.provenance, "epoch": state.best_epoch}
     origin = Origin(config.name, config.version, config.input, task.label_set, provenance, task.trained_on)
-    write_model(out / "model", model, origin, manifest, config.decisions)
+    write_model(out / "model", model, origin, manifest, config.decisions, int8=config.int8)
     _write_history(out / "history.csv", state.history)
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
 

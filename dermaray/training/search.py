@@ -23,7 +23,7 @@ _SAME_FOR_ALL = (
     "training.epochs",
     # They decide nothing of what a run computes, or how its trained network is made use of.
     *("scaling", "ingest", "checkpoint", "tracking", "data.licence"),
-    *("version", "decisions", "views", "weights_as", "folds"),
+    *("version", "decisions", "views", "weights_as", "int8", "folds"),
 )
 _MOST_COMBINATIONS = 1000
 

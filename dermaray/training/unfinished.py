@@ -22,7 +22,10 @@ TRIALS = "tune"
 JOB_FILE = "run.json"
 _FORMAT_VERSION = 1
 
-_FREE_TO_CHANGE = ("ingest", "checkpoint", "scaling", "tracking", "version", "decisions", "views", "weights_as")
+_FREE_TO_CHANGE = (
+    *("ingest", "checkpoint", "scaling", "tracking"),
+    *("version", "decisions", "views", "weights_as", "int8"),
+)
 """Settings that another part of a run may have: they do not touch what is trained."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from PIL import Image
 
 from dermaray.data.storage import locate
@@ -23,6 +24,7 @@ from dermaray.models.bulk import Batch
 from dermaray.models.predictor import Predictor
 from dermaray.scoring import pipeline
 from dermaray.scoring.ledger import Ledger
+from jobs.score import score_archive
 from tests.object_store import Bucket, new_bucket
 
 RunJob = Callable[..., int]
@@ -225,3 +227,23 @@ def test_engines_agree(engine: str, images: Path, model: Path, run_job: RunJob, 
             list(expected.probabilities.values()), abs=1e-6 if engine == "keras" else 0.01
         )
     assert json.loads((tmp_path / "scores" / "summary.json").read_text())["rate"]["engine"] == engine
+
+
+def test_scoring_is_a_step_of_a_pipeline_of_ones_own(images: Path, model: Path, tmp_path: Path) -> None:
+    content = members(images)
+    source = write_folder(tmp_path / "images", {name: data for name, data in content.items() if name != "notes.txt"})
+    dataset = ray.data.read_binary_files(str(source), include_paths=True).map(lambda row: {**row, "patient": 7})
+    rows = score_archive(dataset, model, actors=2).take_all()
+    assert {Path(row["path"]).name: row["reason"] for row in rows} == {
+        Path(name).name: {"empty.jpg": "empty", "page.jpg": "not_an_image", "cut.jpg": "truncated"}.get(name)
+        for name in content
+        if name != "notes.txt"
+    }
+    predictor = Predictor(open_artifact(model))
+    for row in rows:
+        assert (row["patient"], row["image_id"]) == (7, Path(row["path"]).stem)
+        if row["status"] == "scored":
+            expected = predictor.predict(Path(row["path"]).read_bytes())
+            assert row["melanoma_probability"] == pytest.approx(expected.melanoma_probability, abs=0.01)
+    with pytest.raises(ray.exceptions.RayTaskError, match="no column content of images' bytes"):
+        score_archive(dataset, model, column="content", actors=1).take_all()

@@ -58,7 +58,7 @@ def test_one_function_decodes_for_training_scoring_and_serving() -> None:
     definitions = [path for path in FILES if "def decode_image" in path.read_text()]
     assert len(definitions) == 1
     # Bulk scoring and the check of a source reach it through `Member.decode`.
-    assert users == {"dermaray.data.archive", "dermaray.models.predictor", "serve.app"}
+    assert users == {"dermaray.data.members", "dermaray.models.predictor", "serve.app"}
     members = {module_of(path) for path in FILES if "member.decode(" in path.read_text()}
     assert members == {"dermaray.data.inspect", "dermaray.models.bulk", "dermaray.models.explanations"}
     # Training keeps frames, of which `decode_image` is the last step; a preview shows what training sees.

@@ -44,6 +44,13 @@ def test_an_ensemble_over_views_is_converted_as_well(pixels):
     assert largest_difference(LiteRTEngine(to_litert(model)), KerasEngine(model), pixels) < 0.01
 
 
+def test_int8_is_smaller_and_answers_nearly_as_keras_does(pixels):
+    model = built("efficientnet_lite0")
+    content = to_litert(model, pixels)
+    assert len(content) < 0.65 * len(to_litert(model))
+    assert largest_difference(LiteRTEngine(content), KerasEngine(model), pixels) < 0.1
+
+
 def test_rounded_weights_compress(tmp_path, pixels):
     model = built("efficientnet_lite0")
     before = KerasEngine(model)(pixels)[0]

@@ -1,0 +1,72 @@
+"""Scoring as one step of somebody's own Ray Data pipeline."""
+
+from pathlib import Path
+
+import cv2
+import pyarrow as pa
+import ray.data
+
+from dermaray.data.image_tables import IDS, PATHS
+from dermaray.data.members import Member
+from dermaray.errors import DataError
+from dermaray.models.artifact import Artifact
+from dermaray.models.bulk import Score, batches_of, image_row
+from dermaray.models.engines import EngineName
+from dermaray.models.rows import score_rows, score_schema
+
+_ROWS = 128
+"""Images that a process takes at a time."""
+
+
+def score_dataset(
+    images: ray.data.Dataset, artifact: Artifact, engine: EngineName, column: str, actors: int
+) -> ray.data.Dataset:
+    """Score the images of a dataset; see `jobs.score.score_archive`."""
+    return images.map_batches(
+        _ScoreRows,
+        fn_constructor_args=(artifact, engine, column),
+        batch_format="pyarrow",
+        batch_size=_ROWS,
+        num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+    )
+
+
+class _ScoreRows:
+    """Hold a model, and put what it says of images in the place of their bytes."""
+
+    def __init__(self, artifact: Artifact, engine: EngineName, column: str) -> None:
+        cv2.setNumThreads(1)
+        self._artifact, self._column = artifact, column
+        self._score = Score(artifact, engine)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if self._column not in table.schema.names:
+            have = ", ".join(table.schema.names)
+            raise DataError(f"the dataset has no column {self._column} of images' bytes. It has: {have}")
+        spec = self._artifact.input_spec
+        batches = batches_of(image_row(member, spec) for member in self._members(table))
+        scored = [score_rows(self._score(batch), self._artifact) for batch in batches]
+        rows = pa.concat_tables([*scored, score_schema(self._artifact).empty_table()])
+        kept = [name for name in table.schema.names if name != self._column]
+        for name in kept:
+            # What the dataset calls an image stays its name.
+            rows = rows.drop_columns([name]) if name in rows.schema.names else rows
+        for position, name in enumerate(kept):
+            rows = rows.add_column(position, table.schema.field(name), table[name])
+        return rows
+
+    def _members(self, table: pa.Table) -> list[Member]:
+        uris = _texts(table, PATHS)
+        ids = _texts(table, IDS)
+        return [
+            Member(image_id or Path(uri).stem, uri, data or b"")
+            for image_id, uri, data in zip(ids, uris, table[self._column].to_pylist(), strict=True)
+        ]
+
+
+def _texts(table: pa.Table, names: tuple[str, ...]) -> list[str]:
+    """Return the first of some columns that is there, as text; nothing but empty texts where none is."""
+    name = next((name for name in names if name in table.schema.names), None)
+    values = [None] * table.num_rows if name is None else table[name].to_pylist()
+    return ["" if value is None else str(value) for value in values]
