@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format lock results quality leakage equality chaos elastic overhead case-study clean
+.PHONY: help demo test lint types format lock results quality leakage equality chaos chaos-score elastic overhead case-study clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ equality: $(READY) ## Compare two and three training workers with one, for docs/
 
 chaos: $(READY) ## Kill training at ten moments, for docs/training.md (about half an hour on 2 cores)
 	$(BIN)/python -m benchmarks.chaos_train
+
+chaos-score: $(READY) ## Kill bulk scoring at sixty moments, for docs/scoring.md (about half an hour on 2 cores)
+	$(BIN)/python -m benchmarks.chaos_score
 
 elastic: $(READY) ## Train on a cluster that shrinks and grows, for docs/training.md (about 4 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.elastic
