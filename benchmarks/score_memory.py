@@ -4,9 +4,9 @@
     python -m benchmarks.score_memory million                                                      (about 10 minutes)
 
 `sizes` runs `dermaray score` on 1,000 images, on 30,000, and on the hostile files of the tests, and adds up the memory
-of all its processes, Ray's included, twice a second: what several share counts once (PSS). `million` lists a folder of a
-million files, cuts it and runs all of it through Ray Data and into shards, with a stub in the place of reader, decoder
-and model; what it tells is of the driver.
+of all its processes, Ray's included, twice a second: what several share counts once (PSS). `million` lists a folder of
+a million files, cuts it and runs all of it through Ray Data and into shards, with a stub in the place of reader,
+decoder and model; what it tells is of the driver.
 """
 
 import argparse

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dermaray.data.synthetic import render_lesion
 
@@ -99,7 +102,7 @@ def no_images() -> Iterator[Odd]:
         "a film": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(200),
         "a drawing": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
         "a program's page": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
-        "a dicom": bytes(128) + b"DICM\x02\0\0\0UL\x04\0\x9c\0\0\0",
+        "half a dicom's mark": bytes(128) + b"DIC\0\x02\0\0\0UL\x04\0\x9c\0\0\0",
         "a heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200),
         "an avif": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(200),
         "a jpeg 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200),
@@ -110,6 +113,31 @@ def no_images() -> Iterator[Odd]:
         "noise": np.random.default_rng(1).bytes(4096),
     }.items():
         yield Odd(kind, ".jpg", data, "not_an_image")
+
+
+def dicoms() -> Iterator[Odd]:
+    yield Odd("a dicom cut short", ".dcm", dicom(picture(102))[:9000], "truncated")
+    yield Odd("a dicom without a picture", ".dcm", dicom(picture(2), pixels=False), "unsupported")
+    yield Odd("a dicom", ".dcm", dicom(picture(101)))
+
+
+def dicom(image: Image.Image, *, pixels: bool = True) -> bytes:
+    """Return a picture as an uncompressed DICOM file."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.4"
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset = Dataset()
+    dataset.file_meta = meta
+    dataset.Rows, dataset.Columns = image.height, image.width
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    if pixels:
+        dataset.PixelData = np.asarray(image).tobytes()
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def damaged_jpegs() -> Iterator[Odd]:
@@ -217,7 +245,7 @@ def unusual_pictures() -> Iterator[Odd]:
         yield Odd("one colour", ".jpg", encode(Image.new("RGB", (160, 120), colour), "JPEG"), **grey)
 
 
-ODD = [*no_images(), *damaged_jpegs(), *damaged_pngs(), *damaged_others(), *unusual_pictures()]
+ODD = [*no_images(), *dicoms(), *damaged_jpegs(), *damaged_pngs(), *damaged_others(), *unusual_pictures()]
 NAMES = {
     "spaces": "a  photo (1) .jpg",
     "unicode": "Muttermal-größer-日本-🔬.jpg",

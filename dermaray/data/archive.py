@@ -95,7 +95,7 @@ def _listing(rows: list[MemberRow], ignored: Counter[str] | None = None) -> List
 def _with_images(place: str, listing: Listing) -> Listing:
     if listing.images == 0:
         passed = f" {sum(listing.ignored.values())} files of other kinds are in it." if listing.ignored else ""
-        raise DataError(f"{place} holds no image.{passed} Images end in .jpg, .png, .tif, .bmp, .webp or .gif")
+        raise DataError(f"{place} holds no image.{passed} Images end in .jpg, .png, .tif, .bmp, .webp, .gif or .dcm")
     return listing
 
 

@@ -12,8 +12,9 @@ FORMAT_OF_SUFFIX = {
     ".bmp": "BMP",
     ".webp": "WEBP",
     ".gif": "GIF",
+    ".dcm": "DICOM",
 }
-"""What an image's suffix promises: one of `dermaray.images.decode.FORMATS`."""
+"""What an image's suffix promises: one of `dermaray.images.decode.FORMATS`, or `DICOM`."""
 
 IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 

@@ -5,7 +5,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dermaray.errors import ImageError
+from dermaray.images.dicom import is_dicom, picture_of
 from dermaray.images.jpeg import ends_in_filling, turbo_pixels
 from dermaray.images.resize import UInt8Array, fit, frame_shape, to_frame
 from dermaray.images.spec import InputSpec
@@ -21,6 +22,7 @@ from dermaray.images.spec import InputSpec
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
+DICOM = "DICOM"
 
 _ORIENTATION_TAG = 0x0112
 # By EXIF orientation, how to turn upright: whether rows become columns; then what to mirror, in OpenCV's numbers.
@@ -47,7 +49,7 @@ class DecodedImage:
         pixels: uint8 [rows, columns, 3], RGB, 0 to 255: of the size that the `InputSpec` states, or the frame.
         height: Rows of the image as it was sent, upright, in pixels.
         width: Columns of the image as it was sent, upright, in pixels.
-        format: What the bytes are, one of `FORMATS`.
+        format: What the bytes are, one of `FORMATS`, or `DICOM`.
     """
 
     pixels: UInt8Array
@@ -63,7 +65,7 @@ def decode_image(data: bytes, spec: InputSpec) -> DecodedImage:
     file the first frame counts; transparency is dropped; 16-bit grey keeps its upper eight bits.
 
     Args:
-        data: A whole file in one of `FORMATS`.
+        data: A whole file in one of `FORMATS`, or a DICOM file, of which the first frame counts.
         spec: What the model wants.
 
     Raises:
@@ -84,7 +86,20 @@ def decode_frame(data: bytes, spec: InputSpec | None) -> DecodedImage:
         ImageError: See `decode_image`.
     """
     _check_bytes(data)
-    with _pillow_errors(data), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    if not is_dicom(data):
+        return _decoded(data, spec, FORMATS)
+    picture = picture_of(data, MAX_PIXELS)
+    if isinstance(picture, tuple):
+        file, form = picture
+        return replace(_decoded(file, spec, (form,)), format=DICOM)
+    height, width = picture.shape[:2]
+    pixels = to_frame(picture, frame_shape(height, width, spec), spec) if spec else picture
+    return DecodedImage(pixels, height, width, DICOM)
+
+
+def _decoded(data: bytes, spec: InputSpec | None, formats: Sequence[str]) -> DecodedImage:
+    """Decode a file of one of Pillow's formats; see `decode_frame`."""
+    with _pillow_errors(data), Image.open(io.BytesIO(data), formats=formats) as image:
         width, height = full_size = image.size
         if width * height > MAX_PIXELS:
             raise ImageError("too_many_pixels", f"{width}x{height} pixels are more than {MAX_PIXELS:,}")

@@ -1,0 +1,85 @@
+"""The picture in a DICOM file, as a hospital's archive exports it; what reads the file is the extra `dicom`."""
+
+import io
+from typing import Any
+
+import numpy as np
+
+from dermaray.errors import ImageError
+from dermaray.images.resize import UInt8Array
+
+_AS_A_FILE = {
+    "1.2.840.10008.1.2.4.50": "JPEG",
+    "1.2.840.10008.1.2.4.51": "JPEG",
+    "1.2.840.10008.1.2.4.90": "JPEG2000",
+    "1.2.840.10008.1.2.4.91": "JPEG2000",
+}
+"""Transfer syntaxes (DICOM PS3.5, annex A.4) that hold a whole image file, and which of Pillow's formats it has."""
+
+_RLE = "1.2.840.10008.1.2.5"
+
+
+def is_dicom(data: bytes) -> bool:
+    """Tell whether these are the bytes of a DICOM file."""
+    return data[128:132] == b"DICM"
+
+
+def picture_of(data: bytes, max_pixels: int) -> tuple[bytes, str] | UInt8Array:
+    """Return the first frame of a DICOM file.
+
+    Args:
+        data: The whole file.
+        max_pixels: What it may have of them.
+
+    Returns:
+        A whole image file and its format, one of Pillow's, where the frame is one; otherwise its pixels, uint8
+        [rows, columns, 3], RGB.
+
+    Raises:
+        ImageError: It is damaged, has no picture or too large a one, or one of a kind that is not read.
+    """
+    try:
+        import pydicom
+    except ImportError:
+        raise ImageError("unsupported", "a DICOM file, which is read after: pip install 'dermaray[dicom]'") from None
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        if "PixelData" not in dataset:
+            raise ImageError("unsupported", "a DICOM file without a picture")
+        if (count := dataset.Rows * dataset.Columns) > max_pixels:
+            raise ImageError("too_many_pixels", f"{count:,} pixels are more than {max_pixels:,}")
+        return _first_frame(dataset)
+    except ImageError:
+        raise
+    # It raises what it pleases for a damaged file.
+    except Exception as error:
+        raise ImageError("truncated", f"damaged or cut short: {error}") from None
+
+
+def _first_frame(dataset: Any) -> tuple[bytes, str] | UInt8Array:
+    from pydicom.encaps import get_frame
+    from pydicom.pixels import pixel_array
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax in _AS_A_FILE:
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        return get_frame(dataset.PixelData, 0, number_of_frames=frames), _AS_A_FILE[syntax]
+    if syntax.is_encapsulated and syntax != _RLE:
+        raise ImageError("unsupported", f"a DICOM file whose picture is encoded by {syntax.name}")
+    return _rgb(pixel_array(dataset, index=0), dataset)
+
+
+def _rgb(pixels: np.ndarray[Any, Any], dataset: Any) -> UInt8Array:
+    """Return pixels as they are shown: coloured, with eight bits each."""
+    from pydicom.pixels import apply_color_lut
+
+    bits, kind = dataset.BitsStored, dataset.PhotometricInterpretation
+    if kind == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, dataset)
+        bits = 8 * pixels.itemsize
+    if dataset.get("PixelRepresentation") == 1:
+        pixels = pixels.astype(np.int32) + (1 << (bits - 1))
+    shown = (pixels >> max(bits - 8, 0)).clip(0, 255).astype(np.uint8)
+    if kind == "MONOCHROME1":
+        shown = 255 - shown
+    return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)

@@ -1,0 +1,87 @@
+"""DICOM files: the picture in them, however it is stored."""
+
+import io
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
+
+from dermaray.errors import ImageError
+from dermaray.images.decode import decode_frame, decode_image
+from dermaray.images.spec import InputSpec
+from tests.odd_files import dicom, encode, picture
+
+SPEC = InputSpec(height=32, width=32)
+
+
+def changed(**values: Any) -> Dataset:
+    dataset = dcmread(io.BytesIO(dicom(picture(0))))
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def written(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def reason_of(data: bytes) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, SPEC)
+    return caught.value.reason
+
+
+def test_pixels_are_those_of_the_picture() -> None:
+    found = decode_frame(dicom(picture(0)), None)
+    assert (found.height, found.width, found.format) == (*picture(0).size[::-1], "DICOM")
+    assert np.array_equal(found.pixels, np.asarray(picture(0)))
+    assert decode_image(dicom(picture(0)), SPEC).pixels.shape == SPEC.shape
+
+
+@pytest.mark.parametrize(
+    ("syntax", "form"), [(JPEGBaseline8Bit, "JPEG"), (JPEG2000, "JPEG2000"), (JPEG2000Lossless, "JPEG2000")]
+)
+def test_a_file_within_is_decoded_as_one_outside(syntax: str, form: str) -> None:
+    file = encode(picture(0), form)
+    dataset = changed(PixelData=encapsulate([file, encode(picture(1), form)]), NumberOfFrames=2)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    found = decode_image(written(dataset), SPEC)
+    assert found.format == "DICOM"
+    if form == "JPEG":
+        assert np.array_equal(found.pixels, decode_image(file, SPEC).pixels)
+    assert np.abs(found.pixels.astype(int) - decode_image(encode(picture(0), "PNG"), SPEC).pixels).mean() < 8
+
+
+def test_run_lengths_are_read() -> None:
+    dataset = changed()
+    dataset.compress(RLELossless)
+    assert np.array_equal(decode_frame(written(dataset), None).pixels, np.asarray(picture(0)))
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_grey_of_twelve_bits_keeps_its_upper_eight(kind: str) -> None:
+    grey = np.asarray(picture(0).convert("L"))
+    deep = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "SamplesPerPixel": 1}
+    dataset = changed(PhotometricInterpretation=kind, PixelData=(grey.astype("<u2") << 4).tobytes(), **deep)
+    shown = decode_frame(written(dataset), None).pixels
+    assert np.array_equal(shown[..., 0], grey if kind == "MONOCHROME2" else 255 - grey)
+    assert np.array_equal(shown[..., 0], shown[..., 2])
+
+
+def test_what_cannot_be_read_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reason_of(dicom(picture(0))[:5000]) == "truncated"
+    assert reason_of(dicom(picture(0), pixels=False)) == "unsupported"
+    assert reason_of(written(changed(Rows=60_000, Columns=60_000))) == "too_many_pixels"
+    other = changed(PixelData=encapsulate([b"\0" * 100]))
+    other.file_meta.TransferSyntaxUID = JPEGLSLossless
+    assert reason_of(written(other)) == "unsupported"
+    whole = dicom(picture(0))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ImageError, match=r"pip install 'dermaray\[dicom\]'"):
+        decode_image(whole, SPEC)
