@@ -1,9 +1,11 @@
 """Pages for a person: one file each that fetches nothing and runs nothing, all in one style."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 
 def render_page(template: str, filters: dict[str, Callable[..., str]], **values: Any) -> str:
@@ -11,11 +13,11 @@ def render_page(template: str, filters: dict[str, Callable[..., str]], **values:
 
     Args:
         template: Path of a template within this package; it extends `page.html`, which has head and style.
-        filters: What the template calls by name.
+        filters: What the template calls by name, beside `code`, for text with code between backquotes.
         values: What the template shows; all text is escaped.
     """
     environment = _environment(escaped=True)
-    environment.filters.update(filters)
+    environment.filters.update({"code": _code, **filters})
     return environment.get_template(template).render(**values)
 
 
@@ -24,6 +26,10 @@ def render_markdown(template: str, **values: Any) -> str:
     environment = _environment(escaped=False)
     environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("<", "&lt;")
     return environment.get_template(template).render(**values)
+
+
+def _code(text: str) -> Markup:
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _environment(*, escaped: bool) -> jinja2.Environment:

@@ -84,6 +84,15 @@ def test_a_card_says_what_a_model_is_and_is_not(card):
         assert f"<h2>{section.splitlines()[0]}</h2>" in page
     assert "<script" not in page
     assert "http:" not in page
+    assert "<code>ood_score</code> above 1" in page
+    assert "`" not in page.partition("<body")[2]
+
+
+def test_what_int8_costs_is_told(card):
+    costs = {"images": 12, "largest_difference": 0.0346, "balanced_accuracy": 0.7, "balanced_accuracy_of_keras": 0.712}
+    text, _ = card(int8=costs)
+    assert "on 12 validation images its probabilities differ by at most 0.035" in text
+    assert "its balanced accuracy is 0.700 against 0.712" in text
 
 
 def test_a_class_name_breaks_no_table(card):
