@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from dermaray.scoring.ledger import Ledger
 
 
+_MOST_SHOWN = 1000
+"""Images of a page that a browser can show."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
     parser.add_argument(
@@ -41,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", action="store_true", help="write scores.csv as well")
     parser.add_argument(
         "--isic-submission", action="store_true", help="write submission.csv as well, as the ISIC challenges take it"
+    )
+    parser.add_argument(
+        "--top",
+        type=_count,
+        metavar="N",
+        help="write top.html as well: the N highest melanoma probabilities, to look at",
     )
     parser.add_argument("--profile", action="store_true", help="print what reading, decoding and scoring took")
     parser.add_argument(
@@ -109,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     from cluster.runtime import check_lasting
     from dermaray.data.inputs import list_inputs
     from dermaray.data.storage import local_path
+    from dermaray.errors import ArtifactError
     from dermaray.models.engines import choose_engine
     from dermaray.scoring.ledger import Ledger
     from dermaray.scoring.shards import cut, listing_digest
@@ -121,12 +132,16 @@ def run(args: argparse.Namespace) -> int:
     artifact = chosen_model(args)
     listing = list_inputs(args.inputs)
     shards = cut(listing.members)
+    if args.top and artifact.label_set.melanoma_index is None:
+        raise ArtifactError(
+            f"--top needs a model with a class of melanoma. It knows: {', '.join(artifact.label_set.classes)}"
+        )
     engine = choose_engine(artifact, args.engine)
     digest = listing_digest(listing.members)
     job = {"inputs": digest, "model": artifact.digest, "engine": engine, "shards": len(shards)}
     with Ledger.open(args.out, job, new=args.new) as ledger:
         if ledger.complete:
-            _write_tables(args, artifact, ledger)
+            _write_others(args, artifact, shards, ledger)
             say(f"{args.out} holds the scores of all of it already; --new scores it again")
             return 0
         if done := len(ledger.done()):
@@ -135,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
             actors = _actors(args.actors, engine, cluster)
             ledger.begin()
             rate = _score(args, listing, shards, artifact, actors, ledger)
-        summary = _finish(args, listing, artifact, rate, ledger)
+        summary = _finish(args, listing, shards, artifact, rate, ledger)
     _tell(args, summary)
     return 0
 
@@ -154,8 +169,8 @@ def _tell(args: argparse.Namespace, summary: dict[str, Any]) -> None:
         say(f"Seconds of {rate['processes']} processes that hold the model, by {rate['engine']}:")
         for stage, seconds in rate["stages"].items():
             say(f"  {stage:<9}{seconds:>9.1f}{rate['images'] / max(seconds, 1e-9):>12,.1f} images/s")
-    others = [name for name, asked in (("scores.csv", args.csv), ("submission.csv", args.isic_submission)) if asked]
-    say(f"Scores: {', '.join(['scores.parquet', *others])} in {args.out}")
+    asked = {"scores.csv": args.csv, "submission.csv": args.isic_submission, "top.html": args.top}
+    say(f"Scores: {', '.join(['scores.parquet', *(name for name in asked if asked[name])])} in {args.out}")
 
 
 def _actors(count: int | None, engine: "EngineName", cluster: "Cluster") -> "Actors":
@@ -207,7 +222,12 @@ def _score(
 
 
 def _finish(
-    args: argparse.Namespace, listing: "Listing", artifact: "Artifact", rate: dict[str, Any], ledger: "Ledger"
+    args: argparse.Namespace,
+    listing: "Listing",
+    shards: "list[pa.Table]",
+    artifact: "Artifact",
+    rate: dict[str, Any],
+    ledger: "Ledger",
 ) -> dict[str, Any]:
     """Write what comes of all rows."""
     from dermaray.errors import DataError
@@ -223,7 +243,7 @@ def _finish(
         ledger.clear()
         # Not so many bad images: a place that the cluster's nodes do not see.
         raise DataError(f"none of the {counted['images']:,} images could be read: {message}")
-    _write_tables(args, artifact, ledger)
+    _write_others(args, artifact, shards, ledger)
     summary = {
         "inputs": args.inputs,
         **counted,
@@ -238,13 +258,13 @@ def _finish(
     return summary
 
 
-def _write_tables(args: argparse.Namespace, artifact: "Artifact", ledger: "Ledger") -> None:
-    """Write all rows in other forms as well, where that is asked for and was not done."""
+def _write_others(args: argparse.Namespace, artifact: "Artifact", shards: "list[pa.Table]", ledger: "Ledger") -> None:
+    """Write what comes of all rows in other forms as well, where that is asked for and was not done."""
     import io
 
     from dermaray.evaluation.submission import write_submission
     from dermaray.models.rows import CsvWriter, score_schema
-    from dermaray.scoring.ledger import SUBMISSION, TABLE
+    from dermaray.scoring.ledger import GALLERY, SUBMISSION, TABLE
 
     if args.csv and not ledger.holds(TABLE):
         with ledger.writing(TABLE) as file, CsvWriter(file, artifact) as writer:
@@ -256,6 +276,28 @@ def _write_tables(args: argparse.Namespace, artifact: "Artifact", ledger: "Ledge
             text = io.TextIOWrapper(file, encoding="utf-8", newline="")
             write_submission(text, rows, artifact.label_set)
             text.detach()
+    if args.top and not ledger.holds(GALLERY):
+        page = _gallery(args, artifact, shards, ledger)
+        with ledger.writing(GALLERY) as file:
+            file.write(page.encode())
+
+
+def _gallery(args: argparse.Namespace, artifact: "Artifact", shards: "list[pa.Table]", ledger: "Ledger") -> str:
+    from cluster.quiet import silent_stderr
+    from dermaray.models.own_process import import_keras
+    from jobs.console import waiting
+
+    with waiting("Explaining the highest"), silent_stderr(verbose=args.verbose):
+        import_keras()
+        from dermaray.scoring.gallery import render_gallery
+
+        return render_gallery(ledger, shards, artifact, args.top)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_SHOWN:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 to {_MOST_SHOWN} was expected. Received: {text}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

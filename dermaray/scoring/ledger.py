@@ -5,7 +5,7 @@
 | `run.json` | which run this is: digests of the inputs and of the model, the engine, the number of shards |
 | `scores.parquet/part-NNNNN.parquet` | the rows of a shard, there as a whole or not at all |
 | `progress.json` | how far the run is, for whoever watches it |
-| `summary.json`, `scores.csv`, `submission.csv` | written when all shards are there |
+| `summary.json`, `scores.csv`, `submission.csv`, `top.html` | written when all shards are there |
 | `_SUCCESS` | empty; there when every input has its row |
 
 A run that was killed is gone on with from the shards that are there. Only the driver writes, and each file once.
@@ -30,11 +30,11 @@ from dermaray.errors import OutputError
 from dermaray.files import MARK
 from dermaray.models.rows import SCORED
 
-RUN, SCORES, PROGRESS, SUMMARY, TABLE, SUBMISSION, SUCCESS = (
+RUN, SCORES, PROGRESS, SUMMARY, TABLE, SUBMISSION, GALLERY, SUCCESS = (
     *("run.json", "scores.parquet", "progress.json", "summary.json"),
-    *("scores.csv", "submission.csv", "_SUCCESS"),
+    *("scores.csv", "submission.csv", "top.html", "_SUCCESS"),
 )
-_FILES = (PROGRESS, SUMMARY, TABLE, SUBMISSION)
+_FILES = (PROGRESS, SUMMARY, TABLE, SUBMISSION, GALLERY)
 _FORMAT_VERSION = 2
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 
