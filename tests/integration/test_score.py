@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import socket
 import tarfile
@@ -90,7 +91,7 @@ def test_every_image_has_one_row(
     content = members(images)
     source = WRITERS[kind](tmp_path / "archive", content)
     words = ("score", source, "--model", model, "--out", tmp_path / "scores", "--csv")
-    assert run_job(*words, "--isic-submission", "--profile", "--actors", 2) == 0
+    assert run_job(*words, "--isic-submission", "--profile", "--actors", 2, "--top", 3) == 0
     rows = pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()
     assert sorted(row["image_id"] for row in rows) == sorted(
         Path(name).stem for name in content if not name.endswith(".txt")
@@ -112,6 +113,12 @@ def test_every_image_has_one_row(
     assert summary["scored"] + sum(summary["dead_letters"].values()) == summary["images"] == len(rows)
     progress = json.loads((tmp_path / "scores" / "progress.json").read_text())
     assert progress["done"] == progress["images"] == summary["rate"]["images"] == len(rows)
+    page = (tmp_path / "scores" / "top.html").read_text()
+    highest = sorted((row["melanoma_probability"] or 0 for row in rows), reverse=True)[:3]
+    assert [float(found) for found in re.findall(r"Melanoma ([\d.]+) %", page)] == [
+        pytest.approx(100 * probability, abs=0.051) for probability in highest
+    ]
+    assert page.count("data:image/jpeg") == 6
     printed = capsys.readouterr().out
     for stage in ("reading", "decoding", "scoring"):
         assert 0 < summary["rate"]["stages"][stage] < 100

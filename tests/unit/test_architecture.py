@@ -60,10 +60,12 @@ def test_one_function_decodes_for_training_scoring_and_serving() -> None:
     # Bulk scoring and the check of a source reach it through `Member.decode`.
     assert users == {"dermaray.data.members", "dermaray.models.predictor", "serve.app"}
     members = {module_of(path) for path in FILES if "member.decode(" in path.read_text()}
-    assert members == {"dermaray.data.inspect", "dermaray.models.bulk", "dermaray.models.explanations"}
-    # Training keeps frames, of which `decode_image` is the last step; a preview shows what training sees.
+    explained = {"dermaray.models.explanations", "dermaray.scoring.gallery"}
+    assert members == {"dermaray.data.inspect", "dermaray.models.bulk", *explained}
+    # Training keeps frames, of which `decode_image` is the last step; a preview shows what training sees, and a gallery
+    # the picture as it is.
     frames = {module_of(path) for path in FILES if "member.decode_frame(" in path.read_text()}
-    assert frames == {"dermaray.data.streams", "dermaray.training.preview"}
+    assert frames == {"dermaray.data.streams", "dermaray.training.preview", "dermaray.scoring.gallery"}
     # Nobody opens an image in a way of his own.
     assert {module_of(path) for path in FILES if "Image.open" in path.read_text()} == {"dermaray.images.decode"}
 
