@@ -87,8 +87,9 @@ def disturbed(score: list[str], out: str, what: str, after: float, rng: random.R
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=after)
         started = set(below(process.pid))
-        if commands == 1 and process.poll() is None:
-            kill(what, process.pid, b"ReadAndScore", rng)
+        # It may be early: then as soon as there is somebody to kill.
+        while commands == 1 and process.poll() is None and not kill(what, process.pid, b"ReadAndScore", rng):
+            time.sleep(0.05)
         if wait_for_the_end(process, started, LONGEST_SECONDS) == 0:
             return commands
     raise SystemExit(f"the run did not end in {MOST_COMMANDS} commands after the kill of {what}")

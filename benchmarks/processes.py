@@ -35,8 +35,8 @@ def below(root: int) -> dict[int, bytes]:
     return found
 
 
-def kill(what: str, driver: int, worker: bytes, rng: random.Random) -> None:
-    """Send SIGKILL to one of `VICTIMS`.
+def kill(what: str, driver: int, worker: bytes, rng: random.Random) -> bool:
+    """Send SIGKILL to one of `VICTIMS`; return false where there is none.
 
     Args:
         what: Which of them.
@@ -50,6 +50,7 @@ def kill(what: str, driver: int, worker: bytes, rng: random.Random) -> None:
     for pid in victims:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    return bool(victims)
 
 
 def wait_for_the_end(driver: subprocess.Popen[bytes], others: set[int], seconds: float) -> int:

@@ -257,6 +257,8 @@ def show(rounds: list[dict[str, dict[str, float]]]) -> None:
         start = "" if side in ("decode", "network") else f"{median(starts):.1f}"
         spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"| {side} | {median(rates):,.1f} | {start} | {spread} |")
+    if not {"decode", "network"} <= set(rounds[0]):
+        return
     slower = [found["dermaray"]["rate"] / min(found[s]["rate"] for s in ("decode", "network")) for found in rounds]
     both = [found["dermaray"]["rate"] * sum(1 / found[s]["rate"] for s in ("decode", "network")) for found in rounds]
     print(f"\nOf the slower of decoding and network alone: {median(slower):.2f}")
@@ -281,7 +283,8 @@ def main() -> None:
         return
     if args.images is None:
         parser.error("--images is missing")
-    sides = [side for side in args.sides if side != "daft" or find_spec("daft")]
+    wanted = {*args.sides, "dermaray"}
+    sides = [side for side in SIDES if side in wanted and (side != "daft" or find_spec("daft"))]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         prepare(folder, args.images.resolve(), args.files)

@@ -64,9 +64,10 @@ def sizes(model: Path, images: Path) -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         (folder / "originals").mkdir()
-        copies = [folder / "originals" / path.name for path in islice(sorted(images.rglob("*.jpg")), 500)]
+        found = {path.name: path for path in islice(sorted(images.rglob("*.jpg")), 500)}
+        copies = [folder / "originals" / name for name in found]
         for path in copies:
-            path.write_bytes((images / path.name).read_bytes())
+            path.write_bytes(found[path.name].read_bytes())
         inputs = {f"{count:,} images": folder / str(count) for count in (1000, 30_000)}
         for count, place in zip((1000, 30_000), inputs.values(), strict=True):
             link(copies, place, count)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dermaray.scoring.ledger import Ledger
 
 
+_NOT_READ = ("unreadable", "timed_out", "crashed")
+
 _MOST_SHOWN = 1000
 """Images of a page that a browser can show."""
 
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         choices=["litert", "int8", "keras"],
-        help="what runs the network: litert or int8, on CPUs, or keras as in training, on GPUs too (default: litert)",
+        help="litert and int8 are for CPUs; keras is as in training, for GPUs too (default: litert, where it can be)",
     )
     parser.add_argument(
         "--actors",
@@ -130,13 +132,13 @@ def run(args: argparse.Namespace) -> int:
     if (folder := local_path(args.out)) is not None:
         check_lasting(folder)
     artifact = chosen_model(args)
-    listing = list_inputs(args.inputs)
-    shards = cut(listing.members)
     if args.top and artifact.label_set.melanoma_index is None:
         raise ArtifactError(
             f"--top needs a model with a class of melanoma. It knows: {', '.join(artifact.label_set.classes)}"
         )
     engine = choose_engine(artifact, args.engine)
+    listing = list_inputs(args.inputs)
+    shards = cut(listing.members)
     digest = listing_digest(listing.members)
     job = {"inputs": digest, "model": artifact.digest, "engine": engine, "shards": len(shards)}
     with Ledger.open(args.out, job, new=args.new) as ledger:
@@ -196,11 +198,10 @@ def _score(
 ) -> dict[str, Any]:
     """Score what is missing, tell about it, and return what it took."""
     from dermaray.scoring.run import score_shards
-    from dermaray.scoring.shards import size_of
     from dermaray.scoring.watch import Watch
     from jobs.console import tracked
 
-    there = sum(size_of(shards[number]) or 0 for number in ledger.done())
+    there = ledger.count_rows()
     watch, images = Watch(ledger, listing.images, there), 0
     with tracked("Scoring", None if listing.images is None else listing.images - there) as tracker:
 
@@ -239,9 +240,9 @@ def _finish(
     if not counted["images"]:
         ledger.clear()
         raise DataError(f"{', '.join(args.inputs)} holds no image")
-    if counted["dead_letters"].get("unreadable") == counted["images"]:
+    if sum(counted["dead_letters"].get(reason, 0) for reason in _NOT_READ) == counted["images"]:
         ledger.clear()
-        # Not so many bad images: a place that the cluster's nodes do not see.
+        # Not so many bad images: a place that the cluster's nodes do not see, or a machine that is too small.
         raise DataError(f"none of the {counted['images']:,} images could be read: {message}")
     _write_others(args, artifact, shards, ledger)
     summary = {
@@ -276,7 +277,7 @@ def _write_others(args: argparse.Namespace, artifact: "Artifact", shards: "list[
             text = io.TextIOWrapper(file, encoding="utf-8", newline="")
             write_submission(text, rows, artifact.label_set)
             text.detach()
-    if args.top and not ledger.holds(GALLERY):
+    if args.top:
         page = _gallery(args, artifact, shards, ledger)
         with ledger.writing(GALLERY) as file:
             file.write(page.encode())

@@ -13,7 +13,7 @@ import pyarrow as pa
 from dermaray.data.image_tables import Part
 from dermaray.data.members import MEMBER_SCHEMA, MemberRow
 from dermaray.data.source import is_image_name
-from dermaray.data.storage import explained, is_uri, local_path, name_of, opened
+from dermaray.data.storage import explained, is_uri, local_path, name_of, opened, stamp
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
 from dermaray.data.tars import list_tar
 from dermaray.data.zips import DAMAGED as ZIP_DAMAGED
@@ -65,6 +65,8 @@ def list_stored_archive(uri: str) -> Listing:
     """
     if name_of(uri).suffix.lower() == ".zip":
         return _with_images(uri, _list_zip(uri))
+    if not stamp(uri):
+        raise DataError(f"{uri} does not exist")
     return _from_start(uri)
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
@@ -39,7 +40,7 @@ class TableImage(NamedTuple):
     image_id: str
     row: int
     data: bytes
-    problem: str | None
+    problem: DataError | None
 
 
 def bytes_column(place: str) -> str | None:
@@ -100,17 +101,17 @@ def read_part(place: str, column: str, part: Part) -> Iterator[TableImage]:
     """Yield the images of a part, in order; each of its rows, also where the file cannot be read any further."""
     row, end = part.start, part.start + part.rows
     stem = name_of(place).stem
-    problem = "the table has fewer rows than before"
+    problem = DataError("the table has fewer rows than before")
     try:
         with _opened(place) as table:
             ids = _first(IDS, table.schema)
             for batch in table.batches(part, [column] if ids is None else [ids, column]):
                 names = [None] * len(batch) if ids is None else batch[ids].to_pylist()
-                for name, value in zip(names, _binary(batch[column]), strict=True):
+                for name, value in zip(names, binary(batch[column]), strict=True):
                     yield TableImage(f"{stem}-{row}" if name is None else str(name), row, value.as_py() or b"", None)
                     row += 1
     except DataError as error:
-        problem = str(error)
+        problem = error
     for missing in range(row, end):
         yield TableImage(f"{stem}-{missing}", missing, b"", problem)
 
@@ -181,5 +182,6 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _binary(column: pa.Array) -> pa.Array:
-    return column.field("bytes") if pa.types.is_struct(column.type) else column
+def binary(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return the bytes of a column of images, also where they are a field of it."""
+    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column

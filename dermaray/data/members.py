@@ -2,7 +2,6 @@
 
 import os
 import stat
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,10 +48,14 @@ STREAMS = ("tar_stream", "table")
 _THREADS = 16
 """Objects that are fetched at a time: each waits for the network for most of its time."""
 
-_PAUSES = (1.0, 5.0)
-"""Seconds before a store that could not be reached is asked again; its client has tried several times each time."""
+_STREAM_BYTES = 8 * 1024 * 1024
+"""Fetched of an archive at a time that is read from its start to its end."""
 
 _DAMAGED = (*ZIP_DAMAGED, *TAR_DAMAGED, pa.ArrowException, DataError)
+
+
+class OutageError(ImageError):
+    """An image could not be read, and nothing else that lies in the same store can be for now."""
 
 
 class MemberRow(NamedTuple):
@@ -103,14 +106,23 @@ class Member:
         return decode_frame(self.data, spec)
 
 
-def read_members(members: pa.Table) -> Iterator[Member]:
+def read_members(members: pa.Table, *, stop_at_outage: bool = False) -> Iterator[Member]:
     """Read the images that rows of `MEMBER_SCHEMA` stand for, in order. An image that cannot be read is yielded too.
 
-    Further columns are let be.
+    Args:
+        members: The rows; further columns are let be.
+        stop_at_outage: Raise an error that is no fault of the image.
 
     Raises:
         StoreError: An object store cannot be reached, or does not accept the credentials any more.
     """
+    for member in _read_all(members):
+        if stop_at_outage and isinstance(member.error, OutageError):
+            raise StoreError(str(member.error))
+        yield member
+
+
+def _read_all(members: pa.Table) -> Iterator[Member]:
     rows = (MemberRow(**row) for row in members.select(MEMBER_SCHEMA.names).to_pylist())
     with _Archives() as archives:
         for kind, group in groupby(rows, key=lambda row: row.kind):
@@ -176,10 +188,10 @@ def _read(row: MemberRow, archives: _Archives) -> Member:
 
 
 def _unreadable(place: str, error: Exception, what: str) -> ImageError:
-    """Return what is wrong with one image; raise what is wrong with all that lies in a store."""
+    """Return why an image cannot be read."""
     found = error if isinstance(error, DataError) or not is_uri(place) else explained(place, error)
     if isinstance(found, StoreError):
-        raise found
+        return OutageError("unreadable", str(found))
     return ImageError("unreadable", str(found) if isinstance(found, DataError) else f"{what}: {found}")
 
 
@@ -200,16 +212,10 @@ def _read_objects(rows: Sequence[MemberRow]) -> Iterator[Member]:
 
 
 def _read_object(image_id: str, uri: str) -> Member:
-    for pause in (*_PAUSES, None):
-        try:
-            return Member(image_id, uri, read_bytes(uri, MAX_BYTES + 1))
-        except StoreError:
-            if pause is None:
-                raise
-            time.sleep(pause)
-        except DataError as error:
-            return Member(image_id, uri, b"", ImageError("unreadable", str(error)))
-    raise AssertionError
+    try:
+        return Member(image_id, uri, read_bytes(uri, MAX_BYTES + 1))
+    except DataError as error:
+        return Member(image_id, uri, b"", _unreadable(uri, error, "cannot be read"))
 
 
 def _read_file(path: str) -> bytes:
@@ -224,7 +230,7 @@ def _read_file(path: str) -> bytes:
 
 def _stream(row: MemberRow) -> Iterator[Member]:
     try:
-        with opened(row.archive) as file:
+        with opened(row.archive, _STREAM_BYTES) as file:
             for name, member in stream_tar(file):
                 if is_image_name(Path(name)):
                     shown = _shown(name)
@@ -238,7 +244,7 @@ def _stream(row: MemberRow) -> Iterator[Member]:
 def _read_table(row: MemberRow) -> Iterator[Member]:
     place, part = row.archive, Part(row.offset, row.size)
     for image_id, number, data, problem in read_part(place, os.fsdecode(row.name), part):
-        error = None if problem is None else ImageError("unreadable", problem)
+        error = None if problem is None else _unreadable(place, problem, "")
         yield Member(image_id, f"{place}::{number}", data, error)
 
 

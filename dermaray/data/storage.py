@@ -16,23 +16,29 @@ percent-encoded. A `file://` URI is a local path.
 import io
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs
 
 from dermaray.errors import DataError, StoreError
 
+T = TypeVar("T")
+
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<key>/[^?#]*)?(?P<query>\?[^#]*)?")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 _SECRET = re.compile(r"[?&](sig|client_secret|secret_key)=")
 STORE_ERRORS = (OSError, pa.ArrowException)
 """What an access to a store raises."""
+
+_PAUSES = (1.0, 5.0)
+"""Seconds before a store that could not be reached is asked again; its client has tried several times each time."""
 
 _BUFFER_BYTES = 256 * 1024
 """Read of an object at a time, at least."""
@@ -41,12 +47,14 @@ _BUFFER_BYTES = 256 * 1024
 _REASONS: tuple[tuple[str, type[DataError], str], ...] = (
     (r"NO_SUCH_BUCKET|[Bb]ucket does not exist", DataError, "there is no such bucket"),
     (
-        r"ACCESS_DENIED|Forbidden|PERMISSION_DENIED|HTTP status 40[13]|UNAUTHENTICATED",
+        r"ACCESS_DENIED|Forbidden|PERMISSION_DENIED|HTTP status 403|UNAUTHENTICATED",
         DataError,
         "access is denied. Check that the credentials in the environment may list and read it",
     ),
     (
-        r"INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|access token|[Cc]redential|ExpiredToken",
+        r"INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|access token|[Cc]redential|ExpiredToken"
+        # Whoever asks for the head of an object is told no more, where a session has ended.
+        r"|HTTP status 40[01]",
         StoreError,
         "the store does not accept the credentials in the environment, or there are none",
     ),
@@ -137,33 +145,56 @@ def read_bytes(place: str | Path, limit: int | None = None) -> bytes:
                 return file.read(-1 if limit is None else limit)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    filesystem, key = locate(str(place))
-    try:
+
+    def read(filesystem: pa.fs.FileSystem, key: str) -> bytes:
         with filesystem.open_input_file(key) as file:
             data: bytes = file.read() if limit is None else file.read(limit)
-    except STORE_ERRORS as error:
-        raise explained(str(place), error) from error
-    return data
+            return data
+
+    return _patiently(str(place), read)
 
 
 @contextmanager
-def opened(place: str | Path) -> Iterator[IO[bytes]]:
+def opened(place: str | Path, buffer: int = _BUFFER_BYTES) -> Iterator[IO[bytes]]:
     """Yield a file or an object, open for reading anywhere in it; reading raises one of `STORE_ERRORS`.
+
+    Args:
+        place: The file or the object.
+        buffer: Bytes of an object that are fetched at a time, at least.
 
     Raises:
         DataError: It is missing or cannot be opened.
     """
     path = local_path(place)
+    if path is None:
+        file = _patiently(str(place), lambda filesystem, key: filesystem.open_input_file(key))
+        with io.BufferedReader(file, buffer) as buffered:
+            yield buffered
+        return
     try:
-        if path is not None:
-            file: IO[bytes] = path.open("rb")
-        else:
-            filesystem, key = locate(str(place))
-            file = io.BufferedReader(filesystem.open_input_file(key), _BUFFER_BYTES)
-    except STORE_ERRORS as error:
+        local = path.open("rb")
+    except OSError as error:
         raise explained(str(place), error) from error
-    with file:
-        yield file
+    with local:
+        yield local
+
+
+def _patiently(uri: str, access: Callable[[pa.fs.FileSystem, str], T]) -> T:
+    """Access an object; where its store cannot be reached, again after a while.
+
+    Raises:
+        DataError: It is missing or cannot be read.
+    """
+    filesystem, key = locate(uri)
+    for pause in (*_PAUSES, None):
+        try:
+            return access(filesystem, key)
+        except STORE_ERRORS as error:
+            found = explained(uri, error)
+            if pause is None or not isinstance(found, StoreError):
+                raise found from error
+            time.sleep(pause)
+    raise AssertionError
 
 
 def stamp(place: str | Path) -> str:
@@ -197,7 +228,7 @@ def locate(place: str | Path) -> tuple[pa.fs.FileSystem, str]:
 
 def explained(place: str, error: Exception) -> DataError:
     """Return what an error of a store means, as far as its text tells."""
-    text = str(error).splitlines()[0]
+    text = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, FileNotFoundError):
         return DataError(f"{place} does not exist")
     if "Unrecognized filesystem type" in text:

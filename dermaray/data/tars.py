@@ -19,13 +19,19 @@ class TarMember(NamedTuple):
 
 
 def list_tar(file: IO[bytes]) -> list[TarMember] | None:
-    """Return the files of a plain tar; None where none has a place of its own, or not all have: it is compressed, or
-    damaged, which `stream_tar` tells of."""
+    """Return the files of a plain tar; None where not all have a place of their own, or the archive is damaged.
+
+    `stream_tar` reads what there is then, and tells of the damage.
+    """
     try:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_Strict) as archive:
-            return [TarMember(info.name, info.offset_data, info.size) for info in archive if info.isreg()]
+            members = list(archive)
     except DAMAGED:
         return None
+    if any(info.issparse() for info in members):
+        # What lies there is not the content.
+        return None
+    return [TarMember(info.name, info.offset_data, info.size) for info in members if info.isreg()]
 
 
 def read_tar(file: IO[bytes], member: TarMember, limit: int) -> bytes:

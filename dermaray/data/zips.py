@@ -4,6 +4,7 @@ The standard library reads a zip's whole directory before it gives a member; a t
 members would spend its time on that. Of a member that was listed, its place and its size are known.
 """
 
+import bz2
 import lzma
 import struct
 import zipfile
@@ -67,26 +68,29 @@ def read_zip(file: IO[bytes], member: ZipMember, limit: int) -> bytes:
     data = read[start : start + size]
     if len(data) < size:
         data += file.read(size - len(data))
-    if method == zipfile.ZIP_STORED:
-        content, whole = data[:limit], len(data) <= limit
-    elif method == zipfile.ZIP_DEFLATED:
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        content = inflater.decompress(data, limit)
-        whole = inflater.eof
-        if not whole and len(content) < limit:
-            raise zipfile.BadZipFile("its data end before the file does")
-    else:
-        return _read_otherwise(file, member, limit)
+    content, whole = _unpacked(method, data, limit)
+    if not whole and len(content) < limit:
+        raise zipfile.BadZipFile("its data end before the file does")
     if whole and zlib.crc32(content) != member.checksum:
         raise zipfile.BadZipFile("its checksum is wrong")
     return content
 
 
-def _read_otherwise(file: IO[bytes], member: ZipMember, limit: int) -> bytes:
-    """Read a member whose compression is rare."""
-    with zipfile.ZipFile(file) as archive:
-        info = next((info for info in archive.infolist() if info.header_offset == member.offset), None)
-        if info is None:
-            raise zipfile.BadZipFile("there is no member where the directory said so")
-        with archive.open(info) as opened:
-            return opened.read(limit)
+def _unpacked(method: int, data: bytes, limit: int) -> tuple[bytes, bool]:
+    """Return what packed data hold, or its first `limit` bytes, and whether that is all; never makes more of them."""
+    if method == zipfile.ZIP_STORED:
+        return data[:limit], len(data) <= limit
+    if method == zipfile.ZIP_DEFLATED:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        return inflater.decompress(data, limit), inflater.eof
+    if method == zipfile.ZIP_BZIP2:
+        bzip = bz2.BZ2Decompressor()
+        return bzip.decompress(data, limit), bzip.eof
+    if method == zipfile.ZIP_LZMA:
+        # After a version the size of the properties, and these: APPNOTE.TXT, section 5.8.8.
+        (size,) = struct.unpack_from("<2xH", data)
+        packed, dictionary = struct.unpack_from("<BI", data, 4)
+        options = {"lc": packed % 9, "lp": packed // 9 % 5, "pb": packed // 45, "dict_size": dictionary}
+        xz = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, **options}])
+        return xz.decompress(data[4 + size :], limit), xz.eof
+    raise NotImplementedError(f"compression method {method} is not known")

@@ -5,7 +5,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -97,7 +97,7 @@ def decode_frame(data: bytes, spec: InputSpec | None) -> DecodedImage:
     return DecodedImage(pixels, height, width, DICOM)
 
 
-def _decoded(data: bytes, spec: InputSpec | None, formats: Sequence[str]) -> DecodedImage:
+def _decoded(data: bytes, spec: InputSpec | None, formats: tuple[str, ...]) -> DecodedImage:
     """Decode a file of one of Pillow's formats; see `decode_frame`."""
     with _pillow_errors(data), Image.open(io.BytesIO(data), formats=formats) as image:
         width, height = full_size = image.size

@@ -16,6 +16,7 @@ _AS_A_FILE = {
 }
 """Transfer syntaxes (DICOM PS3.5, annex A.4) that hold a whole image file, and which of Pillow's formats it has."""
 
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _RLE = "1.2.840.10008.1.2.5"
 
 
@@ -42,6 +43,9 @@ def picture_of(data: bytes, max_pixels: int) -> tuple[bytes, str] | UInt8Array:
         import pydicom
     except ImportError:
         raise ImageError("unsupported", "a DICOM file, which is read after: pip install 'dermaray[dicom]'") from None
+    if _DEFLATED in data:
+        # It would be inflated as a whole, to whatever size.
+        raise ImageError("unsupported", "a DICOM file that is deflated")
     try:
         dataset = pydicom.dcmread(io.BytesIO(data))
         if "PixelData" not in dataset:
@@ -58,7 +62,7 @@ def picture_of(data: bytes, max_pixels: int) -> tuple[bytes, str] | UInt8Array:
 
 def _first_frame(dataset: Any) -> tuple[bytes, str] | UInt8Array:
     from pydicom.encaps import get_frame
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import pixel_array
 
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in _AS_A_FILE:
@@ -71,7 +75,7 @@ def _first_frame(dataset: Any) -> tuple[bytes, str] | UInt8Array:
 
 def _rgb(pixels: np.ndarray[Any, Any], dataset: Any) -> UInt8Array:
     """Return pixels as they are shown: coloured, with eight bits each."""
-    from pydicom.pixels import apply_color_lut
+    from pydicom.pixels.processing import apply_color_lut
 
     bits, kind = dataset.BitsStored, dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":

@@ -70,7 +70,11 @@ def score_stream(members: pa.Table, artifact: Artifact) -> ray.data.Dataset:
 
 
 def scored(
-    decoded: ray.data.Dataset, artifact: Artifact, actors: Actors, score: "type[Score] | None" = None
+    decoded: ray.data.Dataset,
+    artifact: Artifact,
+    actors: Actors,
+    score: "type[Score] | None" = None,
+    **ray_remote_args: Any,
 ) -> ray.data.Dataset:
     """Score the images of a dataset of decoded ones, in actors; see `score_stream`."""
     # A block is that of one task: what the network sees together, and so its rounding, is the same in every run.
@@ -81,6 +85,7 @@ def scored(
         batch_size=None,
         concurrency=actors.count,
         num_gpus=actors.gpus,
+        **ray_remote_args,
     )
 
 
@@ -123,6 +128,9 @@ def image_row(member: Member, spec: InputSpec) -> Batch:
         decoded = member.decode(spec)
     except ImageError as error:
         return {**row, **lost(error, spec)}
+    # A decoder's defect must not cost the other images.
+    except Exception as error:
+        return {**row, **lost(ImageError("unsupported", f"{type(error).__name__}: {error}"), spec)}
     size = {"width": decoded.width, "height": decoded.height}
     return {**row, "reason": "", "message": "", **size, "image": decoded.pixels}
 

@@ -1,4 +1,4 @@
-"""What runs a network on a batch of pixels. One engine so far: Keras, the reference for any other."""
+"""What runs a network on a batch of pixels, and Keras, the reference for any other."""
 
 from typing import TYPE_CHECKING, Any, Protocol
 

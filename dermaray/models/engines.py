@@ -1,14 +1,12 @@
 """Which engine runs a saved model: LiteRT on CPUs; Keras, which is the reference for it, and can use GPUs."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 from dermaray.errors import ArtifactError
 from dermaray.models.artifact import INT8, LITERT, Artifact
 from dermaray.models.engine import Engine
 
 EngineName = Literal["litert", "int8", "keras"]
-
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 _FILES = {"litert": LITERT, "int8": INT8}
 
@@ -23,8 +21,8 @@ def choose_engine(artifact: Artifact, wanted: EngineName | None) -> EngineName:
         return "litert" if LITERT in artifact.files else "keras"
     file = _FILES.get(wanted)
     if file is not None and file not in artifact.files:
-        why = "it was trained without int8: true" if wanted == "int8" else "its network could not be converted"
-        raise ArtifactError(f"{artifact.path} has no {file}: {why}. Use another --engine")
+        how = "Train it with int8: true, or use" if wanted == "int8" else "Its network could not be converted. Use"
+        raise ArtifactError(f"{artifact.path} has no {file}. {how} another --engine")
     return wanted
 
 

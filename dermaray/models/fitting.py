@@ -95,6 +95,8 @@ def some_pixels(images: pa.Table, spec: InputSpec, count: int) -> UInt8Array:
     Raises:
         DataError: None can be read.
     """
+    if not images.num_rows:
+        raise DataError("int8 takes its ranges from training images, and the data have none. Leave int8 out")
     chosen = np.unique(np.linspace(0, images.num_rows - 1, count).astype(int))
     pixels = [found for _, found in _decoded(images.take(pa.array(chosen)), spec)]
     if not pixels:

@@ -6,16 +6,17 @@ import cv2
 import pyarrow as pa
 import ray.data
 
-from dermaray.data.image_tables import IDS, PATHS
+from dermaray.data.image_tables import IDS, PATHS, binary
 from dermaray.data.members import Member
+from dermaray.data.streams import BLOCK_ROWS
 from dermaray.errors import DataError
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Score, batches_of, image_row
 from dermaray.models.engines import EngineName
 from dermaray.models.rows import score_rows, score_schema
 
-_ROWS = 128
-"""Images that a process takes at a time."""
+_NAMES = ("image_id", "uri", "sha256")
+"""Columns that a dataset may have by itself; what it calls an image stays its name."""
 
 
 def score_dataset(
@@ -26,7 +27,7 @@ def score_dataset(
         _ScoreRows,
         fn_constructor_args=(artifact, engine, column),
         batch_format="pyarrow",
-        batch_size=_ROWS,
+        batch_size=BLOCK_ROWS,
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
     )
@@ -44,14 +45,15 @@ class _ScoreRows:
         if self._column not in table.schema.names:
             have = ", ".join(table.schema.names)
             raise DataError(f"the dataset has no column {self._column} of images' bytes. It has: {have}")
+        hidden = sorted(set(table.schema.names) & set(score_schema(self._artifact).names) - {*_NAMES, self._column})
+        if hidden:
+            raise DataError(f"rename the dataset's columns {', '.join(hidden)}: the scores have such columns too")
         spec = self._artifact.input_spec
         batches = batches_of(image_row(member, spec) for member in self._members(table))
         scored = [score_rows(self._score(batch), self._artifact) for batch in batches]
         rows = pa.concat_tables([*scored, score_schema(self._artifact).empty_table()])
         kept = [name for name in table.schema.names if name != self._column]
-        for name in kept:
-            # What the dataset calls an image stays its name.
-            rows = rows.drop_columns([name]) if name in rows.schema.names else rows
+        rows = rows.drop_columns([name for name in kept if name in _NAMES and name in rows.schema.names])
         for position, name in enumerate(kept):
             rows = rows.add_column(position, table.schema.field(name), table[name])
         return rows
@@ -61,7 +63,7 @@ class _ScoreRows:
         ids = _texts(table, IDS)
         return [
             Member(image_id or Path(uri).stem, uri, data or b"")
-            for image_id, uri, data in zip(ids, uris, table[self._column].to_pylist(), strict=True)
+            for image_id, uri, data in zip(ids, uris, binary(table[self._column]).to_pylist(), strict=True)
         ]
 
 

@@ -11,7 +11,7 @@ from dermaray.errors import ImageError
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Batch
 from dermaray.models.rows import dead_letter, score_rows, score_schema
-from dermaray.scoring.pieces import TRIES, Piece
+from dermaray.scoring.pieces import Piece
 from dermaray.scoring.pipeline import NOTHING, STAGES
 from dermaray.scoring.shards import size_of
 
@@ -36,15 +36,18 @@ class Gathered:
 
     Attributes:
         count: Images that have their rows.
+        given_up: Those of them whose rows no process has given.
         seconds: What they took, by stage, of all processes together.
     """
 
     def __init__(self, shards: Sequence[pa.Table], artifact: Artifact, pieces: Sequence[Piece]) -> None:
         self.count = 0
+        self.given_up = 0
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._shards, self._artifact = shards, artifact
         self._rows: dict[int, list[pa.Table]] = {piece.shard: [] for piece in pieces}
         self._missing = Counter(piece.shard for piece in pieces)
+        self._whole: list[int] = []
         # Of the pieces that are being read, what has come, and how many images they have where their end has come.
         self._parts: dict[_Key, list[pa.Table]] = defaultdict(list)
         self._sizes: dict[_Key, int] = {}
@@ -64,11 +67,12 @@ class Gathered:
                 self._sizes[key] = int(batch["row"].max()) + 1 - key.start
         if self._sizes.get(key) == sum(len(rows) for rows in parts):
             self._rows[key.shard] += self._parts.pop(key)
-            self._missing[key.shard] -= 1
+            self._settle(key.shard)
 
     def whole(self) -> list[int]:
-        """Return the shards that miss nothing and have not been taken."""
-        return [number for number in self._rows if not self._missing[number]]
+        """Return the shards that miss nothing and have not been told of."""
+        whole, self._whole = self._whole, []
+        return whole
 
     def left_of(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Return what has to be read again of pieces that have been read, and forget what came in bits of it."""
@@ -81,8 +85,9 @@ class Gathered:
             self._rows[piece.shard].append(rows)
             if piece.hopeless and not len(rows):
                 self._rows[piece.shard].append(self._killer(piece))
-                self._missing[piece.shard] -= 1
+                self._settle(piece.shard)
                 self.count += 1
+                self.given_up += 1
             else:
                 again = piece.again(len(rows))
                 self._missing[piece.shard] += len(again) - 1
@@ -101,6 +106,11 @@ class Gathered:
             raise AssertionError(f"shard {number} has {len(rows)} rows, some twice perhaps, for {expected} images")
         return rows.drop_columns(list(_ORDER))
 
+    def _settle(self, shard: int) -> None:
+        self._missing[shard] -= 1
+        if not self._missing[shard]:
+            self._whole.append(shard)
+
     def _first_of(self, key: _Key) -> pa.Table:
         """Return the rows of a piece from its start to the first that is missing."""
         rows = pa.concat_tables([*self._parts[key], self._none()]).sort_by("row")
@@ -112,7 +122,8 @@ class Gathered:
     def _killer(self, piece: Piece) -> pa.Table:
         """Return the row of an image, or of the rest of an archive, over which processes are lost."""
         what = "it" if piece.stop else "it and what follows in the archive"
-        error = ImageError("crashed", f"{TRIES} processes died over {what}, one after the other")
+        message = f"{piece.tries + 1} processes died over {what}, one after the other"
+        error = ImageError("crashed", message)
         rows = dead_letter(*piece.first(), error, self._artifact)
         return _placed(rows, [piece.task], [piece.start])
 

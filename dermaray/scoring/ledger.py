@@ -123,6 +123,12 @@ class Ledger:
                 rows = pq.read_table(path, columns=columns, filesystem=self._filesystem)
             yield rows
 
+    def count_rows(self) -> int:
+        """Return how many images have their rows."""
+        with self._errors("read"):
+            parts = [self._at(f"{SCORES}/part-{shard:05}.parquet") for shard in self.done()]
+            return sum(pq.read_metadata(part, filesystem=self._filesystem).num_rows for part in parts)
+
     def scored(self, columns: list[str]) -> pa.Table:
         """Return columns of all rows of images that were scored."""
         parts = self.rows([*columns, "status"])
@@ -242,6 +248,8 @@ def _partial(name: str) -> str:
 
 
 def _difference(known: Mapping[str, Any], job: Mapping[str, Any]) -> str:
+    if known.get("format_version") != job["format_version"]:
+        return "another version of dermaray"
     if known.get("model") != job["model"]:
         return "another model"
     if known.get("engine") != job["engine"]:

@@ -12,6 +12,12 @@ from dermaray.models.predictor import ENGINE_BATCH
 TRIES = 3
 """How many processes are lost over an image before it is left alone, at least."""
 
+OPEN_TRIES = 10
+"""How many are lost, each a little further on, over an archive of unknown length before its rest is left alone."""
+
+AHEAD = 4 * ENGINE_BATCH
+"""Images within which the one is over which a process was lost that had given none: it reads ahead of its network."""
+
 PIECE_SCHEMA = pa.schema([(name, pa.int32()) for name in ("shard", "task", "start", "stop")])
 """What a task's rows have beside those of `MEMBER_SCHEMA`; `stop` is null for the end."""
 
@@ -40,12 +46,13 @@ class Piece:
     @property
     def hopeless(self) -> bool:
         """Whether one more loss tells enough: this is one image, or the rest of an archive that cannot be read."""
-        return self.tries + 1 == TRIES and self._size in (None, 1)
+        size = self._size
+        return self.tries + 1 >= (OPEN_TRIES if size is None else TRIES) and size in (None, 1)
 
     def table(self) -> pa.Table:
         """Return the rows that `images_in` takes."""
         # A process is given no more of a part than it reads, but for what can only be read from its start.
-        members = self.members if _streamed(self.members) else self.members.slice(self.start, self._size)
+        members = self.members if is_streamed(self.members) else self.members.slice(self.start, self._size)
         for field in PIECE_SCHEMA:
             values = pa.array([getattr(self, field.name)] * members.num_rows, field.type)
             members = members.append_column(field, values)
@@ -53,32 +60,28 @@ class Piece:
 
     def first(self) -> tuple[str, str]:
         """Return the `image_id` and the `uri` of the first image, without reading it."""
-        row = member_row(self.members, 0 if _streamed(self.members) else self.start)
-        image_id, uri = name_member(row)
-        if not _streamed(self.members):
-            return image_id, uri
-        # A table counts its own rows; a tar's name of the image is known to those alone who read it.
-        number = self.start + row.offset
-        return f"{image_id}-{number}", f"{uri}::{number}"
+        return name_at(self.members, self.start, 0 if is_streamed(self.members) else self.start)
 
     def again(self, count: int) -> list["Piece"]:
         """Return what to read after the process was lost that had given the first `count` images.
 
-        Nobody knows which of the others it was lost over, if over any: where it got no further than its first batch,
-        that is tried once more, and cut in two from then on.
+        Nobody knows which of the others it was lost over, if over any: they are read in halves, down to a batch, which
+        is read once more as it is, and in halves from then on.
         """
         if count:
             return [replace(self, start=self.start + count, tries=0)]
         size, tries = self._size, self.tries
         if size is None:
-            cut, tries = self.start + ENGINE_BATCH, tries + 1
-        elif size > ENGINE_BATCH:
+            # Whoever reads the rest passes over what is before it, so that only its own images can do harm.
+            cut = self.start + AHEAD
+            return [replace(self, stop=cut, tries=0), replace(self, start=cut, tries=tries + 1)]
+        if size > ENGINE_BATCH:
             cut = self.start + max(ENGINE_BATCH, size // 2 // ENGINE_BATCH * ENGINE_BATCH)
         elif size > 1 and tries:
             cut = self.start + size // 2
         else:
             return [replace(self, tries=tries + 1)]
-        return [replace(self, stop=cut), replace(self, start=cut, tries=tries)]
+        return [replace(self, stop=cut), replace(self, start=cut)]
 
     @property
     def _size(self) -> int | None:
@@ -88,24 +91,48 @@ class Piece:
 def pieces_of(shards: Sequence[pa.Table], numbers: Sequence[int]) -> list[Piece]:
     """Return what single tasks read of the shards of these numbers."""
     return [
-        Piece(number, task, 0, None if _streamed(part) else part.num_rows, part)
+        Piece(number, task, 0, _length(part), part)
         for number in numbers
         for task, part in enumerate(blocks_of(shards[number]))
     ]
 
 
-def images_in(table: pa.Table) -> Iterator[Member]:
-    """Read the images of a piece's `table`."""
-    if not _streamed(table):
-        yield from read_members(table)
-        return
+def images_in(table: pa.Table, position: int) -> Iterator[Member | None]:
+    """Read the images of a piece's `table` from one of them on; None for each that is passed over on the way there."""
     start, stop = table["start"][0].as_py(), table["stop"][0].as_py()
-    for position, member in enumerate(read_members(table)):
-        if position == stop:
+    if not is_streamed(table):
+        yield from read_members(table.slice(position - start), stop_at_outage=True)
+        return
+    for number, member in enumerate(read_members(table, stop_at_outage=True)):
+        if number == stop:
             return
-        if position >= start:
-            yield member
+        yield member if number >= position else None
 
 
-def _streamed(members: pa.Table) -> bool:
+def name_at(members: pa.Table, number: int, row: int) -> tuple[str, str]:
+    """Return the `image_id` and the `uri` of an image, without reading it.
+
+    Args:
+        members: A part, or what is read of it.
+        number: Counts the images of the part.
+        row: Where in `members` the image is, or what it is read with.
+    """
+    found = member_row(members, row)
+    image_id, uri = name_member(found)
+    if not is_streamed(members):
+        return image_id, uri
+    # A table counts its own rows; a tar's name of the image is known to those alone who read it.
+    number += found.offset
+    return f"{image_id}-{number}", f"{uri}::{number}"
+
+
+def is_streamed(members: pa.Table) -> bool:
+    """Tell whether images of a part have no rows of their own."""
     return members["kind"][0].as_py() in STREAMS
+
+
+def _length(part: pa.Table) -> int | None:
+    """Return how many images a part has; None where only reading tells."""
+    if part["kind"][0].as_py() == "table":
+        return int(part["size"][0].as_py())
+    return None if is_streamed(part) else part.num_rows

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from dermaray.data.members import STREAMS, member_row, name_member
 from dermaray.data.streams import sliced
 from dermaray.errors import ArtifactError, DermarayError, ImageError
 from dermaray.images.spec import InputSpec
@@ -17,7 +16,7 @@ from dermaray.models.bulk import Actors, Batch, Score, batches_of, image_row, lo
 from dermaray.models.engines import EngineName
 from dermaray.models.predictor import ENGINE_BATCH
 from dermaray.scoring.ahead import Ahead
-from dermaray.scoring.pieces import PIECE_SCHEMA, Piece, images_in
+from dermaray.scoring.pieces import PIECE_SCHEMA, Piece, images_in, is_streamed, name_at
 
 NOTHING = "nothing"
 """The `reason` of the one row of a piece without an image."""
@@ -27,11 +26,11 @@ STAGES = ("reading", "decoding", "scoring")
 
 FAILED = "failed"
 """The `reason` of a row that tells of an error for which nothing can be scored; an error that was raised in a process
-would be taken for its loss. `image_id` is the class of the error."""
+would be taken for its loss. `image_id` is the class of the error, where it is one of dermaray's."""
 
 
-_BLOCK_BYTES = 64 * 1024
-"""Of scored rows, which take some hundred bytes each, in a block."""
+_BLOCK_BYTES = 8 * 1024
+"""Of scored rows in a block: so few that each batch is one by itself, and is not lost with what comes after it."""
 
 
 def score_pieces(
@@ -53,11 +52,12 @@ def score_pieces(
     dataset = sliced([piece.table() for piece in pieces])
     # A process that dies takes one piece with it, not the pipeline.
     dataset.context.max_errored_blocks = -1
+    # What hangs has a limit of its own.
+    dataset.context.execution_no_progress_timeout_s = -1
     read = _Read(artifact.input_spec, seconds)
     if actors.engine == "keras":
         decoded = dataset.map_batches(read, batch_format="pyarrow", batch_size=None, max_retries=0)
-        return scored(decoded, artifact, actors, _Telling)
-    # Rows of a long archive come as they are scored, not all at its end.
+        return scored(decoded, artifact, actors, _Telling, max_task_retries=0)
     dataset.context.target_max_block_size = _BLOCK_BYTES
     return dataset.map_batches(
         _ReadAndScore,
@@ -96,33 +96,48 @@ class _Read:
             number += 1
 
     def _rows(self, table: pa.Table) -> Iterator[Batch]:
-        done = 0
-        while done < table.num_rows:
-            ahead = Ahead(self._decoded(table.slice(done)), ENGINE_BATCH)
+        position, stop = table["start"][0].as_py(), table["stop"][0].as_py()
+        while stop is None or position < stop:
+            ahead, to_pass = Ahead(self._decoded(table, position), ENGINE_BATCH), position
             try:
                 for row in ahead.take(self._seconds):
+                    if row is None:
+                        to_pass -= 1
+                        continue
                     yield row
-                    done += 1
+                    position += 1
                 return
             except TimeoutError:
-                yield self._late(table, done)
-                done += 1
+                if is_streamed(table) and to_pass:
+                    # It cannot even be passed over.
+                    yield from self._rest(table, position)
+                    return
+                yield self._late(table, position, "it")
+                position += 1
             finally:
                 ahead.give_up()
 
-    def _decoded(self, table: pa.Table) -> Iterator[Batch]:
+    def _decoded(self, table: pa.Table, position: int) -> Iterator[Batch | None]:
         began = time.perf_counter()
-        for member in images_in(table):
+        for member in images_in(table, position):
+            if member is None:
+                yield None
+                continue
             read = time.perf_counter()
             row = image_row(member, self._spec)
             yield {**row, "reading": read - began, "decoding": time.perf_counter() - read}
             began = time.perf_counter()
 
-    def _late(self, table: pa.Table, position: int) -> Batch:
+    def _rest(self, table: pa.Table, position: int) -> Iterator[Batch]:
+        """Yield the rows of what cannot be read any more: one for each image of a table, one for all of an archive."""
+        stop = table["stop"][0].as_py()
+        known = table["kind"][0].as_py() == "table"
+        for number in range(position, stop if known else position + 1):
+            yield self._late(table, number, "it" if known else "what follows in the archive")
+
+    def _late(self, table: pa.Table, position: int, what: str) -> Batch:
         """Return the row of an image that took too long."""
-        row = member_row(table, min(position, table.num_rows - 1))
-        image_id, uri = name_member(row)
-        what = "what follows in the archive" if row.kind in STREAMS else "it"
+        image_id, uri = name_at(table, position, 0 if is_streamed(table) else position - table["start"][0].as_py())
         error = ImageError("timed_out", f"{what} could not be read and decoded in {self._seconds:g} s")
         took = {"reading": self._seconds, "decoding": 0.0}
         return {"image_id": image_id, "uri": uri, "sha256": "", **lost(error, self._spec), **took}
@@ -142,14 +157,32 @@ def _start(table: pa.Table) -> Batch:
 class _Telling(Score):
     """Tell of a model that cannot score in a row: an error would be taken for a process that was lost."""
 
+    def __init__(self, artifact: Artifact, engine: EngineName) -> None:
+        self._error: Exception | None = None
+        try:
+            super().__init__(artifact, engine)
+        # Whatever it is: a constructor that fails is tried again without end, and its error is not passed on.
+        except Exception as error:
+            self._error = error
+
     def __call__(self, batch: Batch) -> Batch:
+        if self._error is not None:
+            return _failed(batch, self._error)
         began, count = time.perf_counter(), len(batch["row"])
         try:
             scored = super().__call__(batch)
         except ArtifactError as error:
-            told = {"reason": FAILED, "image_id": type(error).__name__, "message": str(error)}
-            return batch | {name: np.full(count, value) for name, value in told.items()}
+            return _failed(batch, error)
         return scored | {"scoring": np.full(count, (time.perf_counter() - began) / count)}
+
+
+def _failed(batch: Batch, error: Exception) -> Batch:
+    """Return a batch that says why none of it, and of nothing else, can be scored."""
+    kind = type(error).__name__ if isinstance(error, DermarayError) else ""
+    message = str(error) if kind else f"a process that scores cannot start: {type(error).__name__}: {error}"
+    told = {"reason": FAILED, "image_id": kind, "message": message}
+    kept = {name: values for name, values in batch.items() if name != "image"}
+    return kept | {name: np.full(len(batch["row"]), value) for name, value in told.items()}
 
 
 class _ReadAndScore:

@@ -55,15 +55,17 @@ def score_shards(
     done = ledger.done()
     pieces = pieces_of(shards, [number for number in range(len(shards)) if number not in done])
     gathered = Gathered(shards, artifact, pieces)
-    idle, count = 0, 0
+    idle, read, alone = 0, 0, False
     while pieces:
-        for batch in _batches(pieces, artifact, actors, seconds, one_by_one=count > 0):
+        for batch in _batches(pieces, artifact, actors, seconds, one_by_one=alone):
             gathered.add(batch)
             _publish(gathered, ledger)
             progress(gathered.count)
         pieces = gathered.left_of(pieces)
         _publish(gathered, ledger)
-        idle, count = 0 if gathered.count > count else idle + 1, gathered.count
+        progress(gathered.count)
+        came = gathered.count - gathered.given_up
+        idle, read, alone = 0 if came > read else idle + 1, came, True
         if pieces and idle > _IDLE_ROUNDS:
             raise ClusterError(
                 "the processes that hold the model die before they have scored anything, for want of memory perhaps. "
@@ -81,14 +83,19 @@ def _batches(
     pieces: Sequence[Piece], artifact: Artifact, actors: Actors, seconds: float, *, one_by_one: bool
 ) -> Iterator[Batch]:
     """Yield what comes of pieces; rows that were lost with a node are missing, as those of a lost process are."""
+    # It tells of each process that is lost with a stack trace, and goes on.
+    data = logging.getLogger("ray.data")
+    data.setLevel(max(data.level, logging.CRITICAL) if data.level >= logging.ERROR else data.level)
     stream = score_pieces(pieces, artifact, actors, seconds, one_by_one=one_by_one)
     try:
         for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
             failed = np.flatnonzero(batch["reason"] == FAILED)
             if len(failed):
-                raise getattr(errors, batch["image_id"][failed[0]])(batch["message"][failed[0]])
+                kind, message = (str(batch[name][failed[0]]) for name in ("image_id", "message"))
+                raise getattr(errors, kind, ClusterError)(message)
             yield batch
     except ray.exceptions.RayError as error:
         if find_user_error(error):
             raise
-        logger.warning("what was scored and not taken yet is read again: %s", error)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        logger.warning("what was scored and not taken yet is read again: %s", reason)

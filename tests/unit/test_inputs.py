@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dermaray.data import members as members_module
+from dermaray.data import storage
 from dermaray.data.inputs import list_inputs
 from dermaray.data.manifest import SCHEMA, Manifest
 from dermaray.data.members import Member, read_members
@@ -217,8 +217,9 @@ def test_archives_in_an_object_store_are_read_in_place(bucket: Bucket) -> None:
         assert set(found(bucket.uri(pattern))) == {f"{first}{name}" for name in IMAGES for first in "ab"}
     with pytest.raises(DataError, match="matches 0 objects"):
         list_inputs([bucket.uri("shards/*.zip")])
-    with pytest.raises(DataError, match=r"missing\.zip.* does not exist"):
-        list_inputs([bucket.uri("missing.zip")])
+    for name in ("missing.zip", "missing.tar"):
+        with pytest.raises(DataError, match=rf"{name}.* does not exist"):
+            list_inputs([bucket.uri(name)])
 
 
 def test_a_pattern_of_objects(bucket: Bucket) -> None:
@@ -228,9 +229,11 @@ def test_a_pattern_of_objects(bucket: Bucket) -> None:
 
 
 def test_a_store_that_cannot_be_reached_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members_module, "_PAUSES", ())
+    monkeypatch.setattr(storage, "_PAUSES", ())
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     place = f"s3://bucket/a.png?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    (member,) = read(place)
+    assert "cannot be reached" in str(member.error)
     with pytest.raises(StoreError, match="cannot be reached"):
-        read(place)
+        list(read_members(list_inputs([place]).members, stop_at_outage=True))

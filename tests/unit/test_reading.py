@@ -1,0 +1,103 @@
+"""Reading within a process: an image that takes too long has its row, and those behind it theirs."""
+
+import io
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dermaray.data.inputs import list_inputs
+from dermaray.data.members import Member
+from dermaray.images.spec import InputSpec
+from dermaray.models.bulk import Batch
+from dermaray.scoring import pieces, pipeline
+from tests.odd_files import jpeg
+
+IMAGES = {f"{number:03}": jpeg(number) for number in range(6)}
+SLOW = "002"
+SPEC = InputSpec(height=16, width=16)
+
+
+def folder(place: Path) -> Path:
+    place.mkdir()
+    for name, data in IMAGES.items():
+        (place / f"{name}.jpg").write_bytes(data)
+    return place
+
+
+def packed(place: Path) -> Path:
+    with tarfile.open(place.with_suffix(".tar.gz"), "w:gz") as archive:
+        for name, data in IMAGES.items():
+            info = tarfile.TarInfo(f"{name}.jpg")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return place.with_suffix(".tar.gz")
+
+
+def table(place: Path) -> Path:
+    pq.write_table(pa.table({"image_id": list(IMAGES), "bytes": list(IMAGES.values())}), place.with_suffix(".parquet"))
+    return place.with_suffix(".parquet")
+
+
+@pytest.fixture
+def never() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def reasons(source: Path) -> list[str]:
+    (piece,) = pieces.pieces_of([list_inputs([str(source)]).members], [0])
+    rows: list[tuple[int, str, bool]] = []
+    for batch in pipeline._Read(SPEC, 1.0)(piece.table()):
+        rows += zip(batch["row"].tolist(), batch["reason"].tolist(), batch["last"].tolist(), strict=True)
+    assert [row for row, _, _ in rows] == list(range(len(rows)))
+    assert [last for _, _, last in rows] == [False] * (len(rows) - 1) + [True]
+    return [reason for _, reason, _ in rows]
+
+
+@pytest.mark.parametrize("make", [folder, packed, table])
+def test_an_image_that_takes_too_long_costs_no_other(
+    make: Callable[[Path], Path], never: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = pipeline.image_row
+
+    def slow(member: Member, spec: InputSpec) -> Batch:
+        if member.image_id == SLOW:
+            never.wait(60)
+        return decode(member, spec)
+
+    monkeypatch.setattr(pipeline, "image_row", slow)
+    assert reasons(make(tmp_path / "input")) == ["", "", "timed_out", "", "", ""]
+
+
+@pytest.mark.parametrize(("make", "lost"), [(packed, 2), (table, 4)])
+def test_what_cannot_even_be_passed_over_is_given_up(
+    make: Callable[[Path], Path], lost: int, never: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = pieces.read_members
+
+    def stuck(*args: Any, **options: Any) -> Iterator[Member]:
+        for member in read(*args, **options):
+            if member.image_id == SLOW:
+                never.wait(60)
+            yield member
+
+    monkeypatch.setattr(pieces, "read_members", stuck)
+    # Of a table it is known how many follow; of an archive one row tells of them all.
+    assert reasons(make(tmp_path / "input")) == ["", "", *["timed_out"] * lost]
+
+
+def test_a_decoder_that_fails_in_a_way_of_its_own_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(member: Member, spec: InputSpec) -> Any:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(Member, "decode", decode)
+    assert reasons(folder(tmp_path / "input")) == ["unsupported"] * 6
