@@ -49,7 +49,7 @@ def test_evaluate_score_and_serve_agree(
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         for uri in uris:
             archive.write(uri, Path(uri).name)
-    run_job("score", tmp_path / "images.zip", "--model", model, "--out", tmp_path / "scores")
+    run_job("score", tmp_path / "images.zip", "--model", model, "--out", tmp_path / "scores", "--engine", "keras")
 
     def by_id(folder: Path) -> dict[str, dict[str, Any]]:
         return {row["image_id"]: row for row in pq.read_table(folder / "scores.parquet").to_pylist()}
