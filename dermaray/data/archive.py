@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dermaray.data.image_tables import Part
 from dermaray.data.members import MEMBER_SCHEMA, MemberRow
-from dermaray.data.source import is_image_name
+from dermaray.data.source import is_image_name, kind_of
 from dermaray.data.storage import explained, is_uri, local_path, name_of, opened, stamp
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
 from dermaray.data.tars import list_tar
@@ -117,7 +117,7 @@ def _list_folder(source: Path) -> Listing:
             if is_image_name(PurePath(name)):
                 names.append(name if below == "." else os.path.join(below, name))
             else:
-                _pass_over(name, ignored)
+                ignored[kind_of(PurePath(name))] += 1
     names.sort(key=lambda name: name.split(os.sep))
     return _listing([MemberRow(str(source), "folder", os.fsencode(name)) for name in names], ignored)
 
@@ -136,7 +136,7 @@ def _list_zip(place: str) -> Listing:
                     name = os.fsencode(member.name)
                     rows.append(MemberRow(place, "zip", name, member.offset, member.size, member.checksum))
                 else:
-                    _pass_over(member.name, ignored)
+                    ignored[kind_of(PurePath(member.name))] += 1
     except (*ZIP_DAMAGED, pa.ArrowException) as error:
         if is_uri(place) and not isinstance(error, zipfile.BadZipFile):
             raise explained(place, error) from error
@@ -155,7 +155,7 @@ def _list_tar(source: Path) -> Listing:
         if is_image_name(PurePath(name)):
             rows.append(MemberRow(str(source), "tar", os.fsencode(name), offset, size))
         else:
-            _pass_over(name, ignored)
+            ignored[kind_of(PurePath(name))] += 1
     return _listing(rows, ignored)
 
 
@@ -163,8 +163,3 @@ def _from_start(place: str) -> Listing:
     """List a tar in which nothing has a place of its own that could be read by itself."""
     row = MemberRow(place, "tar_stream", os.fsencode(name_of(place).name))
     return Listing(_listing([row]).members, None, {})
-
-
-def _pass_over(name: str, ignored: Counter[str]) -> None:
-    path = PurePath(name)
-    ignored[path.suffix.lower() or path.name] += 1

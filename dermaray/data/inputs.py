@@ -12,7 +12,7 @@ import pyarrow as pa
 from dermaray.data.archive import Listing, files_listing, list_members, list_stored_archive, table_listing
 from dermaray.data.image_tables import SUFFIXES, beside, bytes_column, parts_of, paths_in
 from dermaray.data.manifest import Manifest, is_manifest_file
-from dermaray.data.source import is_image_name
+from dermaray.data.source import is_image_name, kind_of
 from dermaray.data.storage import list_tree, local_path, name_of
 from dermaray.errors import DataError
 
@@ -71,7 +71,7 @@ def _matching(place: str, pattern: Path) -> Iterator[Listing]:
     others = [path for path in files if path.suffix.lower() in containers]
     if not images and not others:
         raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive or a table")
-    passed = Counter(path.suffix.lower() or path.name for path in files if not is_image_name(path))
+    passed = Counter(kind_of(path) for path in files if not is_image_name(path))
     for path in others:
         passed.pop(path.suffix.lower(), None)
     # All images at once: there may be a million.
@@ -148,7 +148,7 @@ def _in_store(place: str) -> Listing:
         return list_stored_archive(place)
     tree = list_tree(place)
     images = [tree.uri(file) for file in tree.files if is_image_name(file)]
-    others = Counter(file.suffix.lower() or file.name for file in tree.files if not is_image_name(file))
+    others = Counter(kind_of(file) for file in tree.files if not is_image_name(file))
     if not images:
         raise DataError(f"{place} holds no image. {sum(others.values())} objects of other kinds are below it")
     return _files(images, others)

@@ -50,3 +50,8 @@ class SourceImage:
 def is_image_name(path: PurePath) -> bool:
     """Tell whether a file's name is that of an image; hidden files are none."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def kind_of(path: PurePath) -> str:
+    """Return what a file that is no image is counted under: its suffix, or its name where it has none."""
+    return path.suffix.lower() or path.name

@@ -80,9 +80,9 @@ def _images(ledger: Ledger, shards: Sequence[pa.Table], count: int) -> Iterator[
     wanted: dict[int, list[int]] = {}
     for number, row in sorted(places[position] for position in order.tolist()):
         wanted.setdefault(number, []).append(row)
-    for number, rows in enumerate(ledger.rows(_COLUMNS)):
-        if number in wanted:
-            yield from zip(rows.take(wanted[number]).to_pylist(), _read(shards[number], wanted[number]), strict=True)
+    # In ascending order, both.
+    for number, rows in zip(wanted, ledger.rows(_COLUMNS, wanted), strict=True):
+        yield from zip(rows.take(wanted[number]).to_pylist(), _read(shards[number], wanted[number]), strict=True)
 
 
 def _read(shard: pa.Table, rows: list[int]) -> Iterator[Member]:

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -115,9 +115,9 @@ class Ledger:
         with self.writing(SUCCESS):
             pass
 
-    def rows(self, columns: list[str]) -> Iterator[pa.Table]:
-        """Yield columns of the rows of each shard, in order."""
-        for shard in sorted(self.done()):
+    def rows(self, columns: list[str], shards: Iterable[int] | None = None) -> Iterator[pa.Table]:
+        """Yield columns of the rows of each shard, in order, or of some shards."""
+        for shard in sorted(self.done() if shards is None else shards):
             path = self._at(f"{SCORES}/part-{shard:05}.parquet")
             with self._errors("read"):
                 rows = pq.read_table(path, columns=columns, filesystem=self._filesystem)

@@ -60,7 +60,7 @@ class Piece:
 
     def first(self) -> tuple[str, str]:
         """Return the `image_id` and the `uri` of the first image, without reading it."""
-        return name_at(self.members, self.start, 0 if is_streamed(self.members) else self.start)
+        return name_at(self.members, self.start, 0)
 
     def again(self, count: int) -> list["Piece"]:
         """Return what to read after the process was lost that had given the first `count` images.
@@ -109,15 +109,15 @@ def images_in(table: pa.Table, position: int) -> Iterator[Member | None]:
         yield member if number >= position else None
 
 
-def name_at(members: pa.Table, number: int, row: int) -> tuple[str, str]:
+def name_at(members: pa.Table, number: int, begin: int) -> tuple[str, str]:
     """Return the `image_id` and the `uri` of an image, without reading it.
 
     Args:
         members: A part, or what is read of it.
         number: Counts the images of the part.
-        row: Where in `members` the image is, or what it is read with.
+        begin: That of the first row, where images have rows of their own.
     """
-    found = member_row(members, row)
+    found = member_row(members, 0 if is_streamed(members) else number - begin)
     image_id, uri = name_member(found)
     if not is_streamed(members):
         return image_id, uri

@@ -28,7 +28,6 @@ FAILED = "failed"
 """The `reason` of a row that tells of an error for which nothing can be scored; an error that was raised in a process
 would be taken for its loss. `image_id` is the class of the error, where it is one of dermaray's."""
 
-
 _BLOCK_BYTES = 8 * 1024
 """Of scored rows in a block: so few that each batch is one by itself, and is not lost with what comes after it."""
 
@@ -137,7 +136,7 @@ class _Read:
 
     def _late(self, table: pa.Table, position: int, what: str) -> Batch:
         """Return the row of an image that took too long."""
-        image_id, uri = name_at(table, position, 0 if is_streamed(table) else position - table["start"][0].as_py())
+        image_id, uri = name_at(table, position, table["start"][0].as_py())
         error = ImageError("timed_out", f"{what} could not be read and decoded in {self._seconds:g} s")
         took = {"reading": self._seconds, "decoding": 0.0}
         return {"image_id": image_id, "uri": uri, "sha256": "", **lost(error, self._spec), **took}
