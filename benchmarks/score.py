@@ -10,6 +10,7 @@ at 160x160 pixels. A round runs all sides one after the other, each in a process
     ray         ray.data.read_images and an actor that holds the Keras model, as Ray's documentation shows it
     daft        daft, with a class that holds the Keras model, where it is installed
     dermaray    dermaray score
+    int8        dermaray score --engine int8
     decode      dermaray's decoder alone, a process on each core
     network     LiteRT alone, a process on each core, on pixels that are in memory
 
@@ -41,6 +42,7 @@ out: {folder}/model
 data: {{manifest: {folder}/data}}
 input: {{height: 160, width: 160}}
 model: {{backbone: efficientnet_lite0, weights: imagenet}}
+int8: true
 training: {{epochs: 1, global_batch_size: 24}}
 """
 
@@ -209,6 +211,7 @@ SIDES: dict[str, Callable[[Path, Clock], None]] = {
     "ray": ray_data,
     "daft": daft_side,
     "dermaray": lambda folder, clock: dermaray(folder, clock, "litert"),
+    "int8": lambda folder, clock: dermaray(folder, clock, "int8"),
     "decode": lambda folder, clock: alone(folder, clock, decode_alone),
     "network": lambda folder, clock: alone(folder, clock, network_alone),
 }
@@ -220,7 +223,7 @@ def prepare(folder: Path, images: Path, count: int) -> None:
 
     from dermaray.data.synthetic import generate_dataset
 
-    generate_dataset(folder / "images", 90)
+    generate_dataset(folder / "images", 108)
     (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
     for words in (["prepare", "images", "--out", "data"], ["train", "--config", "config.yaml"]):
         named = [str(folder / word) if word in ("images", "data", "config.yaml") else word for word in words]

@@ -17,6 +17,7 @@ from dermaray.models.engines import EngineName
 from dermaray.models.predictor import ENGINE_BATCH
 from dermaray.scoring.ahead import Ahead
 from dermaray.scoring.pieces import PIECE_SCHEMA, Piece, images_in, is_streamed, name_at
+from dermaray.scoring.pinning import pin_to_core
 
 NOTHING = "nothing"
 """The `reason` of the one row of a piece without an image."""
@@ -188,6 +189,7 @@ class _ReadAndScore:
     """Hold a model, and read, decode and score pieces: two threads, one of which runs the network."""
 
     def __init__(self, read: _Read, artifact: Artifact, engine: EngineName) -> None:
+        self._core = pin_to_core()
         cv2.setNumThreads(1)
         self._read, self._score = read, _Telling(artifact, engine)
 
