@@ -87,13 +87,13 @@ def million(count: int) -> None:
     import pyarrow as pa
 
     from cluster.runtime import connect
-    from dermaray.data.inputs import list_inputs
+    from dermaray.data.inputs import stream_inputs
     from dermaray.models.artifact import open_artifact
     from dermaray.models.bulk import Actors, Batch
     from dermaray.scoring import pipeline
     from dermaray.scoring.ledger import Ledger
+    from dermaray.scoring.listed import Listed
     from dermaray.scoring.run import score_shards
-    from dermaray.scoring.shards import cut, listing_digest
     from jobs.options import REFERENCE
 
     artifact = open_artifact(REFERENCE)
@@ -138,18 +138,15 @@ def million(count: int) -> None:
             path.write_bytes(b"nobody looks")
         link(originals, folder / "archive", count)
         tell("before")
-        listing = list_inputs([str(folder / "archive")])
-        tell(f"{listing.images:,} files listed")
-        shards = cut(listing.members)
-        digest = listing_digest(listing.members)
-        tell("cut into shards, and digested")
+        listed = Listed(stream_inputs([str(folder / "archive")]))
+        count = listed.wait()
+        tell(f"{listed.images:,} files listed, cut into {count} shards, and digested")
         with connect(None) as cluster:
             tell("Ray started")
-            job = {"inputs": digest, "model": "", "engine": "", "shards": len(shards)}
-            with Ledger.open(str(folder / "out"), job, new=False) as ledger:
+            with Ledger.open(str(folder / "out"), {"model": "", "engine": ""}, listed, new=False) as ledger:
                 ledger.begin()
                 actors = Actors("litert", int(cluster.cpus))
-                score_shards(shards, artifact, ledger, actors, 60.0, lambda count: None)
+                score_shards(listed, artifact, ledger, actors, 60.0, lambda count: None)
                 tell(f"{len(ledger.done()):,} shards written")
 
 

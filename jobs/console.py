@@ -43,9 +43,9 @@ class Tracker:
         """Count items as done."""
         self._progress.advance(self._task, count)  # type: ignore[arg-type]
 
-    def update(self, completed: int, note: str = "") -> None:
-        """Set how many items are done, and a short note beside the bar."""
-        self._progress.update(self._task, completed=completed, note=note)  # type: ignore[arg-type]
+    def update(self, completed: int, note: str = "", total: int | None = None) -> None:
+        """Set how many items are done, a short note beside the bar, and how many there are, once that is known."""
+        self._progress.update(self._task, completed=completed, note=note, total=total)  # type: ignore[arg-type]
 
 
 @contextmanager

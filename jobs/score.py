@@ -7,24 +7,26 @@ goes on with a run that was killed.
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.options import REFERENCE, add_address, add_optional_model
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import ray.data
 
     from cluster.runtime import Cluster
-    from dermaray.data.archive import Listing
     from dermaray.models.artifact import Artifact
     from dermaray.models.bulk import Actors
     from dermaray.models.engines import EngineName
     from dermaray.scoring.ledger import Ledger
-
+    from dermaray.scoring.listed import Listed
 
 _NOT_READ = ("unreadable", "timed_out", "crashed")
+
+_LISTING_SECONDS = 10.0
+"""That scoring waits for the listing of its inputs; what takes longer is listed while it is scored."""
 
 _MOST_SHOWN = 1000
 """Images of a page that a browser can show."""
@@ -119,13 +121,13 @@ def score_archive(
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.runtime import check_lasting
-    from dermaray.data.inputs import list_inputs
+    from dermaray.data.inputs import stream_inputs
     from dermaray.data.storage import local_path
     from dermaray.errors import ArtifactError
     from dermaray.models.engines import choose_engine
     from dermaray.scoring.ledger import Ledger
-    from dermaray.scoring.shards import cut, listing_digest
-    from jobs.console import say
+    from dermaray.scoring.listed import Listed
+    from jobs.console import say, waiting
     from jobs.options import chosen_model
     from jobs.session import ray_session
 
@@ -137,22 +139,23 @@ def run(args: argparse.Namespace) -> int:
             f"--top needs a model with a class of melanoma. It knows: {', '.join(artifact.label_set.classes)}"
         )
     engine = choose_engine(artifact, args.engine)
-    listing = list_inputs(args.inputs)
-    shards = cut(listing.members)
-    digest = listing_digest(listing.members)
-    job = {"inputs": digest, "model": artifact.digest, "engine": engine, "shards": len(shards)}
-    with Ledger.open(args.out, job, new=args.new) as ledger:
+    with ExitStack() as opened:
+        with waiting("Listing"):
+            listed = Listed(stream_inputs(args.inputs))
+            listed.wait(seconds=_LISTING_SECONDS)
+            job = {"model": artifact.digest, "engine": engine}
+            ledger = opened.enter_context(Ledger.open(args.out, job, listed, new=args.new))
         if ledger.complete:
-            _write_others(args, artifact, shards, ledger)
+            _write_others(args, artifact, listed, ledger)
             say(f"{args.out} holds the scores of all of it already; --new scores it again")
             return 0
         if done := len(ledger.done()):
-            say(f"Going on: {done:,} of {len(shards):,} shards are there")
+            say(f"Going on: {done:,}{f' of {len(listed.shards):,}' if listed.ended else ''} shards are there")
         with ray_session(args) as cluster:
             actors = _actors(args.actors, engine, cluster)
             ledger.begin()
-            rate = _score(args, listing, shards, artifact, actors, ledger)
-        summary = _finish(args, listing, shards, artifact, rate, ledger)
+            rate = _score(args, listed, artifact, actors, ledger)
+        summary = _finish(args, listed, artifact, rate, ledger)
     _tell(args, summary)
     return 0
 
@@ -190,8 +193,7 @@ def _actors(count: int | None, engine: "EngineName", cluster: "Cluster") -> "Act
 
 def _score(
     args: argparse.Namespace,
-    listing: "Listing",
-    shards: "list[pa.Table]",
+    listed: "Listed",
     artifact: "Artifact",
     actors: "Actors",
     ledger: "Ledger",
@@ -202,16 +204,16 @@ def _score(
     from jobs.console import tracked
 
     there = ledger.count_rows()
-    watch, images = Watch(ledger, listing.images, there), 0
-    with tracked("Scoring", None if listing.images is None else listing.images - there) as tracker:
+    watch, images = Watch(ledger, listed, there), 0
+    with tracked("Scoring", None) as tracker:
 
         def progress(count: int) -> None:
             nonlocal images
             images = count
-            tracker.update(count)
+            tracker.update(count, total=None if listed.images is None else listed.images - there)
             watch.tell(count)
 
-        stages = score_shards(shards, artifact, ledger, actors, args.time_limit, progress)
+        stages = score_shards(listed, artifact, ledger, actors, args.time_limit, progress)
     watch.end()
     return {
         "images": images,
@@ -224,8 +226,7 @@ def _score(
 
 def _finish(
     args: argparse.Namespace,
-    listing: "Listing",
-    shards: "list[pa.Table]",
+    listed: "Listed",
     artifact: "Artifact",
     rate: dict[str, Any],
     ledger: "Ledger",
@@ -244,11 +245,11 @@ def _finish(
         ledger.clear()
         # Not so many bad images: a place that the cluster's nodes do not see, or a machine that is too small.
         raise DataError(f"none of the {counted['images']:,} images could be read: {message}")
-    _write_others(args, artifact, shards, ledger)
+    _write_others(args, artifact, listed, ledger)
     summary = {
         "inputs": args.inputs,
         **counted,
-        "ignored_files": listing.ignored,
+        "ignored_files": listed.ignored,
         "model": artifact.name,
         "model_version": artifact.version,
         "model_digest": artifact.digest,
@@ -259,7 +260,7 @@ def _finish(
     return summary
 
 
-def _write_others(args: argparse.Namespace, artifact: "Artifact", shards: "list[pa.Table]", ledger: "Ledger") -> None:
+def _write_others(args: argparse.Namespace, artifact: "Artifact", listed: "Listed", ledger: "Ledger") -> None:
     """Write what comes of all rows in other forms as well, where that is asked for and was not done."""
     import io
 
@@ -278,12 +279,12 @@ def _write_others(args: argparse.Namespace, artifact: "Artifact", shards: "list[
             write_submission(text, rows, artifact.label_set)
             text.detach()
     if args.top:
-        page = _gallery(args, artifact, shards, ledger)
+        page = _gallery(args, artifact, listed, ledger)
         with ledger.writing(GALLERY) as file:
             file.write(page.encode())
 
 
-def _gallery(args: argparse.Namespace, artifact: "Artifact", shards: "list[pa.Table]", ledger: "Ledger") -> str:
+def _gallery(args: argparse.Namespace, artifact: "Artifact", listed: "Listed", ledger: "Ledger") -> str:
     from cluster.quiet import silent_stderr
     from dermaray.models.own_process import import_keras
     from jobs.console import waiting
@@ -292,7 +293,7 @@ def _gallery(args: argparse.Namespace, artifact: "Artifact", shards: "list[pa.Ta
         import_keras()
         from dermaray.scoring.gallery import render_gallery
 
-        return render_gallery(ledger, shards, artifact, args.top)
+        return render_gallery(ledger, listed.shards, artifact, args.top)
 
 
 def _count(text: str) -> int:

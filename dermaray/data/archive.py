@@ -4,7 +4,7 @@ import os
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -13,17 +13,20 @@ import pyarrow as pa
 from dermaray.data.image_tables import Part
 from dermaray.data.members import MEMBER_SCHEMA, MemberRow
 from dermaray.data.source import is_image_name, kind_of
-from dermaray.data.storage import explained, is_uri, local_path, name_of, opened, stamp
+from dermaray.data.storage import explained, is_folder, is_uri, local_path, name_of, opened, stamp
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
 from dermaray.data.tars import list_tar
 from dermaray.data.zips import DAMAGED as ZIP_DAMAGED
 from dermaray.data.zips import list_zip
 from dermaray.errors import DataError
 
+_TOGETHER = 16_384
+"""Images of a folder that are told of at a time: few enough that who takes them does not wait for long."""
+
 
 @dataclass(frozen=True)
 class Listing:
-    """What an input holds.
+    """What an input, or a part of it, holds.
 
     Attributes:
         members: Rows of `MEMBER_SCHEMA`, sorted.
@@ -36,38 +39,58 @@ class Listing:
     ignored: dict[str, int]
 
 
+def joined(listings: Iterable[Listing]) -> Listing:
+    """Return several listings, at least one, as one."""
+    parts = list(listings)
+    ignored: Counter[str] = Counter()
+    for part in parts:
+        ignored.update(part.ignored)
+    known = [part.images for part in parts]
+    images = None if None in known else sum(count or 0 for count in known)
+    return Listing(pa.concat_tables([part.members for part in parts]), images, dict(sorted(ignored.items())))
+
+
 def list_members(source: Path) -> Listing:
     """List the images of a folder (with all that is below it), a zip or a tar.
 
     Raises:
         DataError: The input is missing, of another kind, damaged, or holds no image.
     """
+    return joined(stream_members(source))
+
+
+def stream_members(source: Path) -> Iterator[Listing]:
+    """List as `list_members` does, but tell of a folder as it is gone through: it may hold millions.
+
+    Raises:
+        DataError: See `list_members`; of a folder without an image only at its end.
+    """
     if source.is_dir():
-        listing = _list_folder(source)
+        yield from _with_images(str(source), _list_folder(source))
     elif not source.exists():
         raise DataError(f"{source} does not exist. A folder, a zip or a tar of images was expected")
     elif zipfile.is_zipfile(source):
-        listing = _list_zip(str(source))
+        yield from _with_images(str(source), [_list_zip(str(source))])
     elif _is_tar(source):
-        listing = _list_tar(source)
+        yield from _with_images(str(source), [_list_tar(source)])
     elif is_image_name(source):
-        listing = _listing([MemberRow(str(source.parent), "folder", os.fsencode(source.name))])
+        yield _listing([MemberRow(str(source.parent), "folder", os.fsencode(source.name))])
     else:
         raise DataError(f"{source} is neither a zip nor a tar nor an image. A folder or one of those was expected")
-    return _with_images(str(source), listing)
 
 
-def list_stored_archive(uri: str) -> Listing:
+def stream_stored_archive(uri: str) -> Iterator[Listing]:
     """List the images of a zip in an object store; a tar there is read from its start, as a compressed one is here.
 
     Raises:
         DataError: It is missing, damaged, or holds no image.
     """
     if name_of(uri).suffix.lower() == ".zip":
-        return _with_images(uri, _list_zip(uri))
-    if not stamp(uri):
+        yield from _with_images(uri, [_list_zip(uri)])
+    elif stamp(uri):
+        yield _from_start(uri)
+    else:
         raise DataError(f"{uri} does not exist")
-    return _from_start(uri)
 
 
 def files_listing(paths: list[str]) -> pa.Table:
@@ -94,11 +117,15 @@ def _listing(rows: list[MemberRow], ignored: Counter[str] | None = None) -> List
     return Listing(pa.table(arrays, schema=MEMBER_SCHEMA), len(rows), dict(sorted((ignored or {}).items())))
 
 
-def _with_images(place: str, listing: Listing) -> Listing:
-    if listing.images == 0:
-        passed = f" {sum(listing.ignored.values())} files of other kinds are in it." if listing.ignored else ""
+def _with_images(place: str, listings: Iterable[Listing]) -> Iterator[Listing]:
+    """Pass on what a place holds, and refuse one without any image at its end."""
+    empty, ignored = True, 0
+    for listing in listings:
+        empty, ignored = empty and listing.images == 0, ignored + sum(listing.ignored.values())
+        yield listing
+    if empty:
+        passed = f" {ignored} files of other kinds are in it." if ignored else ""
         raise DataError(f"{place} holds no image.{passed} Images end in .jpg, .png, .tif, .bmp, .webp, .gif or .dcm")
-    return listing
 
 
 def _is_tar(source: Path) -> bool:
@@ -108,22 +135,34 @@ def _is_tar(source: Path) -> bool:
         raise DataError(f"{source} is a damaged archive: {error}") from error
 
 
-def _list_folder(source: Path) -> Listing:
+def _list_folder(source: Path) -> Iterator[Listing]:
     ignored: Counter[str] = Counter()
-    names = []
-    for folder, _, files in os.walk(source, onerror=_unlistable):
-        below = os.path.relpath(folder, source)
-        for name in files:
-            if is_image_name(PurePath(name)):
-                names.append(name if below == "." else os.path.join(below, name))
-            else:
-                ignored[kind_of(PurePath(name))] += 1
-    names.sort(key=lambda name: name.split(os.sep))
-    return _listing([MemberRow(str(source), "folder", os.fsencode(name)) for name in names], ignored)
+    rows = []
+    for name in _files_below(str(source)):
+        if is_image_name(PurePath(name)):
+            rows.append(MemberRow(str(source), "folder", os.fsencode(name)))
+        else:
+            ignored[kind_of(PurePath(name))] += 1
+        if len(rows) == _TOGETHER:
+            yield _listing(rows)
+            rows = []
+    yield _listing(rows, ignored)
 
 
-def _unlistable(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
+def _files_below(source: str, below: str = "") -> Iterator[str]:
+    """Yield the files of a folder and of all folders in it, those that are links apart, relative to it and in order."""
+    folder = os.path.join(source, below)
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name, is_folder(entry), entry.is_symlink()) for entry in entries)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
+    for name, is_dir, is_link in names:
+        path = os.path.join(below, name)
+        if not is_dir:
+            yield path
+        elif not is_link:
+            yield from _files_below(source, path)
 
 
 def _list_zip(place: str) -> Listing:

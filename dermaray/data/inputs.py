@@ -7,13 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import pyarrow as pa
-
-from dermaray.data.archive import Listing, files_listing, list_members, list_stored_archive, table_listing
+from dermaray.data.archive import (
+    Listing,
+    files_listing,
+    stream_members,
+    stream_stored_archive,
+    table_listing,
+)
 from dermaray.data.image_tables import SUFFIXES, beside, bytes_column, parts_of, paths_in
 from dermaray.data.manifest import Manifest, is_manifest_file
 from dermaray.data.source import is_image_name, kind_of
-from dermaray.data.storage import list_tree, local_path, name_of
+from dermaray.data.storage import list_tree, local_path, name_of, stream_objects
 from dermaray.errors import DataError
 
 LISTS = (".txt", ".lst")
@@ -22,8 +26,8 @@ LISTS = (".txt", ".lst")
 _CONTAINERS = (*SUFFIXES, ".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 
 
-def list_inputs(places: Sequence[str]) -> Listing:
-    """List the images of one input or several.
+def stream_inputs(places: Sequence[str]) -> Iterator[Listing]:
+    """List the images of one input or several, and tell of them as they are found.
 
     Args:
         places: Each one of these:
@@ -36,19 +40,15 @@ def list_inputs(places: Sequence[str]) -> Listing:
             - a prefix, an image, an archive or a table in an object store (see `dermaray.data.storage`), or a pattern
               of images or archives there, as `s3://bucket/shards/*.tar`.
 
-    Returns:
+    Yields:
         The images of all, in the order of the inputs.
 
     Raises:
-        DataError: An input is missing, of another kind, damaged, or holds no image.
+        DataError: An input is missing, of another kind, damaged, or holds no image; not before what comes earlier was
+            told of.
     """
-    listings = [listing for place in places for listing in _listings(place)]
-    ignored: Counter[str] = Counter()
-    for listing in listings:
-        ignored.update(listing.ignored)
-    known = [listing.images for listing in listings]
-    images = None if None in known else sum(count or 0 for count in known)
-    return Listing(pa.concat_tables([one.members for one in listings]), images, dict(sorted(ignored.items())))
+    for place in places:
+        yield from _listings(place)
 
 
 def _listings(place: str) -> Iterator[Listing]:
@@ -56,9 +56,9 @@ def _listings(place: str) -> Iterator[Listing]:
     if path is None and glob.has_magic(place.partition("?")[0]):
         yield from _matching_in_store(place)
     elif path is None:
-        yield _in_store(place)
+        yield from _in_store(place)
     elif path.exists() or not glob.has_magic(place):
-        yield _local(path.absolute())
+        yield from _local(path.absolute())
     else:
         yield from _matching(place, path)
 
@@ -77,7 +77,7 @@ def _matching(place: str, pattern: Path) -> Iterator[Listing]:
     # All images at once: there may be a million.
     yield _files(images, passed)
     for path in others:
-        yield _local(path.absolute())
+        yield from _local(path.absolute())
 
 
 def _matching_in_store(pattern: str) -> Iterator[Listing]:
@@ -92,7 +92,7 @@ def _matching_in_store(pattern: str) -> Iterator[Listing]:
         raise DataError(f"{pattern} matches {len(files)} objects, none of them an image, an archive or a table")
     yield _files(images)
     for uri in others:
-        yield _in_store(uri)
+        yield from _in_store(uri)
 
 
 def _matches(parts: tuple[str, ...], pattern: list[str]) -> bool:
@@ -104,15 +104,16 @@ def _matches(parts: tuple[str, ...], pattern: list[str]) -> bool:
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _local(path: Path) -> Listing:
+def _local(path: Path) -> Iterator[Listing]:
     suffix = path.suffix.lower()
     if path.is_dir() and (path / "manifest.parquet").is_file():
-        return _local(path / "manifest.parquet")
-    if path.is_file() and suffix in LISTS:
-        return _of_list(path)
-    if path.is_file() and suffix in SUFFIXES:
-        return _of_manifest(path) if is_manifest_file(path) else _of_table(str(path))
-    return list_members(path)
+        yield from _local(path / "manifest.parquet")
+    elif path.is_file() and suffix in LISTS:
+        yield _of_list(path)
+    elif path.is_file() and suffix in SUFFIXES:
+        yield _of_manifest(path) if is_manifest_file(path) else _of_table(str(path))
+    else:
+        yield from stream_members(path)
 
 
 def _of_manifest(path: Path) -> Listing:
@@ -138,20 +139,27 @@ def _of_table(place: str) -> Listing:
     return listing
 
 
-def _in_store(place: str) -> Listing:
+def _in_store(place: str) -> Iterator[Listing]:
     name = name_of(place)
     if name.suffix.lower() in SUFFIXES:
-        return _of_table(place)
-    if is_image_name(name):
-        return _files([place])
-    if name.suffix.lower() in _CONTAINERS:
-        return list_stored_archive(place)
-    tree = list_tree(place)
-    images = [tree.uri(file) for file in tree.files if is_image_name(file)]
-    others = Counter(kind_of(file) for file in tree.files if not is_image_name(file))
-    if not images:
-        raise DataError(f"{place} holds no image. {sum(others.values())} objects of other kinds are below it")
-    return _files(images, others)
+        yield _of_table(place)
+    elif is_image_name(name):
+        yield _files([place])
+    elif name.suffix.lower() in _CONTAINERS:
+        yield from stream_stored_archive(place)
+    else:
+        yield from _below_prefix(place)
+
+
+def _below_prefix(place: str) -> Iterator[Listing]:
+    found = passed = 0
+    for tree in stream_objects(place):
+        images = [tree.uri(file) for file in tree.files if is_image_name(file)]
+        others = Counter(kind_of(file) for file in tree.files if not is_image_name(file))
+        found, passed = found + len(images), passed + others.total()
+        yield _files(images, others)
+    if not found:
+        raise DataError(f"{place} holds no image. {passed} objects of other kinds are below it")
 
 
 def _files(places: list[str], passed: Mapping[str, int] | None = None) -> Listing:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeVar
 
@@ -42,6 +43,10 @@ _PAUSES = (1.0, 5.0)
 
 _BUFFER_BYTES = 256 * 1024
 """Read of an object at a time, at least."""
+
+_MOST_FOLDERS = 1000
+"""Folders below a prefix that are listed one by one, which takes a request for each; all together, one for a thousand
+objects."""
 
 # What in the text of an error says which mistake it is. A bucket that is missing is named first: it explains the rest.
 _REASONS: tuple[tuple[str, type[DataError], str], ...] = (
@@ -106,10 +111,7 @@ class Tree:
 
     def uri(self, file: PurePosixPath) -> str:
         """Return the absolute path of one of `files` or `folders`, or its URI."""
-        if not is_uri(self.root):
-            return os.path.join(self.root, *file.parts)
-        base, mark, query = self.root.partition("?")
-        return "/".join([base, *map(quote, file.parts)]) + mark + query
+        return _place_in(self.root, file)
 
 
 def list_tree(source: str | Path) -> Tree:
@@ -125,11 +127,38 @@ def list_tree(source: str | Path) -> Tree:
         root = os.path.abspath(folder)
         found = [(PurePosixPath(*Path(p).relative_to(root).parts), is_dir) for p, is_dir in _walk(root, frozenset())]
     else:
-        base, mark, query = str(source).partition("?")
-        root = f"{base.rstrip('/')}{mark}{query}"
+        root = _without_slash(str(source))
         found = _list_objects(root)
     files = sorted(path for path, is_dir in found if not is_dir)
     return Tree(root, tuple(files), tuple(sorted({path for path, is_dir in found if is_dir})))
+
+
+def stream_objects(prefix: str) -> Iterator[Tree]:
+    """List the objects below a prefix in an object store in several trees, in order, each as it is known.
+
+    A tree has what lies in a folder below the prefix, or between two of them. All is in one where there are so many
+    folders that asking for each takes longer than asking for all, where a key has two slashes in a row, which put it
+    into no folder that has a name, and in stores that do not tell of folders.
+
+    Raises:
+        DataError: There is no such prefix, or it cannot be listed; see `list_tree`.
+    """
+    root = _without_slash(prefix)
+    if not root.lower().startswith("s3:"):
+        yield list_tree(root)
+        return
+    top = sorted(set(_list_objects(root, recursive=False)))
+    if sum(is_dir for _, is_dir in top) > _MOST_FOLDERS or not all(path.parts for path, _ in top):
+        yield list_tree(root)
+        return
+    for is_dir, entries in groupby(top, key=lambda entry: entry[1]):
+        paths = tuple(path for path, _ in entries)
+        if not is_dir:
+            yield Tree(root, paths, ())
+            continue
+        for folder in paths:
+            below = list_tree(_place_in(root, folder))
+            yield Tree(root, tuple(folder / file for file in below.files), ())
 
 
 def read_bytes(place: str | Path, limit: int | None = None) -> bytes:
@@ -203,11 +232,7 @@ def stamp(place: str | Path) -> str:
     Raises:
         DataError: It cannot be asked.
     """
-    filesystem, key = locate(place)
-    try:
-        info = filesystem.get_file_info(key)
-    except STORE_ERRORS as error:
-        raise explained(str(place), error) from error
+    info = _patiently(str(place), lambda filesystem, key: filesystem.get_file_info(key))
     return f"{info.size} {info.mtime_ns}" if info.type == pa.fs.FileType.File else ""
 
 
@@ -249,7 +274,7 @@ def _walk(folder: str, above: frozenset[str]) -> Iterator[tuple[str, bool]]:
     here = os.path.realpath(folder)
     try:
         with os.scandir(folder) as entries:
-            listed = [(entry.path, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
+            listed = [(entry.path, is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
     for path, is_dir in listed:
@@ -258,7 +283,8 @@ def _walk(folder: str, above: frozenset[str]) -> Iterator[tuple[str, bool]]:
             yield from _walk(path, above | {here})
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:
@@ -266,10 +292,22 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _list_objects(uri: str) -> list[tuple[PurePosixPath, bool]]:
+def _place_in(root: str, below: PurePosixPath) -> str:
+    if not is_uri(root):
+        return os.path.join(root, *below.parts)
+    base, mark, query = root.partition("?")
+    return "/".join([base, *map(quote, below.parts)]) + mark + query
+
+
+def _without_slash(prefix: str) -> str:
+    base, mark, query = prefix.partition("?")
+    return f"{base.rstrip('/')}{mark}{query}"
+
+
+def _list_objects(uri: str, *, recursive: bool = True) -> list[tuple[PurePosixPath, bool]]:
     filesystem, base = locate(uri)
     try:
-        listed = filesystem.get_file_info(pa.fs.FileSelector(base, recursive=True))
+        listed = filesystem.get_file_info(pa.fs.FileSelector(base, recursive=recursive))
     except FileNotFoundError as error:
         what = "is an object" if _is_object(uri) else "does not exist"
         raise DataError(f"{uri} {what}. A prefix with images below it was expected") from error

@@ -30,9 +30,8 @@ class Gathered:
     """Rows of shards that are not whole yet.
 
     Args:
-        shards: All of them.
+        shards: All that are known; there may be more of them at any time.
         artifact: What scores them.
-        pieces: What is to be read of them.
 
     Attributes:
         count: Images that have their rows.
@@ -40,17 +39,22 @@ class Gathered:
         seconds: What they took, by stage, of all processes together.
     """
 
-    def __init__(self, shards: Sequence[pa.Table], artifact: Artifact, pieces: Sequence[Piece]) -> None:
+    def __init__(self, shards: Sequence[pa.Table], artifact: Artifact) -> None:
         self.count = 0
         self.given_up = 0
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._shards, self._artifact = shards, artifact
-        self._rows: dict[int, list[pa.Table]] = {piece.shard: [] for piece in pieces}
-        self._missing = Counter(piece.shard for piece in pieces)
+        self._rows: dict[int, list[pa.Table]] = {}
+        self._missing: Counter[int] = Counter()
         self._whole: list[int] = []
         # Of the pieces that are being read, what has come, and how many images they have where their end has come.
         self._parts: dict[_Key, list[pa.Table]] = defaultdict(list)
         self._sizes: dict[_Key, int] = {}
+
+    def expect(self, pieces: Sequence[Piece]) -> None:
+        """Take what is to be read of shards: all of each."""
+        self._rows |= {piece.shard: [] for piece in pieces}
+        self._missing.update(piece.shard for piece in pieces)
 
     def add(self, batch: Batch) -> None:
         """Take a batch of `score_pieces`, all of one piece."""

@@ -2,13 +2,13 @@
 
 | file | what it is |
 | --- | --- |
-| `run.json` | which run this is: digests of the inputs and of the model, the engine, the number of shards |
+| `run.json` | which run this is: digests of the model and, once all are listed, of the inputs; the engine |
 | `scores.parquet/part-NNNNN.parquet` | the rows of a shard, there as a whole or not at all |
 | `progress.json` | how far the run is, for whoever watches it |
 | `summary.json`, `scores.csv`, `submission.csv`, `top.html` | written when all shards are there |
 | `_SUCCESS` | empty; there when every input has its row |
 
-A run that was killed is gone on with from the shards that are there. Only the driver writes, and each file once.
+A run that was killed is gone on with from the shards that are there. Only the driver writes.
 """
 
 import fcntl
@@ -29,13 +29,24 @@ from dermaray.data.storage import STORE_ERRORS, absolute, explained, local_path,
 from dermaray.errors import OutputError
 from dermaray.files import MARK
 from dermaray.models.rows import SCORED
+from dermaray.scoring.listed import Listed
 
 RUN, SCORES, PROGRESS, SUMMARY, TABLE, SUBMISSION, GALLERY, SUCCESS = (
     *("run.json", "scores.parquet", "progress.json", "summary.json"),
     *("scores.csv", "submission.csv", "top.html", "_SUCCESS"),
 )
 _FILES = (PROGRESS, SUMMARY, TABLE, SUBMISSION, GALLERY)
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
+_DIGEST = b"dermaray.listing"
+"""The key under which the file of a shard says of which listing it is."""
+
+_INPUTS = "inputs"
+_DIFFERENCES = {
+    "format_version": "another version of dermaray",
+    "model": "another model",
+    "engine": "another engine, {}",
+}
+_OTHER_INPUTS = "other inputs, or of these before they changed"
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 
 
@@ -46,30 +57,32 @@ class Ledger:
         place: A local path, or a URI.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, job: Mapping[str, Any], inputs: Listed) -> None:
         self.place = absolute(place)
         self._folder = local_path(self.place)
         self._filesystem, self._path = locate(self.place)
-        self._job: dict[str, Any] = {}
+        self._job: dict[str, Any] = {"format_version": _FORMAT_VERSION, **job}
+        self._inputs = inputs
         self._stale = False
 
     @classmethod
     @contextmanager
-    def open(cls, place: str, job: Mapping[str, Any], *, new: bool) -> "Iterator[Ledger]":
+    def open(cls, place: str, job: Mapping[str, Any], inputs: Listed, *, new: bool) -> "Iterator[Ledger]":
         """Yield the ledger of a run as an earlier process left it; no other process of this machine has it.
 
         Nothing is removed before `begin`.
 
         Args:
             place: The folder, or a prefix in an object store.
-            job: What the run is, as JSON values: `inputs`, `model`, `engine` and `shards`.
+            job: What the run does, as JSON values: `model` and `engine`.
+            inputs: What it is done to, as far as it is listed; a run that is complete waits for the end of that.
             new: Drop what is there of any run.
 
         Raises:
             OutputError: The place cannot be written, belongs to another run, or holds what is not dermaray's.
+            DataError: The inputs cannot be listed.
         """
-        ledger = cls(place)
-        ledger._job = {"format_version": _FORMAT_VERSION, **job}
+        ledger = cls(place, job, inputs)
         with ledger._errors():
             ledger._check_folder()
         with ledger._locked():
@@ -89,7 +102,20 @@ class Ledger:
                 self.clear()
                 self.tell(RUN, self._job)
                 self._stale = False
+            self.note_inputs()
             self._filesystem.create_dir(self._at(SCORES))
+
+    def note_inputs(self) -> None:
+        """Say what the inputs are, once they are listed to their end.
+
+        Raises:
+            OutputError: They do not end as an earlier process has found them to.
+        """
+        if self._inputs.ended and self._job.get(_INPUTS) != self._inputs.digest:
+            if _INPUTS in self._job:
+                raise self._refusal(_OTHER_INPUTS)
+            self._job[_INPUTS] = self._inputs.digest
+            self.tell(RUN, self._job)
 
     def done(self) -> set[int]:
         """Return the numbers of the shards whose rows are there."""
@@ -97,11 +123,12 @@ class Ledger:
             return set()
         with self._errors("read"):
             # A store may have an empty object where an upload was cut short.
-            files = [info for info in self._listed(SCORES) if info.is_file and info.size]
+            files = [info for info in self._files_in(SCORES) if info.is_file and info.size]
         return {int(match[1]) for info in files if (match := _PART.fullmatch(info.base_name))}
 
     def publish(self, shard: int, rows: pa.Table) -> None:
         """Write the rows of a shard."""
+        rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), _DIGEST: self._inputs.digests[shard]})
         with self.writing(f"{SCORES}/part-{shard:05}.parquet") as file:
             pq.write_table(rows, file)
 
@@ -202,20 +229,50 @@ class Ledger:
 
     def _check_run(self, new: bool) -> None:
         known = self._read_run()
-        self._stale = new or known != self._job
+        difference = None if new or known is None else self._difference(known)
+        self._stale = new or known is None or difference is not None
         if known is None:
-            names = {info.base_name for info in self._listed("")} - {MARK, *map(_partial, (RUN, *_FILES))}
+            names = {info.base_name for info in self._files_in("")} - {MARK, *map(_partial, (RUN, *_FILES))}
             # Of a store nothing else is asked: a prefix may have other things below it, which stay.
             there = names if self._folder is not None else names & {SUCCESS, SCORES, *_FILES}
             # Killed in its first moment, it has nothing but that name.
             if there - {RUN}:
                 raise OutputError(f"{self.place} holds an earlier result of another kind. Choose a new folder")
-        elif self._stale and not new:
-            what = "an earlier result" if self.holds(SUCCESS) else "a run that has not ended,"
-            raise OutputError(
-                f"{self.place} holds {what} of {_difference(known, self._job)}. Choose a new folder, or add --new to "
-                "replace it"
+        elif difference is not None:
+            raise self._refusal(difference)
+        elif not self._stale:
+            self._job = known
+
+    def _difference(self, known: Mapping[str, Any]) -> str | None:
+        """Return in what an earlier run was another one; None where it was this one, for all that is known by now."""
+        for name, what in _DIFFERENCES.items():
+            if known.get(name) != self._job[name]:
+                return what.format(known.get(name))
+        if self.holds(SUCCESS):
+            self._inputs.wait()
+        if self._inputs.ended and _INPUTS in known:
+            same = known[_INPUTS] == self._inputs.digest
+        else:
+            # Whatever was scored has to be in this listing, at the same place.
+            last = max(self.done(), default=None)
+            same = last is None or (
+                self._inputs.wait(last + 1) > last and self._digest_of(last) == self._inputs.digests[last]
             )
+        return None if same else _OTHER_INPUTS
+
+    def _refusal(self, difference: str) -> OutputError:
+        what = "an earlier result" if self.holds(SUCCESS) else "a run that has not ended,"
+        return OutputError(
+            f"{self.place} holds {what} of {difference}. Choose a new folder, or add --new to replace it"
+        )
+
+    def _digest_of(self, shard: int) -> str | None:
+        """Return what the file of a shard says of its listing."""
+        path = self._at(f"{SCORES}/part-{shard:05}.parquet")
+        with self._errors("read"):
+            metadata = pq.read_metadata(path, filesystem=self._filesystem).metadata or {}
+        digest = metadata.get(_DIGEST)
+        return None if digest is None else bytes(digest).decode()
 
     def _read_run(self) -> dict[str, Any] | None:
         try:
@@ -225,7 +282,7 @@ class Ledger:
             return None
         return known if isinstance(known, dict) else None
 
-    def _listed(self, folder: str) -> list[pafs.FileInfo]:
+    def _files_in(self, folder: str) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(self._at(folder).rstrip("/"), allow_not_found=True)
         listed: list[pafs.FileInfo] = self._filesystem.get_file_info(selector)
         return listed
@@ -245,15 +302,3 @@ class Ledger:
 
 def _partial(name: str) -> str:
     return f".{name}.partial"
-
-
-def _difference(known: Mapping[str, Any], job: Mapping[str, Any]) -> str:
-    if known.get("format_version") != job["format_version"]:
-        return "another version of dermaray"
-    if known.get("model") != job["model"]:
-        return "another model"
-    if known.get("engine") != job["engine"]:
-        return f"another engine, {known.get('engine')}"
-    if known.get("inputs") != job["inputs"]:
-        return "other inputs, or of these before they changed"
-    return "another version of dermaray"

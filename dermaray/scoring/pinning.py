@@ -15,8 +15,8 @@ _TOLD = "/sys/devices/system/cpu/cpu{}/topology/core_id"
 def pin_to_core() -> TextIO | None:
     """Keep this process, with the threads that it has and will have, on a core that no other such process has.
 
-    Only where Ray was given all cores that this process may run on: on a machine that is shared with others, one that
-    is moved to whichever core is idle does better. On a Mac, which moves them as it likes, nothing is done.
+    For one of as many as Ray has CPUs, and only where Ray was given all cores that this process may run on: elsewhere
+    one that is moved to whichever core is idle does better. On a Mac, which moves them as it likes, nothing is done.
 
     Returns:
         What holds the core until it is closed, or the process ends; None where it was left free to move.
@@ -26,9 +26,9 @@ def pin_to_core() -> TextIO | None:
     for core in sorted(os.sched_getaffinity(0)):
         held = _hold(core)
         if held is not None:
+            # A thread may have ended; and whoever may not choose cores is no worse off than before.
             for thread in os.listdir("/proc/self/task"):
-                # It may have ended.
-                with suppress(ProcessLookupError):
+                with suppress(OSError):
                     os.sched_setaffinity(int(thread), {core})
             return held
     return None
@@ -46,5 +46,4 @@ def _hold(core: int) -> TextIO | None:
 
 def _cpus_of_this_node() -> float:
     here = ray.get_runtime_context().get_node_id()
-    found: float = next(node for node in ray.nodes() if node["NodeID"] == here)["Resources"].get("CPU", 0)
-    return found
+    return sum(float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["NodeID"] == here)

@@ -59,14 +59,13 @@ def score_pieces(
         decoded = dataset.map_batches(read, batch_format="pyarrow", batch_size=None, max_retries=0)
         return scored(decoded, artifact, actors, _Telling, max_task_retries=0)
     dataset.context.target_max_block_size = _BLOCK_BYTES
+    count = min(actors.count, len(pieces))
     return dataset.map_batches(
         _ReadAndScore,
-        fn_constructor_args=(read, artifact, actors.engine),
+        fn_constructor_args=(read, artifact, actors.engine, count >= ray.cluster_resources().get("CPU", 0)),
         batch_format="pyarrow",
         batch_size=None,
-        compute=ray.data.ActorPoolStrategy(
-            size=min(actors.count, len(pieces)), max_tasks_in_flight_per_actor=1 if one_by_one else 2
-        ),
+        compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1 if one_by_one else 2),
         num_cpus=1,
         max_task_retries=0,
     )
@@ -186,10 +185,17 @@ def _failed(batch: Batch, error: Exception) -> Batch:
 
 
 class _ReadAndScore:
-    """Hold a model, and read, decode and score pieces: two threads, one of which runs the network."""
+    """Hold a model, and read, decode and score pieces: two threads, one of which runs the network.
 
-    def __init__(self, read: _Read, artifact: Artifact, engine: EngineName) -> None:
-        self._core = pin_to_core()
+    Args:
+        read: What reads and decodes.
+        artifact: The model.
+        engine: What runs it.
+        pinned: Whether there are so many of these that each may have a core.
+    """
+
+    def __init__(self, read: _Read, artifact: Artifact, engine: EngineName, pinned: bool) -> None:
+        self._core = pin_to_core() if pinned else None
         cv2.setNumThreads(1)
         self._read, self._score = read, _Telling(artifact, engine)
 

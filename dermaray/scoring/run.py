@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
 import ray
 
 from dermaray import errors
@@ -13,17 +12,21 @@ from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Actors, Batch
 from dermaray.scoring.gathered import Gathered
 from dermaray.scoring.ledger import Ledger
+from dermaray.scoring.listed import Listed
 from dermaray.scoring.pieces import TRIES, Piece, pieces_of
 from dermaray.scoring.pipeline import FAILED, score_pieces
 
 _IDLE_ROUNDS = 2 * TRIES
 """Readings without a single row after which a run is given up."""
 
+_ROUND_SECONDS = 30.0
+"""That a pipeline waits for a shard for each process, lest most of them wait for the last one at its end."""
+
 logger = logging.getLogger(__name__)
 
 
 def score_shards(
-    shards: Sequence[pa.Table],
+    listed: Listed,
     artifact: Artifact,
     ledger: Ledger,
     actors: Actors,
@@ -32,11 +35,12 @@ def score_shards(
 ) -> dict[str, float]:
     """Score the shards that the ledger lacks on the connected Ray cluster, and publish each as it is whole.
 
-    What a process left that was lost is read by another, in ever smaller pieces, until it is known over which image
-    processes are lost; that one has a row that says so.
+    Those that are known by now come first, then what was listed meanwhile. What a process left that was lost is read
+    by another when nothing else is there, in ever smaller pieces, until it is known over which image processes are
+    lost; that one has a row that says so.
 
     Args:
-        shards: What `dermaray.scoring.shards.cut` made of the input.
+        listed: The input, which may still be listed.
         artifact: The model; its folder must be readable from every node.
         ledger: Where rows go.
         actors: What holds the model.
@@ -47,31 +51,49 @@ def score_shards(
         The seconds that the images took by stage, of all processes together; see `dermaray.scoring.pipeline.STAGES`.
 
     Raises:
+        DataError: The rest of the input cannot be listed.
         OutputError: The output cannot be written.
         ArtifactError: The model cannot score.
         StoreError: An object store cannot be read from.
         ClusterError: Processes are lost whatever they are given.
     """
-    done = ledger.done()
-    pieces = pieces_of(shards, [number for number in range(len(shards)) if number not in done])
-    gathered = Gathered(shards, artifact, pieces)
-    idle, read, alone = 0, 0, False
-    while pieces:
-        for batch in _batches(pieces, artifact, actors, seconds, one_by_one=alone):
+    gathered, done = Gathered(listed.shards, artifact), ledger.done()
+    known, idle, read = 0, 0, 0
+    left: list[Piece] = []
+    while True:
+        before, known = known, len(listed.shards) if left else _wait_for_more(listed, known, actors.count)
+        fresh = pieces_of(listed.shards, [number for number in range(before, known) if number not in done])
+        pieces = fresh or left
+        if not pieces:
+            if known == before:
+                break
+            continue
+        gathered.expect(fresh)
+        for batch in _batches(pieces, artifact, actors, seconds, one_by_one=not fresh):
             gathered.add(batch)
             _publish(gathered, ledger)
             progress(gathered.count)
-        pieces = gathered.left_of(pieces)
+            listed.check()
+            ledger.note_inputs()
+        again = gathered.left_of(pieces)
+        left = [*left, *again] if fresh else again
         _publish(gathered, ledger)
         progress(gathered.count)
         came = gathered.count - gathered.given_up
-        idle, read, alone = 0 if came > read else idle + 1, came, True
-        if pieces and idle > _IDLE_ROUNDS:
+        idle, read = 0 if came > read else idle + (not fresh), came
+        if left and idle > _IDLE_ROUNDS:
             raise ClusterError(
                 "the processes that hold the model die before they have scored anything, for want of memory perhaps. "
                 "--actors asks for fewer; -v shows what they wrote"
             )
+    ledger.note_inputs()
     return gathered.seconds
+
+
+def _wait_for_more(listed: Listed, known: int, wanted: int) -> int:
+    """Wait until more shards are known, or all; for so many as are wanted only a while. Returns how many are known."""
+    listed.wait(known + wanted, _ROUND_SECONDS)
+    return listed.wait(known + 1)
 
 
 def _publish(gathered: Gathered, ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ from ray.util.metrics import Gauge
 
 from dermaray.errors import OutputError
 from dermaray.scoring.ledger import PROGRESS, Ledger
+from dermaray.scoring.listed import Listed
 
 _TELL_SECONDS = 5.0
 """Between two writings of `progress.json`."""
@@ -23,12 +24,12 @@ class Watch:
 
     Args:
         ledger: The run.
-        images: Images in all, or None where nobody knows yet.
-        there: Those that had their rows when the command began.
+        inputs: What it is done to.
+        there: Images that had their rows when the command began.
     """
 
-    def __init__(self, ledger: Ledger, images: int | None, there: int) -> None:
-        self._ledger, self._images, self._there = ledger, images, there
+    def __init__(self, ledger: Ledger, inputs: Listed, there: int) -> None:
+        self._ledger, self._inputs, self._there = ledger, inputs, there
         self._gauges = {name: Gauge(*told, tag_keys=("out",)) for name, told in _GAUGES.items()}
         self._began = self._told = time.monotonic()
         self._count = 0
@@ -44,17 +45,16 @@ class Watch:
         if time.monotonic() - self._told >= _TELL_SECONDS:
             self._told = time.monotonic()
             rate = count / self.seconds
-            left = None if self._images is None else round((self._images - self._there - count) / max(rate, 1e-9))
-            self._write(left)
+            images = self._inputs.images
+            self._write(images, None if images is None else round((images - self._there - count) / max(rate, 1e-9)))
 
     def end(self) -> None:
         """Tell that all images have their rows."""
-        self._images = self._there + self._count
-        self._write(0)
+        self._write(self._there + self._count, 0)
 
-    def _write(self, seconds_left: int | None) -> None:
+    def _write(self, images: int | None, seconds_left: int | None) -> None:
         rate = round(self._count / max(self.seconds, 1e-9), 1)
-        known = {"images": self._images, "done": self._there + self._count, "images_per_second": rate}
+        known = {"images": images, "done": self._there + self._count, "images_per_second": rate}
         for name, gauge in self._gauges.items():
             if (value := known[name]) is not None:
                 gauge.set(value, {"out": self._ledger.place})

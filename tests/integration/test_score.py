@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,13 +19,17 @@ import pytest
 import ray
 from PIL import Image
 
+from dermaray.data import inputs
+from dermaray.data.archive import Listing
 from dermaray.data.storage import locate
 from dermaray.errors import DataError, OutputError
 from dermaray.models.artifact import open_artifact
 from dermaray.models.bulk import Batch
 from dermaray.models.predictor import Predictor
 from dermaray.scoring import pipeline
+from dermaray.scoring import run as scoring_run
 from dermaray.scoring.ledger import Ledger
+from jobs import score
 from jobs.score import score_archive
 from tests.object_store import Bucket, new_bucket
 
@@ -185,6 +190,44 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_rows(
     before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "stopped").rglob("*"))
     assert run_job(*words, tmp_path / "stopped") == 0
     assert before == sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "stopped").rglob("*"))
+
+
+def test_scoring_begins_before_the_listing_ends(
+    images: Path,
+    model: Path,
+    run_job: RunJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    content, out = members(images), tmp_path / "scores"
+    archives = [write_tar(tmp_path / f"archive{number}", content, "w:gz") for number in range(3)]
+    words = ["score", *archives, "--model", model, "--out", out]
+    listings, first = inputs.stream_inputs, out / "scores.parquet" / "part-00000.parquet"
+
+    def slow(places: list[str]) -> Iterator[Listing]:
+        listed = listings(places)
+        yield next(listed)
+        deadline = time.monotonic() + 120
+        while not first.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        raise DataError("the share is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inputs, "stream_inputs", slow)
+        patch.setattr(score, "_LISTING_SECONDS", 0.1)
+        patch.setattr(scoring_run, "_ROUND_SECONDS", 0.1)
+        with pytest.raises(DataError, match="the share is gone"):
+            run_job(*words)
+    assert first.exists()
+    assert "inputs" not in json.loads((out / "run.json").read_text())
+    capsys.readouterr()
+    run_job(*words)
+    assert "Going on: 1 of 3 shards are there" in capsys.readouterr().out
+    assert "inputs" in json.loads((out / "run.json").read_text())
+    rows = pq.read_table(out / "scores.parquet")
+    assert rows.num_rows == json.loads((out / "summary.json").read_text())["images"] == 3 * (len(content) - 1)
 
 
 def test_an_image_that_kills_is_found_and_the_others_are_scored(

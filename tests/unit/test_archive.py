@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermaray.data import archive
 from dermaray.data import members as members_module
-from dermaray.data.archive import files_listing, list_members
+from dermaray.data.archive import files_listing, joined, list_members, stream_members
 from dermaray.data.members import MEMBER_SCHEMA, Member, read_members
 from dermaray.errors import DataError
 
@@ -77,6 +78,21 @@ def test_other_files_are_passed_over_and_counted(make: Maker, tmp_path: Path) ->
     assert listing.images == 3
     assert listing.ignored == {".txt": 2, ".csv": 1, "README": 1}
     assert listing.members.schema == MEMBER_SCHEMA
+
+
+def test_a_folder_is_told_of_in_parts_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a.png", "b/c.png", "b/d/e.png", "b/f.png", "b.png", "g/h.png"]
+    folder = make_folder(tmp_path / "folder", dict.fromkeys(names, b"") | OTHERS)
+    # Links to folders are not followed.
+    (folder / "link").symlink_to(folder / "b")
+    (folder / "loop").symlink_to(folder / "loop")
+    whole = list_members(folder)
+    assert [bytes(name).decode() for name in whole.members["name"].to_pylist()] == sorted(names, key=Path)
+    monkeypatch.setattr(archive, "_TOGETHER", 2)
+    parts = list(stream_members(folder))
+    assert [part.images for part in parts] == [2, 2, 2, 0]
+    assert joined(parts).members.equals(whole.members)
+    assert joined(parts).ignored == whole.ignored == {".txt": 2, ".csv": 1, "README": 1, "loop": 1}
 
 
 def test_a_compressed_tar_is_one_row_of_unknown_length(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,8 @@ import pytest
 from PIL import Image
 
 from dermaray.data import storage
-from dermaray.data.inputs import list_inputs
+from dermaray.data.archive import Listing, joined
+from dermaray.data.inputs import stream_inputs
 from dermaray.data.manifest import SCHEMA, Manifest
 from dermaray.data.members import Member, read_members
 from dermaray.errors import DataError, StoreError
@@ -40,8 +42,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+def listing_of(*places: object) -> Listing:
+    return joined(stream_inputs([str(place) for place in places]))
+
+
 def read(*places: object) -> list[Member]:
-    listing = list_inputs([str(place) for place in places])
+    listing = listing_of(*places)
     members = list(read_members(listing.members))
     assert listing.images in (None, len(members))
     return members
@@ -77,7 +83,7 @@ def test_a_pattern(folder: Path, tmp_path: Path) -> None:
     write_parquet(folder / "more" / "rows.parquet", table(bytes=[png(n) for n in range(10, 15)]).drop(["image_id"]))
     members = read(tmp_path / "**" / "*")
     assert [m.image_id for m in members] == [*IMAGES, *(f"rows-{row}" for row in range(5))]
-    assert list_inputs([str(tmp_path / "**" / "*")]).ignored == {".md": 1, ".txt": 1}
+    assert listing_of(tmp_path / "**" / "*").ignored == {".md": 1, ".txt": 1}
 
 
 def test_a_list_of_files(folder: Path, tmp_path: Path) -> None:
@@ -121,7 +127,7 @@ def test_a_table_that_is_damaged_further_on_has_a_row_for_each_of_its_rows(tmp_p
     path = write_parquet(tmp_path / "rows.parquet", table(bytes=list(IMAGES.values())))
     metadata = pq.read_metadata(path)
     start = metadata.row_group(1).column(1).data_page_offset
-    listing = list_inputs([str(path)])
+    listing = listing_of(path)
     whole = bytearray(path.read_bytes())
     whole[start : start + 40] = bytes(40)
     path.write_bytes(whole)
@@ -163,7 +169,7 @@ def test_an_object_store(bucket: Bucket, tmp_path: Path) -> None:
     for key in ("all", "rows.parquet", "paths.parquet"):
         assert found(bucket.uri(key)) == IMAGES
     assert found(bucket.uri("all/image1.png")) == {"image1": IMAGES["image1"]}
-    assert list_inputs([bucket.uri("all")]).ignored == {".md": 1}
+    assert listing_of(bucket.uri("all")).ignored == {".md": 1}
 
 
 @pytest.mark.parametrize(
@@ -186,15 +192,15 @@ def test_what_gives_no_images_is_refused(name: str, content: bytes | pa.Table, m
     else:
         pq.write_table(content, tmp_path / name)
     with pytest.raises(DataError, match=message):
-        list_inputs([str(tmp_path / name)])
+        listing_of(tmp_path / name)
 
 
 def test_a_pattern_that_matches_nothing_or_nothing_of_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="matches 0 files"):
-        list_inputs([str(tmp_path / "*.jpg")])
+        listing_of(tmp_path / "*.jpg")
     (tmp_path / "notes.md").write_text("text")
     with pytest.raises(DataError, match="matches 1 files, none of them an image"):
-        list_inputs([str(tmp_path / "*")])
+        listing_of(tmp_path / "*")
 
 
 def test_archives_in_an_object_store_are_read_in_place(bucket: Bucket) -> None:
@@ -216,10 +222,34 @@ def test_archives_in_an_object_store_are_read_in_place(bucket: Bucket) -> None:
     for pattern in ("shards/*.tar*", "**/*.tar*", "sh[a]rds/*"):
         assert set(found(bucket.uri(pattern))) == {f"{first}{name}" for name in IMAGES for first in "ab"}
     with pytest.raises(DataError, match="matches 0 objects"):
-        list_inputs([bucket.uri("shards/*.zip")])
+        listing_of(bucket.uri("shards/*.zip"))
     for name in ("missing.zip", "missing.tar"):
         with pytest.raises(DataError, match=rf"{name}.* does not exist"):
-            list_inputs([bucket.uri(name)])
+            listing_of(bucket.uri(name))
+
+
+@pytest.mark.parametrize("whole", ["", "many folders", "no name"])
+def test_a_prefix_is_told_of_folder_by_folder_in_order(
+    whole: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = ["b.png", "c/1.png", "c/deep/2.png", "d.png", "g.png", "é f/3.png"]
+    if whole == "many folders":
+        monkeypatch.setattr(storage, "_MOST_FOLDERS", 1)
+    elif whole:
+        # It has a row all the same, of an object that cannot be read.
+        keys.append("/z.png")
+    prefix = f"tree {tmp_path.name}"
+    for key in (*keys, ".hidden/4.png", "empty/notes.txt"):
+        bucket.client.put_object(Bucket=bucket.name, Key=f"{prefix}/{key}", Body=b"")
+    listings = list(stream_inputs([bucket.uri(quote(prefix) + "/")]))
+    # Files on both sides of folders, and each folder, by itself; or all together.
+    assert [listing.images for listing in listings] == ([len(keys)] if whole else [1, 2, 1, 0, 1, 1])
+    listed = joined(listings)
+    places = [bytes(name).decode().partition("?")[0] for name in listed.members["name"].to_pylist()]
+    base = bucket.uri(quote(prefix)).partition("?")[0]
+    expected = sorted(key.strip("/").split("/") for key in keys)
+    assert [place.removeprefix(f"{base}/") for place in places] == [quote("/".join(parts)) for parts in expected]
+    assert listed.ignored == {".txt": 1}
 
 
 def test_a_pattern_of_objects(bucket: Bucket) -> None:
@@ -236,4 +266,4 @@ def test_a_store_that_cannot_be_reached_is_no_fault_of_the_image(monkeypatch: py
     (member,) = read(place)
     assert "cannot be reached" in str(member.error)
     with pytest.raises(StoreError, match="cannot be reached"):
-        list(read_members(list_inputs([place]).members, stop_at_outage=True))
+        list(read_members(listing_of(place).members, stop_at_outage=True))

@@ -1,5 +1,6 @@
 """The folder of a scoring run: what is there is whole, belongs to one run, and is gone on with."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,27 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dermaray.data.members import MEMBER_SCHEMA
 from dermaray.errors import OutputError
-from dermaray.scoring.ledger import SUMMARY, TABLE, Ledger
-from dermaray.scoring.shards import SHARD_IMAGES, cut, listing_digest, size_of
+from dermaray.scoring.ledger import RUN, SUMMARY, TABLE, Ledger
+from dermaray.scoring.listed import Listed
 from tests.object_store import Bucket
 
-JOB: dict[str, Any] = {"inputs": "a", "model": "b", "engine": "litert", "shards": 3}
+JOB: dict[str, Any] = {"model": "b", "engine": "litert"}
+
+
+class Inputs(Listed):
+    """Shards that are known by their digests alone."""
+
+    def __init__(self, *digests: str, ended: bool = True) -> None:
+        self.digests = list(digests)
+        self.ended = ended
+
+    def wait(self, count: float = float("inf"), seconds: float | None = None) -> int:
+        assert self.ended or count <= len(self.digests)
+        return len(self.digests)
+
+
+INPUTS = Inputs("one", "two", "three")
 
 
 def rows(*ids: str) -> pa.Table:
@@ -34,65 +49,105 @@ def ids(ledger: Ledger) -> list[str]:
 
 
 def test_a_run_is_gone_on_with_until_it_is_complete(place: str) -> None:
-    with Ledger.open(place, JOB, new=False) as ledger:
+    with Ledger.open(place, JOB, INPUTS, new=False) as ledger:
         ledger.begin()
         assert ledger.done() == set()
         ledger.publish(2, rows("e"))
         ledger.publish(0, rows("a", "b"))
-    with Ledger.open(place, JOB, new=False) as ledger:
+    with Ledger.open(place, JOB, INPUTS, new=False) as ledger:
         assert (ledger.done(), ledger.complete) == ({0, 2}, False)
         ledger.publish(1, rows())
         assert ids(ledger) == ["a", "b", "e"]
         with ledger.writing(TABLE) as file:
             file.write(b"text")
         ledger.succeed()
-    with Ledger.open(place, JOB, new=False) as ledger:
+    with Ledger.open(place, JOB, INPUTS, new=False) as ledger:
         assert ledger.complete
 
 
 @pytest.mark.parametrize(
-    ("change", "what"),
+    ("change", "inputs", "what"),
     [
-        ({"inputs": "c"}, "other inputs, or of these before they changed"),
-        ({"model": "c"}, "another model"),
-        ({"engine": "keras"}, "another engine, litert"),
-        ({"shards": 4}, "another version of dermaray"),
+        ({}, Inputs("one", "two", "four"), "other inputs, or of these before they changed"),
+        ({}, Inputs("one", "two"), "other inputs, or of these before they changed"),
+        ({"model": "c"}, INPUTS, "another model"),
+        ({"engine": "keras"}, INPUTS, "another engine, litert"),
+        ({"format_version": 0}, INPUTS, "another version of dermaray"),
     ],
 )
-def test_another_run_is_refused_unless_it_begins_anew(change: dict[str, Any], what: str, place: str) -> None:
-    with Ledger.open(place, JOB, new=False) as ledger:
+def test_another_run_is_refused_unless_it_begins_anew(
+    change: dict[str, Any], inputs: Inputs, what: str, place: str
+) -> None:
+    with Ledger.open(place, JOB, INPUTS, new=False) as ledger:
         ledger.begin()
         ledger.publish(0, rows("a"))
     with (
         pytest.raises(OutputError, match=f"holds a run that has not ended, of {what}"),
-        Ledger.open(place, JOB | change, new=False),
+        Ledger.open(place, JOB | change, inputs, new=False),
     ):
         pass
-    with Ledger.open(place, JOB | change, new=True) as ledger:
+    with Ledger.open(place, JOB | change, inputs, new=True) as ledger:
         assert ledger.done() == set()
     # Whoever only looked has lost nothing.
-    with Ledger.open(place, JOB, new=False) as ledger:
+    with Ledger.open(place, JOB, INPUTS, new=False) as ledger:
         assert ledger.done() == {0}
-    with Ledger.open(place, JOB | change, new=True) as ledger:
+    with Ledger.open(place, JOB | change, inputs, new=True) as ledger:
         ledger.begin()
-    with Ledger.open(place, JOB | change, new=False) as ledger:
+    with Ledger.open(place, JOB | change, inputs, new=False) as ledger:
         assert ledger.done() == set()
+
+
+OTHERS = "of other inputs, or of these before they changed"
+
+
+def test_a_run_that_was_killed_while_it_listed_is_known_by_what_it_scored(tmp_path: Path) -> None:
+    place = str(tmp_path / "out")
+    with Ledger.open(place, JOB, Inputs("one", "two", ended=False), new=False) as ledger:
+        ledger.begin()
+        ledger.publish(1, rows("b"))
+    for others in (Inputs("one", "four", "three"), Inputs("one")):
+        with pytest.raises(OutputError, match=OTHERS), Ledger.open(place, JOB, others, new=False):
+            pass
+    inputs = Inputs("one", "two", ended=False)
+    with Ledger.open(place, JOB, inputs, new=False) as ledger:
+        ledger.begin()
+        assert ledger.done() == {1}
+        inputs.digests, inputs.ended = INPUTS.digests, True
+        ledger.note_inputs()
+    assert json.loads((tmp_path / "out" / RUN).read_text())["inputs"] == "three"
+
+
+def test_inputs_that_end_otherwise_are_refused_when_that_is_known(place: str) -> None:
+    with Ledger.open(place, JOB, INPUTS, new=False) as ledger:
+        ledger.begin()
+        ledger.publish(0, rows("a"))
+    inputs = Inputs("one", "two", ended=False)
+    with Ledger.open(place, JOB, inputs, new=False) as ledger:
+        ledger.begin()
+        ledger.note_inputs()
+        inputs.ended = True
+        with pytest.raises(OutputError, match=OTHERS):
+            ledger.note_inputs()
+    with Ledger.open(place, JOB, INPUTS, new=False) as ledger:
+        ledger.succeed()
+    with pytest.raises(OutputError, match=f"an earlier result {OTHERS}"), Ledger.open(place, JOB, inputs, new=False):
+        pass
 
 
 def test_what_no_run_wrote_is_left_alone(place: str) -> None:
-    with Ledger.open(place, JOB, new=False) as ledger:
+    with Ledger.open(place, JOB, INPUTS, new=False) as ledger:
         ledger.tell(SUMMARY, {})
     for new in (False, True):
         with (
             pytest.raises(OutputError, match="an earlier result of another kind"),
-            Ledger.open(place, JOB, new=new),
+            Ledger.open(place, JOB, INPUTS, new=new),
         ):
             pass
     assert ledger.holds(SUMMARY)
 
 
 def test_a_file_that_was_not_written_to_its_end_is_not_there(place: str) -> None:
-    with Ledger.open(place, JOB, new=False) as ledger:
+    with Ledger.open(place, JOB, INPUTS, new=False) as ledger:
         ledger.begin()
         with suppress(KeyboardInterrupt), ledger.writing(TABLE) as file:
             file.write(b"image_id")
@@ -105,14 +160,14 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     for new in (False, True):
         with (
             pytest.raises(OutputError, match="holds files that dermaray did not write"),
-            Ledger.open(str(tmp_path), JOB, new=new),
+            Ledger.open(str(tmp_path), JOB, INPUTS, new=new),
         ):
             pass
     (tmp_path / ".dermaray").touch()
     for new in (False, True):
         with (
             pytest.raises(OutputError, match="an earlier result of another kind"),
-            Ledger.open(str(tmp_path), JOB, new=new),
+            Ledger.open(str(tmp_path), JOB, INPUTS, new=new),
         ):
             pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [".dermaray", "notes.txt"]
@@ -120,20 +175,20 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_two_processes_are_kept_apart(tmp_path: Path) -> None:
     with (
-        Ledger.open(str(tmp_path / "out"), JOB, new=False),
+        Ledger.open(str(tmp_path / "out"), JOB, INPUTS, new=False),
         pytest.raises(OutputError, match="another process is at work"),
-        Ledger.open(str(tmp_path / "out"), JOB, new=False),
+        Ledger.open(str(tmp_path / "out"), JOB, INPUTS, new=False),
     ):
         pass
 
 
 def test_what_a_kill_leaves_behind_does_not_count(tmp_path: Path) -> None:
-    with Ledger.open(str(tmp_path), JOB, new=False) as ledger:
+    with Ledger.open(str(tmp_path), JOB, INPUTS, new=False) as ledger:
         ledger.begin()
         ledger.publish(0, rows("a"))
     (tmp_path / "scores.parquet" / ".part-00001.parquet.partial").write_bytes(b"PAR1")
     (tmp_path / ".scores.csv.partial").write_bytes(b"image_id")
-    with Ledger.open(str(tmp_path), JOB, new=False) as ledger:
+    with Ledger.open(str(tmp_path), JOB, INPUTS, new=False) as ledger:
         assert ledger.done() == {0}
         assert ids(ledger) == ["a"]
 
@@ -141,12 +196,12 @@ def test_what_a_kill_leaves_behind_does_not_count(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place, message in ((tmp_path / "file", "is a file"), ("/proc/nowhere", "cannot write to /proc/nowhere")):
-        with pytest.raises(OutputError, match=message), Ledger.open(str(place), JOB, new=False):
+        with pytest.raises(OutputError, match=message), Ledger.open(str(place), JOB, INPUTS, new=False):
             pass
 
 
 def test_it_clears_its_own_alone(place: str) -> None:
-    with Ledger.open(place, JOB, new=False) as ledger:
+    with Ledger.open(place, JOB, INPUTS, new=False) as ledger:
         ledger.begin()
         ledger.publish(0, rows("a"))
         ledger.succeed()
@@ -156,31 +211,3 @@ def test_it_clears_its_own_alone(place: str) -> None:
         assert not ledger.complete
         assert ledger.done() == set()
         assert ledger.holds("notes.json")
-
-
-def members(*kinds: str) -> pa.Table:
-    values = [
-        {"archive": "/x", "kind": kind, "name": str(position).encode(), "offset": 0, "size": 1}
-        for position, kind in enumerate(kinds)
-    ]
-    return pa.Table.from_pylist(values, MEMBER_SCHEMA)
-
-
-def test_shards_hold_every_image_once_and_what_is_many_images_stands_alone() -> None:
-    count = 2 * SHARD_IMAGES + 1
-    listing = members(*["folder"] * count, "table", "tar_stream")
-    shards = cut(listing)
-    assert [size_of(shard) for shard in shards] == [SHARD_IMAGES, SHARD_IMAGES, 1, 1, None]
-    assert pa.concat_tables(shards).equals(listing)
-
-
-def test_a_listing_that_has_changed_has_another_digest(tmp_path: Path) -> None:
-    assert listing_digest(members("folder", "zip")) == listing_digest(members("folder", "zip"))
-    assert listing_digest(members("folder", "zip")) != listing_digest(members("folder", "folder"))
-    archive = tmp_path / "archive.zip"
-    archive.write_bytes(b"one")
-    row = {"archive": str(archive), "kind": "zip", "name": b"a.jpg", "offset": 0, "size": 1}
-    listing = pa.Table.from_pylist([row], MEMBER_SCHEMA)
-    before = listing_digest(listing)
-    archive.write_bytes(b"another")
-    assert listing_digest(listing) != before

@@ -89,7 +89,8 @@ def test_every_image_has_one_row_whatever_kills(
     shard = folder(images) if kind == "folder" else streamed(kind, images)
     pieces = pieces_of([shard], [0])
     sizes = {piece.task: images if piece.stop is None else piece.stop for piece in pieces}
-    gathered = Gathered([shard], artifact, pieces)
+    gathered = Gathered([shard], artifact)
+    gathered.expect(pieces)
     readings = 0
     while pieces:
         for piece in pieces:
@@ -110,7 +111,8 @@ def test_every_image_has_one_row_whatever_kills(
 def test_rows_that_came_before_a_loss_are_kept_up_to_the_first_gap(artifact: Artifact) -> None:
     shard = folder(100)
     pieces = pieces_of([shard], [0])
-    gathered = Gathered([shard], artifact, pieces)
+    gathered = Gathered([shard], artifact)
+    gathered.expect(pieces)
     gathered.add(batch(pieces[0], range(64, 100), last=True))
     gathered.add(batch(pieces[0], range(32), last=False))
     left = gathered.left_of(pieces)
@@ -122,7 +124,8 @@ def test_rows_that_came_before_a_loss_are_kept_up_to_the_first_gap(artifact: Art
 def test_an_archive_that_kills_wherever_it_is_begun_is_given_up(artifact: Artifact) -> None:
     shard = streamed("tar_stream", 0)
     pieces = pieces_of([shard], [0])
-    gathered = Gathered([shard], artifact, pieces)
+    gathered = Gathered([shard], artifact)
+    gathered.expect(pieces)
     for _ in range(30):
         pieces = gathered.left_of(pieces)
     assert not pieces

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -32,10 +34,22 @@ def told(tmp_path: Path) -> str:
     return str(tmp_path / "{}")
 
 
-def start(told: str, cpus: float) -> "subprocess.Popen[str]":
-    """Start a process that pins itself on a node of so many CPUs, and stays until it is told to end."""
-    command = [sys.executable, "-c", HELD.format(cpus=cpus, told=told)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+Start = Callable[[float], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(told: str) -> Iterator[Start]:
+    """Start a process that pins itself on a node of so many CPUs, and stays until the test ends."""
+    with ExitStack() as started:
+
+        def begin(cpus: float) -> "subprocess.Popen[str]":
+            command = [sys.executable, "-c", HELD.format(cpus=cpus, told=told)]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            started.enter_context(process)
+            started.callback(process.kill)
+            return process
+
+        yield begin
 
 
 def cores(process: "subprocess.Popen[str]") -> list[int]:
@@ -44,29 +58,22 @@ def cores(process: "subprocess.Popen[str]") -> list[int]:
     return [int(core) for core in process.stdout.readline().split()]
 
 
-def test_each_process_has_a_core_and_gives_it_back(told: str):
-    allowed, found = sorted(os.sched_getaffinity(0)), []
-    processes = []
-    for _ in range(len(allowed) + 1):
-        processes.append(start(told, 10**6))
-        found.append(cores(processes[-1]))
-    # One after the other; the last has no core left, and may use all.
-    assert found == [*([core, core] for core in allowed), allowed * 2]
-    for process in processes:
-        process.kill()
-        process.wait()
-    last = start(told, 10**6)
-    assert cores(last) == [allowed[0]] * 2
-    last.kill()
-    last.wait()
+def test_each_process_has_a_core_and_gives_it_back(start: Start) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    first = start(10**6)
+    assert cores(first) == [allowed[0]] * 2
+    for core in allowed[1:]:
+        assert cores(start(10**6)) == [core] * 2
+    # There is none left, and it may use all.
+    assert cores(start(10**6)) == allowed * 2
+    first.kill()
+    first.wait()
+    assert cores(start(10**6)) == [allowed[0]] * 2
 
 
-def test_a_machine_that_others_share_is_left_to_its_scheduler(told: str):
-    process = start(told, 0.5)
-    assert cores(process) == sorted(os.sched_getaffinity(0)) * 2
-    process.kill()
-    process.wait()
+def test_a_machine_that_others_share_is_left_to_its_scheduler(start: Start) -> None:
+    assert cores(start(0.5)) == sorted(os.sched_getaffinity(0)) * 2
 
 
-def test_a_core_that_nothing_is_told_of_is_not_held():
+def test_a_core_that_nothing_is_told_of_is_not_held() -> None:
     assert pinning._hold(10**6) is None

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dermaray.data.inputs import list_inputs
+from dermaray.data.archive import joined
+from dermaray.data.inputs import stream_inputs
 from dermaray.data.members import Member
 from dermaray.images.spec import InputSpec
 from dermaray.models.bulk import Batch
@@ -52,7 +53,7 @@ def never() -> Iterator[threading.Event]:
 
 
 def reasons(source: Path) -> list[str]:
-    (piece,) = pieces.pieces_of([list_inputs([str(source)]).members], [0])
+    (piece,) = pieces.pieces_of([joined(stream_inputs([str(source)])).members], [0])
     rows: list[tuple[int, str, bool]] = []
     for batch in pipeline._Read(SPEC, 1.0)(piece.table()):
         rows += zip(batch["row"].tolist(), batch["reason"].tolist(), batch["last"].tolist(), strict=True)
