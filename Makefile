@@ -60,7 +60,7 @@ equality: $(READY) ## Compare two and three training workers with one, for docs/
 chaos: $(READY) ## Kill training at ten moments, for docs/training.md (about half an hour on 2 cores)
 	$(BIN)/python -m benchmarks.chaos_train
 
-chaos-score: $(READY) ## Kill bulk scoring at sixty moments, for docs/scoring.md (about half an hour on 2 cores)
+chaos-score: $(READY) ## Kill bulk scoring at sixty moments, for docs/scoring.md (about 45 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.chaos_score
 
 elastic: $(READY) ## Train on a cluster that shrinks and grows, for docs/training.md (about 4 minutes on 2 cores)

@@ -12,12 +12,13 @@ VICTIMS = ("worker", "driver", "all of Ray")
 
 
 def processes() -> dict[int, tuple[int, bytes]]:
-    """Return the parent and the command line of every process."""
+    """Return the parent and the command line of every process that has not ended."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, IndexError):
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            found[int(path.name)] = parent, (path / "cmdline").read_bytes()
+            state, parent, *_ = (path / "stat").read_text().rpartition(")")[2].split()
+            if state != "Z":
+                found[int(path.name)] = int(parent), (path / "cmdline").read_bytes()
     return found
 
 

@@ -1,7 +1,7 @@
 """A run of bulk scoring: the shards that are not there yet, through Ray Data until every image has its row."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import ray
@@ -105,12 +105,9 @@ def _batches(
     pieces: Sequence[Piece], artifact: Artifact, actors: Actors, seconds: float, *, one_by_one: bool
 ) -> Iterator[Batch]:
     """Yield what comes of pieces; rows that were lost with a node are missing, as those of a lost process are."""
-    # It tells of each process that is lost with a stack trace, and goes on.
-    data = logging.getLogger("ray.data")
-    data.setLevel(max(data.level, logging.CRITICAL) if data.level >= logging.ERROR else data.level)
     stream = score_pieces(pieces, artifact, actors, seconds, one_by_one=one_by_one)
     try:
-        for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
+        for batch in _without_stack_traces(stream.iter_batches(batch_size=None, batch_format="numpy")):
             failed = np.flatnonzero(batch["reason"] == FAILED)
             if len(failed):
                 kind, message = (str(batch[name][failed[0]]) for name in ("image_id", "message"))
@@ -121,3 +118,14 @@ def _batches(
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         logger.warning("what was scored and not taken yet is read again: %s", reason)
+
+
+def _without_stack_traces(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Pass batches on; where Ray Data shows errors alone, it does not tell of lost processes, since it goes on."""
+    log = logging.getLogger("ray.data")
+    level = log.level
+    log.setLevel(logging.CRITICAL if level == logging.ERROR else level)
+    try:
+        yield from batches
+    finally:
+        log.setLevel(level)

@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -230,22 +231,28 @@ def test_scoring_begins_before_the_listing_ends(
     assert rows.num_rows == json.loads((out / "summary.json").read_text())["images"] == 3 * (len(content) - 1)
 
 
+@pytest.mark.parametrize(("engine", "step"), [("litert", "_ReadAndScore"), ("keras", "_Read"), ("keras", "_Telling")])
 def test_an_image_that_kills_is_found_and_the_others_are_scored(
-    images: Path, model: Path, run_job: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, step: str, images: Path, model: Path, run_job: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Mortal(pipeline._ReadAndScore):
-        """Stands for a decoder that some bytes crash."""
+    original = getattr(pipeline, step)
 
-        def __call__(self, table: pa.Table) -> Iterator[Batch]:
-            for batch in super().__call__(table):
-                if (batch["image_id"] == "killer").any():
-                    os.kill(os.getpid(), signal.SIGKILL)
-                yield batch
+    class Mortal(original):  # type: ignore[misc]
+        """Stands for a decoder, or a network, that some bytes crash."""
 
-    monkeypatch.setattr(pipeline, "_ReadAndScore", Mortal)
+        def __call__(self, given: Any) -> Any:
+            found = super().__call__(given)
+            return die_of_it(found) if isinstance(found, dict) else map(die_of_it, found)
+
+    def die_of_it(batch: Batch) -> Batch:
+        if (batch["image_id"] == "killer").any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+    monkeypatch.setattr(pipeline, step, Mortal)
     image = next(images.rglob("*.jpg")).read_bytes()
     source = write_folder(tmp_path / "images", {"good.jpg": image, "killer.jpg": image})
-    run_job("score", source, "--model", model, "--out", tmp_path / "scores", "--actors", 2)
+    run_job("score", source, "--model", model, "--out", tmp_path / "scores", "--engine", engine, "--actors", 2)
     rows = pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()
     assert [row["reason"] for row in rows] == [None, "crashed"]
     assert "3 processes died over it" in rows[1]["message"]
