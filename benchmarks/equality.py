@@ -1,11 +1,12 @@
-"""python -m benchmarks.equality                                                        about 12 minutes on 2 CPU cores
-python -m benchmarks.equality --seeds 5 --of synchronised --in float32               a part of it, by more seeds
+"""python -m benchmarks.equality                                                        about 18 minutes on 2 CPU cores
+python -m benchmarks.equality --seeds 5 --of synchronised --in exact                 a part of it, by more seeds
 
 What many workers have of one. The same network is trained by 1, 2 and 3 workers for the same 20 global batches of drawn
 images, augmentation included. For each tensor the largest difference to one worker's is divided by the tensor's largest
 value there; the table has the largest of these ratios over the network's variables (statistics of batch normalisation
 among them), those of the optimiser, and over the figures of the epoch. Workers add up in another order than one does;
-what of a difference is that rounding, magnified by the training, float64 tells.
+what of a difference is that rounding, magnified by the training, float64 tells. `exact` is float32 with
+training.exact_sums.
 """
 
 import argparse
@@ -28,7 +29,11 @@ AUGMENT = (
     {"operation": "random_brightness", "probability": 0.5, "min_factor": 0.8, "max_factor": 1.2},
 )
 NORMALIZATIONS = {"without": False, "synchronised": True}
-PRECISIONS = ("float32", "float64")
+PRECISIONS = {
+    "float32": {},
+    "exact": {"exact_sums": True},
+    "float64": {"precision": "float64"},
+}
 FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
@@ -43,7 +48,7 @@ def run(folder: Path, seed: int, optimizer: str, batch_normalization: bool, work
             "input": {"height": 32, "width": 48},
             "augment": AUGMENT,
             "model": {"options": {"filters": [8, 8], "dense": 16, "batch_normalization": batch_normalization}},
-            "training": {"epochs": 1, "global_batch_size": BATCH, "optimizer": optimizer, "precision": precision},
+            "training": {"epochs": 1, "global_batch_size": BATCH, "optimizer": optimizer} | PRECISIONS[precision],
             "scaling": {"num_workers": workers},
         }
     )
@@ -57,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1, help="so many, from 0")
     parser.add_argument("--of", nargs="+", choices=list(NORMALIZATIONS), default=list(NORMALIZATIONS))
-    parser.add_argument("--in", nargs="+", choices=PRECISIONS, default=PRECISIONS, dest="precisions")
+    parser.add_argument("--in", nargs="+", choices=list(PRECISIONS), default=list(PRECISIONS), dest="precisions")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as made, connect(None, num_cpus=8):
         folder = Path(made)

@@ -85,6 +85,8 @@ class TrainingConfig(Section):
         early_stopping: Ends the run when so many epochs in a row had no lower `val_loss`. Null: never.
         precision: What a step computes in. `bfloat16` and `float16` (with its loss scaled) are for GPUs, and leave the
             weights float32; `float64`, weights included, tells what of a difference is rounding.
+        exact_sums: Gradients are summed over images and workers in float64, and rounded once, so that any number of
+            workers ends with the same weights. For `precision: float32` alone.
     """
 
     epochs: int = Field(10, ge=1)
@@ -104,6 +106,7 @@ class TrainingConfig(Section):
     class_weights: ClassWeights = "none"
     early_stopping: int | None = Field(None, ge=1)
     precision: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    exact_sums: bool = False
 
     @model_validator(mode="after")
     def _what_has_no_effect_is_refused(self) -> "TrainingConfig":
@@ -113,6 +116,7 @@ class TrainingConfig(Section):
             "label_smoothing", self.loss == "cross_entropy", "only training.loss=cross_entropy smooths labels"
         )
         self._belongs("weight_decay", self.optimizer == "adamw", "only training.optimizer=adamw decays weights")
+        self._belongs("exact_sums", self.precision == "float32", "only training.precision=float32 sums more exactly")
         self._belongs("head_learning_rate", self.head_epochs > 0, "only training.head_epochs have one")
         if self.head_epochs >= self.epochs:
             raise ValueError(f"head_epochs must be fewer than epochs. Received: {self.head_epochs} and {self.epochs}")

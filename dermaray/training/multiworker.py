@@ -34,10 +34,8 @@ Step = Callable[[Any], dict[str, Any]]
 class MultiWorkerModel(keras.Model):  # type: ignore[misc]
     """A functional model whose `fit` and `evaluate` take a `tf.distribute.DistributedDataset`.
 
-    Batches are (pixels, labels, weights). The training loss is the sum of the weighted losses of all rows, over all
-    workers, divided by the rows of the global batch (Keras's `sum_over_batch_size`, scaled by the workers): not by
-    their weights, whose sum each worker would know of its own rows alone. Metrics count rows whatever their weight,
-    except that a weight of 0 takes a row out of every validation figure, so that the last batch can be filled up.
+    Batches are (pixels, labels, weights). Metrics count rows whatever their weight, except that a weight of 0 takes a
+    row out of every validation figure, so that the last batch can be filled up.
     """
 
     train_function: Any
@@ -66,6 +64,21 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         if cached is not None and not isinstance(cached._distributed_dataset, _Continued):
             cached._distributed_dataset = _Continued(cached._distributed_dataset)
         return super().evaluate(*args, **kwargs)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Return the weighted losses of this worker's rows, summed and divided by the rows of the global batch.
+
+        Not by their weights, whose sum each worker would know of its own rows alone. Keras divides by the rows of a
+        worker and then by the workers, which rounds twice, and for three of them otherwise than for one.
+        """
+        losses = self.loss.call(y, y_pred)
+        if sample_weight is not None:
+            losses *= keras.ops.cast(sample_weight, losses.dtype)
+        rows = tf.size(losses) * self.distribute_strategy.num_replicas_in_sync
+        mean = keras.ops.sum(losses) / keras.ops.cast(rows, losses.dtype)
+        return mean + sum(self._aggregate_additional_loss(loss) for loss in self.losses)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Update the metrics with the rows that count, each alike: class weights are for the training loss alone."""
@@ -130,12 +143,15 @@ def own_part(distributed: Any) -> Any:
 
 
 class _SumFirst:
-    """A mixin for Keras's optimisers: gradients are summed over the workers before they are clipped, not after."""
+    """A mixin for Keras's optimisers: gradients are summed over the workers before they are clipped, not after.
 
-    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        pairs = super()._all_reduce_sum_gradients(zip(grads, grads, strict=True))  # type: ignore[misc]
-        clipped: list[Any] = super()._clip_gradients([gradient for gradient, _ in pairs])  # type: ignore[misc]
-        return clipped
+    They are rounded to their variables' precision when they are summed, for `exact_sums` gives them in float64.
+    """
+
+    def _backend_apply_gradients(self, grads: list[Any], trainable_variables: list[Any]) -> None:
+        pairs = super()._all_reduce_sum_gradients(zip(grads, trainable_variables, strict=True))  # type: ignore[misc]
+        summed = [tf.cast(gradient, variable.dtype) for gradient, variable in pairs]
+        super()._backend_apply_gradients(summed, trainable_variables)  # type: ignore[misc]
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return grads_and_vars

@@ -19,16 +19,24 @@ import tensorflow as tf
 Tensor = Any
 
 
-def normalize_together(model: keras.Model) -> None:
-    """Let every batch normalisation of a functional model take its statistics over the global batch."""
+def normalize_together(model: keras.Model, exact: bool = False) -> None:
+    """Let every batch normalisation of a functional model take its statistics over the global batch.
+
+    Args:
+        model: The model.
+        exact: The gradients of scale and shift stay in float64, for an optimiser that rounds them; see `exact_sums`.
+    """
     for layer in model.layers:
         if type(layer) is keras.layers.BatchNormalization:
             # `keras.applications` builds these layers itself, and takes no other class.
             layer.__class__ = _GlobalBatchNormalization
+            layer.exact = exact
 
 
 class _GlobalBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     """Keras's layer, which in training knows of all workers. Channels are last; all workers have equally many rows."""
+
+    exact: bool
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         """Normalise float [batch, ..., channels] by the global batch's moments, or, at rest, by the moving ones."""
@@ -41,7 +49,7 @@ class _GlobalBatchNormalization(keras.layers.BatchNormalization):  # type: ignor
         gamma = tf.cast(self.gamma, x.dtype) if self.scale else tf.ones_like(mean, x.dtype)
         beta = tf.cast(self.beta, x.dtype) if self.center else tf.zeros_like(mean, x.dtype)
         deviation = tf.sqrt(variance + self.epsilon)
-        normalized = _normalize(x, gamma, beta, tf.cast(mean, x.dtype), tf.cast(1 / deviation, x.dtype))
+        normalized = _normalize(x, gamma, beta, tf.cast(mean, x.dtype), tf.cast(1 / deviation, x.dtype), self.exact)
         return tf.cast(normalized, self.compute_dtype)
 
 
@@ -57,7 +65,7 @@ def _global_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, tf.maximum(square - tf.square(mean), 0.0)
 
 
-def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, inverse: Tensor, exact: bool) -> Tensor:
     """Return gamma * (x - mean) * inverse + beta, and a gradient that counts the moments as functions of x."""
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -70,7 +78,7 @@ def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, inverse: Te
             shift, slope = tf.unstack(tf.cast(_over_workers(sums / values_a_channel), x.dtype))
             of_x = gamma * inverse * (upstream - shift - centred * (slope * inverse))
             # Of this worker's rows alone: like any gradient of weights they are summed later.
-            of_beta, of_gamma = tf.unstack(tf.cast(sums, x.dtype))
+            of_beta, of_gamma = tf.unstack(sums if exact else tf.cast(sums, x.dtype))
             return of_x, of_gamma, of_beta
 
         return (x - mean) * (gamma * inverse) + beta, gradient
