@@ -71,13 +71,14 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         """Return the weighted losses of this worker's rows, summed and divided by the rows of the global batch.
 
         Not by their weights, whose sum each worker would know of its own rows alone. Keras divides by the rows of a
-        worker and then by the workers, which rounds twice, and for three of them otherwise than for one.
+        worker and then by the workers, which rounds twice, and for three of them otherwise than for one. The logarithm
+        goes in float64: in float32 its last digit depends on where in the batch a row stands.
         """
-        losses = self.loss.call(y, y_pred)
+        losses = self.loss.call(y, keras.ops.cast(y_pred, "float64"))
         if sample_weight is not None:
             losses *= keras.ops.cast(sample_weight, losses.dtype)
         rows = tf.size(losses) * self.distribute_strategy.num_replicas_in_sync
-        mean = keras.ops.sum(losses) / keras.ops.cast(rows, losses.dtype)
+        mean = keras.ops.cast(keras.ops.sum(losses) / keras.ops.cast(rows, losses.dtype), y_pred.dtype)
         return mean + sum(self._aggregate_additional_loss(loss) for loss in self.losses)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _global_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     variances = tf.reduce_mean(tf.math.squared_difference(x, means), axes)
     centres = tf.cast(tf.reduce_mean(means, axes), tf.float64)
     squares = tf.cast(variances, tf.float64) + tf.square(centres)
-    mean, square = tf.unstack(_over_workers(tf.reduce_mean(tf.stack([centres, squares]), axis=1)))
+    mean, square = tf.unstack(_mean_over_workers(tf.reduce_sum(tf.stack([centres, squares]), axis=1), tf.shape(x)[0]))
     # Within an image it is about the mean; between images float64 has digits to spare, but for absurdly large means.
     return mean, tf.maximum(square - tf.square(mean), 0.0)
 
@@ -74,8 +74,8 @@ def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, inverse: Te
             centred, axes = x - mean, _within_an_image(x)
             each = tf.stack([tf.reduce_sum(upstream, axes), tf.reduce_sum(upstream * centred, axes) * inverse])
             sums = tf.reduce_sum(tf.cast(each, tf.float64), axis=1)
-            values_a_channel = tf.size(x) / tf.size(mean)
-            shift, slope = tf.unstack(tf.cast(_over_workers(sums / values_a_channel), x.dtype))
+            values_a_channel = tf.size(x) // tf.size(mean)
+            shift, slope = tf.unstack(tf.cast(_mean_over_workers(sums, values_a_channel), x.dtype))
             of_x = gamma * inverse * (upstream - shift - centred * (slope * inverse))
             # Of this worker's rows alone: like any gradient of weights they are summed later.
             of_beta, of_gamma = tf.unstack(sums if exact else tf.cast(sums, x.dtype))
@@ -90,5 +90,12 @@ def _within_an_image(x: Tensor) -> list[int]:
     return list(range(1, x.shape.rank - 1))
 
 
-def _over_workers(values: Tensor) -> Tensor:
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+def _mean_over_workers(sums: Tensor, values: Tensor) -> Tensor:
+    """Return the mean of what each worker has so many values of, by their sums.
+
+    A sum of a few float32 has all its digits in float64. The mean of each worker's mean has not, and where the whole
+    falls between two float32, as one in a hundred does, it would be rounded now to the one and now to the other.
+    """
+    context = tf.distribute.get_replica_context()
+    whole = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+    return whole / tf.cast(values * context.num_replicas_in_sync, whole.dtype)
