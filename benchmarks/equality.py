@@ -1,12 +1,12 @@
 """python -m benchmarks.equality                                                        about 18 minutes on 2 CPU cores
-python -m benchmarks.equality --seeds 5 --of synchronised --in exact                 a part of it, by more seeds
+python -m benchmarks.equality --seeds 5 --of synchronised --in parts                 a part of it, by more seeds
 
 What many workers have of one. The same network is trained by 1, 2 and 3 workers for the same 20 global batches of drawn
 images, augmentation included. For each tensor the largest difference to one worker's is divided by the tensor's largest
 value there; the table has the largest of these ratios over the network's variables (statistics of batch normalisation
 among them), those of the optimiser, and over the figures of the epoch. Workers add up in another order than one does;
-what of a difference is that rounding, magnified by the training, float64 tells. `exact` is float32 with
-training.exact_sums.
+what of a difference is that rounding, magnified by the training, float64 tells. `parts` is float32 with
+training.partial_sums.
 """
 
 import argparse
@@ -31,7 +31,7 @@ AUGMENT = (
 NORMALIZATIONS = {"without": False, "synchronised": True}
 PRECISIONS = {
     "float32": {},
-    "exact": {"exact_sums": True},
+    "parts": {"partial_sums": 12},
     "float64": {"precision": "float64"},
 }
 FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")

@@ -85,8 +85,9 @@ class TrainingConfig(Section):
         early_stopping: Ends the run when so many epochs in a row had no lower `val_loss`. Null: never.
         precision: What a step computes in. `bfloat16` and `float16` (with its loss scaled) are for GPUs, and leave the
             weights float32; `float64`, weights included, tells what of a difference is rounding.
-        exact_sums: Gradients are summed over images and workers in float64, and rounded once, so that any number of
-            workers ends with the same weights. For `precision: float32` alone.
+        partial_sums: Gradients are summed in so many parts of the global batch, and these in float64, so that any
+            number of workers that divides it ends with the same weights, to the bit. For `precision: float32` alone.
+            Null: in as many parts as there are workers.
     """
 
     epochs: int = Field(10, ge=1)
@@ -106,7 +107,7 @@ class TrainingConfig(Section):
     class_weights: ClassWeights = "none"
     early_stopping: int | None = Field(None, ge=1)
     precision: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
-    exact_sums: bool = False
+    partial_sums: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _what_has_no_effect_is_refused(self) -> "TrainingConfig":
@@ -116,7 +117,12 @@ class TrainingConfig(Section):
             "label_smoothing", self.loss == "cross_entropy", "only training.loss=cross_entropy smooths labels"
         )
         self._belongs("weight_decay", self.optimizer == "adamw", "only training.optimizer=adamw decays weights")
-        self._belongs("exact_sums", self.precision == "float32", "only training.precision=float32 sums more exactly")
+        self._belongs("partial_sums", self.precision == "float32", "only training.precision=float32 sums in parts")
+        if self.partial_sums is not None and self.global_batch_size % self.partial_sums:
+            raise ValueError(
+                "global_batch_size must be a multiple of partial_sums. "
+                f"Received: {self.global_batch_size} and {self.partial_sums}"
+            )
         self._belongs("head_learning_rate", self.head_epochs > 0, "only training.head_epochs have one")
         if self.head_epochs >= self.epochs:
             raise ValueError(f"head_epochs must be fewer than epochs. Received: {self.head_epochs} and {self.epochs}")
@@ -248,9 +254,12 @@ class RunConfig(Section):
             raise ValueError(f"scaling.min_workers must be at most num_workers. Received: {least} and {most}")
         if least < most and self.scaling.cpus_per_worker is None:
             raise ValueError("scaling.min_workers needs scaling.cpus_per_worker: it says how many workers find room")
+        counts = "scaling.num_workers" if least == most else f"all of {least} to {most} workers"
         if any(batch % workers for workers in range(least, most + 1)):
-            counts = "scaling.num_workers" if least == most else f"all of {least} to {most} workers"
             raise ValueError(f"training.global_batch_size must be a multiple of {counts}. Received: {batch} and {most}")
+        parts = self.training.partial_sums
+        if parts is not None and any(parts % workers for workers in range(least, most + 1)):
+            raise ValueError(f"training.partial_sums must be a multiple of {counts}. Received: {parts} and {most}")
         return self
 
     @model_validator(mode="after")

@@ -7,11 +7,11 @@ from dermaray.models.classifier import build_classifier
 from dermaray.training.callbacks import Checkpoints, Record
 from dermaray.training.compile import compile_stage
 from dermaray.training.devices import worker_strategy
-from dermaray.training.exact_sums import sum_exactly
 from dermaray.training.feed import Feed
 from dermaray.training.ingest import distributed_batches
 from dermaray.training.multiworker import MultiWorkerModel
 from dermaray.training.normalization import normalize_together
+from dermaray.training.partial_sums import sum_in_parts
 from dermaray.training.stages import Stage
 from dermaray.training.state import RunState
 from dermaray.training.task import Notify
@@ -37,10 +37,10 @@ def train_worker(feed: Feed, state: RunState, notify: Notify | None) -> None:
     keras.config.set_floatx("float64" if config.training.precision == "float64" else "float32")
     with strategy.scope():
         model = build_classifier(config.model, config.input, len(task.label_set.classes), MultiWorkerModel)
-        exact = config.training.exact_sums
-        normalize_together(model, exact)
-        if exact:
-            sum_exactly(model)
+        parts = config.training.partial_sums
+        normalize_together(model, exact=parts is not None)
+        if parts is not None:
+            sum_in_parts(model, parts // feed.world_size)
     callbacks = [
         Record(state, task, feed.rank, feed.world_size, notify),
         Checkpoints(state, config.checkpoint, feed.rank, task.steps_per_epoch),

@@ -146,7 +146,7 @@ def own_part(distributed: Any) -> Any:
 class _SumFirst:
     """A mixin for Keras's optimisers: gradients are summed over the workers before they are clipped, not after.
 
-    They are rounded to their variables' precision when they are summed, for `exact_sums` gives them in float64.
+    They are rounded to their variables' precision when they are summed, for `partial_sums` gives them in float64.
     """
 
     def _backend_apply_gradients(self, grads: list[Any], trainable_variables: list[Any]) -> None:

@@ -24,7 +24,7 @@ def normalize_together(model: keras.Model, exact: bool = False) -> None:
 
     Args:
         model: The model.
-        exact: The gradients of scale and shift stay in float64, for an optimiser that rounds them; see `exact_sums`.
+        exact: The gradients of scale and shift stay in float64, for an optimiser that rounds them; see `partial_sums`.
     """
     for layer in model.layers:
         if type(layer) is keras.layers.BatchNormalization:
@@ -59,10 +59,15 @@ def _global_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     means = tf.reduce_mean(x, axes, keepdims=True)
     variances = tf.reduce_mean(tf.math.squared_difference(x, means), axes)
     centres = tf.cast(tf.reduce_mean(means, axes), tf.float64)
-    squares = tf.cast(variances, tf.float64) + tf.square(centres)
+    squares = _with_room(tf.cast(variances, tf.float64) + tf.square(centres))
     mean, square = tf.unstack(_mean_over_workers(tf.reduce_sum(tf.stack([centres, squares]), axis=1), tf.shape(x)[0]))
     # Within an image it is about the mean; between images float64 has digits to spare, but for absurdly large means.
     return mean, tf.maximum(square - tf.square(mean), 0.0)
+
+
+def _with_room(values: Tensor) -> Tensor:
+    """Return float64 without its last 13 bits, so that the sum of a few hundred alike needs no rounding."""
+    return tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(values, tf.int64), ~0x1FFF), tf.float64)
 
 
 def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, inverse: Tensor, exact: bool) -> Tensor:

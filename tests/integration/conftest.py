@@ -71,7 +71,7 @@ augment:
 model:
   backbone: case_study_cnn
   options: {{filters: [8, 8], dense: 16, batch_normalization: true}}
-training: {{epochs: 1, global_batch_size: 12, learning_rate: 0.001, optimizer: sgd}}
+training: {{epochs: 1, global_batch_size: 12, learning_rate: 0.001, optimizer: sgd, partial_sums: 12}}
 """
     )
     return path
