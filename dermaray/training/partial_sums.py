@@ -9,7 +9,7 @@ it once, after the workers' sums are added up. So the weights are the same to th
 What an image alone decides, its activations and their gradients, stays as it is where kernels compute it by the image.
 Two do not, and are computed part by part as well: a product of matrices takes another order for another number of rows
 (oneDNN's, by a transposed weight), and exp has one code for whole vectors and another for what is left over at a
-tensor's end (Eigen's).
+tensor's end (Eigen's). Dropout draws a mask for each part.
 """
 
 from collections.abc import Callable
@@ -78,11 +78,32 @@ class _Activation(keras.layers.Activation):  # type: ignore[misc]
         return _activated(inputs, self)
 
 
+class _Dropout(keras.layers.Dropout):  # type: ignore[misc]
+    """Draws the masks of each part by its number in the global batch."""
+
+    parts: int
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        if not training or not self.rate:
+            return inputs
+        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group * self.parts
+
+        def dropped(number: int, part: Tensor) -> Tensor:
+            own = tf.random.experimental.stateless_fold_in(seed, first + number)
+            sizes, given = tf.unstack(tf.shape(part)), self.noise_shape or (None,) * part.shape.rank
+            shape = [size if fixed is None else fixed for size, fixed in zip(sizes, given, strict=True)]
+            return tf.nn.experimental.stateless_dropout(part, self.rate, own, rng_alg="philox", noise_shape=shape)
+
+        return tf.concat([dropped(*each) for each in enumerate(tf.split(inputs, self.parts))], axis=0)
+
+
 _IN_PARTS: dict[type[Any], type[Any]] = {
     keras.layers.Conv2D: _Conv2D,
     keras.layers.DepthwiseConv2D: _DepthwiseConv2D,
     keras.layers.Dense: _Dense,
     keras.layers.Activation: _Activation,
+    keras.layers.Dropout: _Dropout,
 }
 
 _BY_THE_IMAGE = (keras.activations.linear, keras.activations.relu, keras.activations.relu6)

@@ -109,6 +109,22 @@ def test_the_order_of_parts_does_not_show_in_any_weight(optimizer: str) -> None:
     assert any((one != other).any() for one, other in pairs)
 
 
+def test_dropout_draws_a_mask_for_each_part_and_the_same_again() -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((7, 5))
+    model = keras.Model(inputs, keras.layers.Dropout(0.3, noise_shape=(None, 1, 5), seed=1)(inputs))
+    sum_in_parts(model, PARTS)
+    x = tf.ones((ROWS, 7, 5))
+    first, second = np.asarray(model(x, training=True)), np.asarray(model(x, training=True))
+    np.testing.assert_allclose(np.unique(first), [0, 1 / 0.7], rtol=1e-6)
+    assert (first == first[:, :1]).all(), "one mask for all of the noise shape's 1"
+    parts = [part.tobytes() for part in np.split(first, PARTS)]
+    assert len(set(parts)) == PARTS
+    assert (first != second).any()
+    assert (first == 0).mean() == pytest.approx(0.3, abs=0.15)
+    np.testing.assert_array_equal(model(x, training=False), x)
+
+
 def test_a_layer_whose_sums_are_unknown_is_refused() -> None:
     inputs = keras.Input((5,))
     model = keras.Model(inputs, keras.layers.LayerNormalization()(inputs))
