@@ -3,7 +3,7 @@
 A run on a cluster that shrinks and grows: two Ray nodes on this machine, a training worker on each. The second node is
 killed while both train; when the run has gone on with one worker, another node joins. Told are the workers all along,
 and the largest difference of any weight to a run of one worker that nobody disturbed, in units of the tensor's largest
-value. In float64, and without dropout, whose masks differ with the number of workers.
+value: none, since what is computed in parts of a batch does not depend on the number of workers.
 """
 
 import os
@@ -33,8 +33,6 @@ from jobs.cli import main as dermaray
 CPUS_PER_WORKER = 2
 STEPS = 40
 """That are taken with each number of workers, at least."""
-TOLERANCE = 1e-6
-"""Between numbers of workers in float64: Keras rounds a worker's share of the loss to float32."""
 
 
 @contextmanager
@@ -92,7 +90,7 @@ def config_of(folder: Path, name: str, workers: int) -> RunConfig:
             "data": {"manifest": str(folder / "data"), "balance": "equal"},
             "input": {"height": 64, "width": 64},
             "model": {"options": {"filters": [16, 16, 32], "dense": 64, "batch_normalization": True}},
-            "training": {"epochs": 100, "global_batch_size": 24, "precision": "float64"},
+            "training": {"epochs": 100, "global_batch_size": 24, "partial_sums": 12},
             "checkpoint": {"every_steps": 10},
             "scaling": {"num_workers": workers, "min_workers": 1, "cpus_per_worker": CPUS_PER_WORKER},
         }
@@ -118,7 +116,7 @@ def main() -> None:
         watch.until(workers=2)
         apart = difference(alone.model, run.result().model)
         watch.say(f"the run has ended; largest difference to one worker: {apart:.1e}")
-    sys.exit(apart > TOLERANCE)
+    sys.exit(apart > 0)
 
 
 if __name__ == "__main__":

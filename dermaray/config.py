@@ -85,9 +85,9 @@ class TrainingConfig(Section):
         early_stopping: Ends the run when so many epochs in a row had no lower `val_loss`. Null: never.
         precision: What a step computes in. `bfloat16` and `float16` (with its loss scaled) are for GPUs, and leave the
             weights float32; `float64`, weights included, tells what of a difference is rounding.
-        partial_sums: Gradients are summed in so many parts of the global batch, and these in float64, so that any
-            number of workers that divides it ends with the same weights, to the bit. For `precision: float32` alone.
-            Null: in as many parts as there are workers.
+        partial_sums: A global batch is computed in so many parts, and their gradients are summed in float64, so that
+            any number of workers that divides it ends with the same weights, to the bit. On CPUs, and for
+            `precision: float32` alone. Null: in as many parts as there are workers.
     """
 
     epochs: int = Field(10, ge=1)
@@ -267,6 +267,11 @@ class RunConfig(Section):
         if self.training.precision in ("bfloat16", "float16") and not self.scaling.use_gpu:
             raise ValueError(
                 f"training.precision={self.training.precision} needs scaling.use_gpu=true; CPUs are slower with it"
+            )
+        if self.training.partial_sums is not None and self.scaling.use_gpu:
+            raise ValueError(
+                "training.partial_sums is for CPUs: the order in which a GPU adds up is not known. "
+                f"Received: partial_sums={self.training.partial_sums} with scaling.use_gpu=true"
             )
         # Each would look at its own gradients alone, and one might skip a step for which the others wait.
         if self.training.precision == "float16" and self.scaling.num_workers > 1:

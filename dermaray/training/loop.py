@@ -11,7 +11,7 @@ from dermaray.training.feed import Feed
 from dermaray.training.ingest import distributed_batches
 from dermaray.training.multiworker import MultiWorkerModel
 from dermaray.training.normalization import normalize_together
-from dermaray.training.partial_sums import sum_in_parts
+from dermaray.training.partial_sums import compute_in_parts
 from dermaray.training.stages import Stage
 from dermaray.training.state import RunState
 from dermaray.training.task import Notify
@@ -40,7 +40,7 @@ def train_worker(feed: Feed, state: RunState, notify: Notify | None) -> None:
         parts = config.training.partial_sums
         normalize_together(model, exact=parts is not None)
         if parts is not None:
-            sum_in_parts(model, parts // feed.world_size)
+            compute_in_parts(model, parts // feed.world_size)
     callbacks = [
         Record(state, task, feed.rank, feed.world_size, notify),
         Checkpoints(state, config.checkpoint, feed.rank, task.steps_per_epoch),

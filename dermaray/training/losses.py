@@ -44,7 +44,7 @@ class FocalLoss(keras.losses.Loss):  # type: ignore[misc]
         """Return the loss of every row, float [rows].
 
         Args:
-            y_true: Class indices [rows], of any dtype: Keras hands them over as floats.
+            y_true: Class indices [rows], of any dtype.
             y_pred: Probabilities [rows, classes].
         """
         return keras.losses.categorical_focal_crossentropy(

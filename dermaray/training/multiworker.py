@@ -9,9 +9,10 @@ ray-project/ray#48910). Two of its steps fail there, and `MultiWorkerModel` repl
   not have. Here each worker reads its own replica's logs; what `fit` reports per epoch it reads from the metrics
   themselves, whose variables sum over the workers, and so are exact.
 
-Three more are not failures, but would make N workers differ from one, or slow. Batch normalisation is a fourth; see
+Others are not failures, but would make N workers differ from one, or slow. Batch normalisation is one more; see
 `normalization`.
 
+- A loss is divided by the rows of a worker and then by the workers, and added up in float32.
 - An optimiser clips gradients before it sums them over the workers (tensorflow/tensorflow#33929 has why);
   `summing_first` gives one that sums first.
 - `evaluate` begins its data anew in every epoch, so that its stream would have to be started anew.
@@ -40,6 +41,14 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
 
     train_function: Any
     test_function: Any
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Take an optimiser, a `keras.losses.Loss` and metrics; losses are added up in float64.
+
+        So that which epoch is best does not depend on the number of workers.
+        """
+        super().compile(*args, **kwargs)
+        self._loss_tracker = keras.metrics.Mean(name="loss", dtype="float64")
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Make the metrics' variables alone: a functional model has its own from the start."""
@@ -71,10 +80,9 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         """Return the weighted losses of this worker's rows, summed and divided by the rows of the global batch.
 
         Not by their weights, whose sum each worker would know of its own rows alone. Keras divides by the rows of a
-        worker and then by the workers, which rounds twice, and for three of them otherwise than for one. The logarithm
-        goes in float64: in float32 its last digit depends on where in the batch a row stands.
+        worker and then by the workers, which rounds twice, and for three of them otherwise than for one.
         """
-        losses = self.loss.call(y, keras.ops.cast(y_pred, "float64"))
+        losses = self.loss.call(y, _in_float64(y_pred))
         if sample_weight is not None:
             losses *= keras.ops.cast(sample_weight, losses.dtype)
         rows = tf.size(losses) * self.distribute_strategy.num_replicas_in_sync
@@ -95,7 +103,7 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         """
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         predicted = self(x, training=False)
-        losses = keras.ops.sparse_categorical_crossentropy(y, predicted)
+        losses = keras.ops.sparse_categorical_crossentropy(y, _in_float64(predicted))
         self._loss_tracker.update_state(losses, sample_weight=weight)
         logs: dict[str, Any] = self.compute_metrics(x, y, predicted, sample_weight=weight)
         return logs
@@ -111,6 +119,17 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
             return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
 
         return lambda iterator: on_replicas(next(iterator))
+
+
+def _in_float64(probabilities: Any) -> Any:
+    """Return probabilities in float64, by whose logits Keras computes a loss where they come of a softmax.
+
+    In float32 the last digit of a logarithm depends on where in the batch a row stands.
+    """
+    logits = getattr(probabilities, "_keras_logits", None)
+    if logits is None:
+        return keras.ops.cast(probabilities, "float64")
+    return keras.ops.softmax(keras.ops.cast(logits, "float64"))
 
 
 class _Continued:

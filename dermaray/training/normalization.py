@@ -24,7 +24,8 @@ def normalize_together(model: keras.Model, exact: bool = False) -> None:
 
     Args:
         model: The model.
-        exact: The gradients of scale and shift stay in float64, for an optimiser that rounds them; see `partial_sums`.
+        exact: How float32 is rounded does not depend on the number of workers, and gradients of scale and shift stay in
+            float64, for an optimiser that rounds them; see `partial_sums`.
     """
     for layer in model.layers:
         if type(layer) is keras.layers.BatchNormalization:
@@ -43,7 +44,7 @@ class _GlobalBatchNormalization(keras.layers.BatchNormalization):  # type: ignor
         if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
         x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        mean, variance = _global_moments(tf.stop_gradient(x))
+        mean, variance = _global_moments(tf.stop_gradient(x), self.exact)
         for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + tf.cast(now, moving.dtype) * (1.0 - self.momentum))
         gamma = tf.cast(self.gamma, x.dtype) if self.scale else tf.ones_like(mean, x.dtype)
@@ -53,20 +54,22 @@ class _GlobalBatchNormalization(keras.layers.BatchNormalization):  # type: ignor
         return tf.cast(normalized, self.compute_dtype)
 
 
-def _global_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def _global_moments(x: Tensor, exact: bool) -> tuple[Tensor, Tensor]:
     """Return mean and variance per channel, float64, over all rows of all workers."""
     axes = _within_an_image(x)
     means = tf.reduce_mean(x, axes, keepdims=True)
     variances = tf.reduce_mean(tf.math.squared_difference(x, means), axes)
     centres = tf.cast(tf.reduce_mean(means, axes), tf.float64)
-    squares = _with_room(tf.cast(variances, tf.float64) + tf.square(centres))
+    squares = tf.cast(variances, tf.float64) + tf.square(centres)
+    if exact:
+        squares = _with_room(squares)
     mean, square = tf.unstack(_mean_over_workers(tf.reduce_sum(tf.stack([centres, squares]), axis=1), tf.shape(x)[0]))
     # Within an image it is about the mean; between images float64 has digits to spare, but for absurdly large means.
     return mean, tf.maximum(square - tf.square(mean), 0.0)
 
 
 def _with_room(values: Tensor) -> Tensor:
-    """Return float64 without its last 13 bits, so that the sum of a few hundred alike needs no rounding."""
+    """Return float64 less its last 13 bits, a part in 10^12, so that a sum of a few hundred of like size is exact."""
     return tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(values, tf.int64), ~0x1FFF), tf.float64)
 
 

@@ -28,7 +28,8 @@ x, y = np.ones((8, 3), "float32"), np.zeros(8, "int32")
 with strategy.scope():
     inputs = keras.Input((3,))
     model = kind(inputs, keras.layers.Dense(2, activation="softmax")(inputs))
-    model.compile("sgd", "sparse_categorical_crossentropy", weighted_metrics=["accuracy"], jit_compile=False)
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    model.compile("sgd", loss, weighted_metrics=["accuracy"], jit_compile=False)
 data = strategy.distribute_datasets_from_function(
     lambda _: tf.data.Dataset.from_tensor_slices((x, y)).batch(4).repeat()
 )

@@ -113,6 +113,8 @@ def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
         ("training.head_learning_rate=1", "training: only training.head_epochs have .*head_learning_rate=1.0$"),
         ("training.head_epochs=10", "training: head_epochs must be fewer than epochs. Received: 10 and 10$"),
         ("training.precision=float16", "training.precision=float16 needs scaling.use_gpu=true"),
+        ("training={partial_sums: 5}", "global_batch_size must be a multiple of partial_sums. Received: 32 and 5"),
+        ("training={partial_sums: 4, precision: float64}", "only training.precision=float32 .*partial_sums=4"),
         ("scaling.min_workers=2", "scaling.min_workers must be at most num_workers. Received: 2 and 1"),
         ("scaling={min_workers: 2, num_workers: 4}", "min_workers needs scaling.cpus_per_worker"),
         (
@@ -134,6 +136,19 @@ def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
 def test_what_does_not_fit_is_named(path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("scaling", "message"),
+    [
+        ("scaling.num_workers=8", "must be a multiple of scaling.num_workers. Received: 4 and 8"),
+        ("scaling={min_workers: 1, num_workers: 4, cpus_per_worker: 1}", "must be a multiple of all of 1 to 4 workers"),
+        ("scaling.use_gpu=true", "training.partial_sums is for CPUs: .*Received: partial_sums=4"),
+    ],
+)
+def test_parts_of_a_batch_fit_the_workers(path: Path, scaling: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, ["training={partial_sums: 4, global_batch_size: 24}", scaling])
 
 
 @pytest.mark.parametrize("override", ["training.epochs", "=3", ""])

@@ -15,6 +15,7 @@ from dermaray.config import TrainingConfig
 from dermaray.training.compile import compile_stage
 from dermaray.training.losses import FocalLoss, training_loss
 from dermaray.training.multiworker import MultiWorkerModel
+from dermaray.training.partial_sums import compute_in_parts
 from dermaray.training.stages import Stage
 
 ROWS, FEATURES, CLASSES = 8, 5, 3
@@ -116,6 +117,22 @@ def test_the_gradient_is_that_of_the_weighted_loss(training: dict[str, Any]) -> 
     steps = np.eye(CLASSES) * 1e-5
     gradient = [(loss(bias + step) - loss(bias - step)) / 2e-5 for step in steps]
     np.testing.assert_allclose(model.get_weights()[1], bias - 0.1 * np.array(gradient), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [None, 2])
+@pytest.mark.parametrize("training", LOSSES)
+def test_a_certain_mistake_is_learnt_from(training: dict[str, Any], parts: int | None) -> None:
+    """The probability of the right class is below float32's 1e-7, at which Keras would cut it: logits tell more."""
+    model = trainable(**training)
+    if parts:
+        compute_in_parts(model, parts)
+    kernel, bias = np.zeros((FEATURES, CLASSES)), np.array([30.0, 0.0, -3.0])
+    model.set_weights([kernel, bias])
+    x, y, weight = np.zeros((ROWS, FEATURES), "f4"), np.ones(ROWS, "i4"), np.ones(ROWS, "f4")
+    assert model.evaluate(endless(x, y, weight), steps=1, verbose=0)[0] == pytest.approx(30, rel=1e-4)
+    model.fit(endless(x, y, weight), steps_per_epoch=1, shuffle=False, verbose=0)
+    moved = model.get_weights()[1] - bias
+    assert moved[1] > 0.05 > 0 > moved[0]
 
 
 @pytest.mark.parametrize("training", LOSSES)

@@ -13,7 +13,7 @@ from dermaray.errors import ConfigError
 from dermaray.training.compile import compile_stage
 from dermaray.training.multiworker import MultiWorkerModel
 from dermaray.training.normalization import normalize_together
-from dermaray.training.partial_sums import sum_in_parts
+from dermaray.training.partial_sums import compute_in_parts
 from dermaray.training.stages import Stage
 
 ROWS, PARTS, SHAPE, CLASSES = 24, 6, (13, 11, 3), 3
@@ -23,6 +23,8 @@ LAYERS: dict[str, Callable[[str], keras.Layer]] = {
     ),
     "without a bias": lambda dtype: keras.layers.Conv2D(4, (3, 2), dilation_rate=2, use_bias=False, dtype=dtype),
     "depthwise": lambda dtype: keras.layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2, dtype=dtype),
+    "by the pixel": lambda dtype: keras.layers.Conv2D(64, 1, activation="silu", dtype=dtype),
+    "classes": lambda dtype: keras.layers.Dense(9, activation="softmax", dtype=dtype),
     "dense": lambda dtype: keras.layers.Dense(5, activation="sigmoid", dtype=dtype),
 }
 
@@ -32,7 +34,7 @@ def layer_of(kind: str, dtype: str, parts: int | None) -> keras.Model:
     inputs = keras.Input(SHAPE, dtype=dtype)
     model = keras.Model(inputs, LAYERS[kind](dtype)(inputs))
     if parts:
-        sum_in_parts(model, parts)
+        compute_in_parts(model, parts)
     return model
 
 
@@ -46,7 +48,7 @@ def network(parts: int | None) -> keras.Model:
     model = MultiWorkerModel(pixels, keras.layers.Dense(CLASSES, activation="softmax")(x))
     normalize_together(model, exact=parts is not None)
     if parts:
-        sum_in_parts(model, parts)
+        compute_in_parts(model, parts)
     return model
 
 
@@ -73,7 +75,7 @@ def test_weights_have_float64_gradients_and_images_keep_their_own() -> None:
     assert {gradient.dtype for gradient in of_weights} == {tf.float64}
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, 3, PARTS])
 @pytest.mark.parametrize("kind", LAYERS)
 def test_workers_sum_what_one_does(kind: str, workers: int) -> None:
     x = tf.constant(np.random.default_rng(0).normal(size=(ROWS, *SHAPE)), "float32")
@@ -113,9 +115,12 @@ def test_dropout_draws_a_mask_for_each_part_and_the_same_again() -> None:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((7, 5))
     model = keras.Model(inputs, keras.layers.Dropout(0.3, noise_shape=(None, 1, 5), seed=1)(inputs))
-    sum_in_parts(model, PARTS)
-    x = tf.ones((ROWS, 7, 5))
+    compute_in_parts(model, PARTS)
+    x, generator = tf.ones((ROWS, 7, 5)), model.layers[-1].seed_generator
+    begun = np.asarray(generator.state)
     first, second = np.asarray(model(x, training=True)), np.asarray(model(x, training=True))
+    generator.state.assign(begun)
+    np.testing.assert_array_equal(model(x, training=True), first)
     np.testing.assert_allclose(np.unique(first), [0, 1 / 0.7], rtol=1e-6)
     assert (first == first[:, :1]).all(), "one mask for all of the noise shape's 1"
     parts = [part.tobytes() for part in np.split(first, PARTS)]
@@ -129,4 +134,4 @@ def test_a_layer_whose_sums_are_unknown_is_refused() -> None:
     inputs = keras.Input((5,))
     model = keras.Model(inputs, keras.layers.LayerNormalization()(inputs))
     with pytest.raises(ConfigError, match="LayerNormalization"):
-        sum_in_parts(model, PARTS)
+        compute_in_parts(model, PARTS)
