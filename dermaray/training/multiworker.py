@@ -48,7 +48,8 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         So that which epoch is best does not depend on the number of workers.
         """
         super().compile(*args, **kwargs)
-        self._loss_tracker = keras.metrics.Mean(name="loss", dtype="float64")
+        # Past Keras's own way to set what a layer has, which would keep it as one more metric.
+        object.__setattr__(self, "_loss_tracker", keras.metrics.Mean(name="loss", dtype="float64"))
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Make the metrics' variables alone: a functional model has its own from the start."""

@@ -95,7 +95,7 @@ def test_a_run_is_complete(model: Path, config: Path, manifest: Path) -> None:
 
 REFUSED = {
     "more workers than CPUs": (["scaling.num_workers=12"], ResourceError, "8 CPUs"),
-    "GPUs that are not there": (["scaling.use_gpu=true"], ResourceError, "there are 0"),
+    "GPUs that are not there": (["scaling.use_gpu=true", "training.partial_sums=null"], ResourceError, "there are 0"),
     "all the CPUs": (["scaling.num_workers=2", "scaling.cpus_per_worker=4"], ResourceError, "less than one"),
     "a batch larger than the data": (["training.global_batch_size=600"], ConfigError, "at most"),
 }
