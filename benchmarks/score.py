@@ -294,7 +294,8 @@ def main() -> None:
         rounds = []
         for number in range(args.rounds):
             rounds.append({side: measured(side, folder) for side in sides})
-            print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
+            rates = ", ".join(f"{side} {found['rate']:.1f}" for side, found in rounds[-1].items())
+            print(f"round {number + 1} of {args.rounds}, images a second: {rates}", file=sys.stderr, flush=True)
     show(rounds)
 
 
