@@ -63,7 +63,7 @@ chaos: $(READY) ## Kill training at ten moments, for docs/training.md (about hal
 chaos-score: $(READY) ## Kill bulk scoring at sixty moments, for docs/scoring.md (about 45 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.chaos_score
 
-elastic: $(READY) ## Train on a cluster that shrinks and grows, for docs/training.md (about 4 minutes on 2 cores)
+elastic: $(READY) ## Train on a cluster that shrinks and grows, for docs/training.md (about 8 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.elastic
 
 overhead: $(READY) ## Measure what Ray and dermaray add to training, for docs/training.md (about an hour on 2 cores)

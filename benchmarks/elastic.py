@@ -1,4 +1,4 @@
-"""python -m benchmarks.elastic   (about 4 minutes on 2 CPU cores)
+"""python -m benchmarks.elastic   (about 8 minutes on 2 CPU cores)
 
 A run on a cluster that shrinks and grows: two Ray nodes on this machine, a training worker on each. The second node is
 killed while both train; when the run has gone on with one worker, another node joins. Told are the workers all along,
@@ -90,7 +90,7 @@ def config_of(folder: Path, name: str, workers: int) -> RunConfig:
             "data": {"manifest": str(folder / "data"), "balance": "equal"},
             "input": {"height": 64, "width": 64},
             "model": {"options": {"filters": [16, 16, 32], "dense": 64, "batch_normalization": True}},
-            "training": {"epochs": 100, "global_batch_size": 24, "partial_sums": 12},
+            "training": {"epochs": 300, "global_batch_size": 24, "partial_sums": 12},
             "checkpoint": {"every_steps": 10},
             "scaling": {"num_workers": workers, "min_workers": 1, "cpus_per_worker": CPUS_PER_WORKER},
         }
