@@ -1,8 +1,9 @@
-"""python -m benchmarks.chaos_train [--kills 10] [--workers 2] [--seed 0]   (about 20 minutes on 2 CPU cores)
+"""python -m benchmarks.chaos_train [--kills 10] [--workers 2] [--seed 0]   (about 25 minutes on 2 CPU cores)
 
-Kill a training run with SIGKILL at seeded moments: one of its workers, its driver, or all of Ray in turn. A run whose
+Kill a training run with SIGKILL at seeded steps: one of its workers, its driver, or all of Ray in turn. A run whose
 driver was lost is taken up by the same command. Each has to end, with the weights of a run that nobody disturbed:
-of each tensor the largest difference is divided by the tensor's largest weight.
+of each tensor the largest difference is divided by the tensor's largest weight. That a run is over before it could be
+killed ends the benchmark.
 """
 
 import argparse
@@ -12,15 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.processes import VICTIMS, below, kill, wait_for_the_end
-from benchmarks.runs import difference
+from benchmarks.runs import difference, step_kept
+from dermaray.config import RunConfig
+from dermaray.data.manifest import Manifest
 from dermaray.data.synthetic import generate_dataset
 from dermaray.models.artifact import open_artifact
+from dermaray.training.task import plan_run
+from dermaray.yaml_config import load_yaml_config
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST_SECONDS, MOST_COMMANDS = 300, 5
@@ -34,15 +38,15 @@ augment:
   - {{operation: flip_random, probability: 0.5}}
   - {{operation: rotate, probability: 0.7, max_left_rotation: 10, max_right_rotation: 10}}
 model: {{options: {{filters: [16, 16, 32], dense: 64, dropout: 0.2, batch_normalization: true}}}}
-training: {{epochs: 12, head_epochs: 1, global_batch_size: 24, optimizer: adamw, ema: 0.9, partial_sums: 12}}
+training: {{epochs: 40, head_epochs: 1, global_batch_size: 24, optimizer: adamw, ema: 0.9, partial_sums: 12}}
 checkpoint: {{every_steps: 5}}
 scaling: {{num_workers: {workers}}}
 """
 
 
-def begun(folder: Path) -> bool:
-    """Tell whether training has come to its first checkpoint."""
-    return bool(list((folder / ".out.unfinished" / "checkpoints").glob("attempt-*/*/state.npz")))
+def steps_of(config: Path, data: Path) -> int:
+    """Return how many steps a run takes."""
+    return plan_run(load_yaml_config(RunConfig, config), Manifest.read(data), cpus_per_worker=1).train_plan.steps
 
 
 def weights(folder: Path) -> list[np.ndarray]:
@@ -50,23 +54,23 @@ def weights(folder: Path) -> list[np.ndarray]:
     return [np.asarray(w) for w in open_artifact(folder / "out").load_model().get_weights()]
 
 
-def disturbed(train: list[str], folder: Path, what: str, after: float, rng: random.Random) -> int:
-    """Train, kill `what` some seconds after the first checkpoint, and repeat the command until it succeeds.
+def disturbed(train: list[str], folder: Path, what: str, step: int, rng: random.Random) -> int:
+    """Train, kill `what` when the checkpoint of a step is there, and repeat the command until it succeeds.
 
     Returns:
         How many commands that took.
     """
     for commands in range(1, MOST_COMMANDS + 1):
         process = subprocess.Popen(train, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        started: set[int] = set()
         if commands == 1:
-            # Before the first checkpoint there is nothing to lose.
-            while not begun(folder) and process.poll() is None:
-                time.sleep(0.05)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=after)
-        started = set(below(process.pid))
-        if commands == 1 and process.poll() is None:
-            kill(what, process.pid, b"RayTrainWorker", rng)
+            while step_kept(folder / ".out.unfinished") < step and process.poll() is None:
+                time.sleep(0.02)
+            # Otherwise it would always be just after a checkpoint.
+            time.sleep(rng.uniform(0, 0.5))
+            started = set(below(process.pid))
+            if process.poll() is not None or not kill(what, process.pid, b"RayTrainWorker", rng):
+                raise SystemExit(f"the run was over before {what} could be killed after step {step}")
         if wait_for_the_end(process, started, LONGEST_SECONDS) == 0:
             return commands
     raise SystemExit(f"the run did not end in {MOST_COMMANDS} commands after the kill of {what}")
@@ -90,18 +94,20 @@ def main() -> None:
         began = time.monotonic()
         subprocess.run(train, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         undisturbed, seconds = weights(folder), time.monotonic() - began
-        print(f"undisturbed: {seconds:.0f} s\n\n| kill | of | after, s | commands | s | largest difference |")
+        steps = steps_of(folder / "config.yaml", folder / "data")
+        print(f"undisturbed: {steps} steps, {seconds:.0f} s\n")
+        print("| kill | of | after step | commands | s | largest difference |")
         print("| ---: | --- | ---: | ---: | ---: | ---: |")
         worst = 0.0
         for number in range(args.kills):
             shutil.rmtree(folder / "out")
-            what, after = VICTIMS[number % len(VICTIMS)], rng.uniform(0, seconds / 3)
+            what, after = VICTIMS[number % len(VICTIMS)], rng.randint(1, steps * 3 // 4)
             began = time.monotonic()
             commands = disturbed(train, folder, what, after, rng)
             took = time.monotonic() - began
             apart = difference(undisturbed, weights(folder))
             worst = max(worst, apart)
-            print(f"| {number + 1} | {what} | {after:.1f} | {commands} | {took:.0f} | {apart:.1e} |", flush=True)
+            print(f"| {number + 1} | {what} | {after} | {commands} | {took:.0f} | {apart:.1e} |", flush=True)
     print(f"\nlargest difference of all: {worst:.1e}")
     sys.exit(worst > 0)
 

@@ -24,7 +24,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmarks.processes import below
-from benchmarks.runs import difference, trained
+from benchmarks.runs import difference, step_kept, trained
 from dermaray.config import RunConfig
 from dermaray.data.synthetic import generate_dataset
 from dermaray.training.state import RunState
@@ -53,14 +53,14 @@ def two_nodes() -> Iterator[Cluster]:
 class Watch:
     """Looks at a run while it goes on."""
 
-    def __init__(self, run: "Future[RunState]", checkpoints: Path) -> None:
-        self._run, self._checkpoints = run, checkpoints
+    def __init__(self, run: "Future[RunState]", unfinished: Path) -> None:
+        self._run, self._unfinished = run, unfinished
         self._began = time.monotonic()
 
     def until(self, workers: int) -> None:
         """Wait until so many workers have taken `STEPS` steps together."""
         began: int | None = None
-        while began is None or self._step() < began + STEPS:
+        while began is None or step_kept(self._unfinished) < began + STEPS:
             if self._run.done():
                 self._run.result()
                 raise SystemExit(f"the run ended before {workers} workers had taken {STEPS} steps")
@@ -68,17 +68,13 @@ class Watch:
             if there != workers:
                 began = None
             elif began is None:
-                began = self._step()
+                began = step_kept(self._unfinished)
                 self.say(f"{workers} workers")
             time.sleep(0.5)
 
     def say(self, what: str) -> None:
         """Print what happens, with the time and the last step that is kept."""
-        print(f"{time.monotonic() - self._began:5.0f} s, step {self._step()}: {what}", flush=True)
-
-    def _step(self) -> int:
-        kept = self._checkpoints.glob("attempt-*/step-*")
-        return max((int(folder.name.removeprefix("step-")) for folder in kept), default=0)
+        print(f"{time.monotonic() - self._began:5.0f} s, step {step_kept(self._unfinished)}: {what}", flush=True)
 
 
 def config_of(folder: Path, name: str, workers: int) -> RunConfig:
@@ -106,7 +102,7 @@ def main() -> None:
         alone = trained(config_of(folder, "alone", 1), CPUS_PER_WORKER)
         # Nodes are Ray's to add in the main thread alone, so that it is the run that has another.
         run = threads.submit(trained, config_of(folder, "elastic", 2), CPUS_PER_WORKER)
-        watch = Watch(run, folder / ".elastic.unfinished" / "checkpoints")
+        watch = Watch(run, folder / ".elastic.unfinished")
         watch.until(workers=2)
         watch.say("the second node is killed")
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)

@@ -28,3 +28,9 @@ def difference(one: Arrays, other: Arrays) -> float:
         (a.astype(np.float64), b.astype(np.float64)) for a, b in zip(one, other, strict=True) if np.abs(a).max() > 0
     ]
     return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs)
+
+
+def step_kept(unfinished: Path) -> int:
+    """Return the last step of which an unfinished run has a checkpoint, 0 where it has none."""
+    kept = (unfinished / "checkpoints").glob("attempt-*/step-*")
+    return max((int(folder.name.removeprefix("step-")) for folder in kept), default=0)
