@@ -38,7 +38,7 @@ augment:
   - {{operation: flip_random, probability: 0.5}}
   - {{operation: rotate, probability: 0.7, max_left_rotation: 10, max_right_rotation: 10}}
 model: {{options: {{filters: [16, 16, 32], dense: 64, dropout: 0.2, batch_normalization: true}}}}
-training: {{epochs: 40, head_epochs: 1, global_batch_size: 24, optimizer: adamw, ema: 0.9, partial_sums: 12}}
+training: {{epochs: 16, head_epochs: 1, global_batch_size: 24, optimizer: adamw, ema: 0.9, partial_sums: 12}}
 checkpoint: {{every_steps: 5}}
 scaling: {{num_workers: {workers}}}
 """
