@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
@@ -103,7 +104,6 @@ def no_images() -> Iterator[Odd]:
         "a drawing": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
         "a program's page": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
         "half a dicom's mark": bytes(128) + b"DIC\0\x02\0\0\0UL\x04\0\x9c\0\0\0",
-        "a heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200),
         "an avif": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(200),
         "a jpeg 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200),
         "a photoshop file": b"8BPS\0\x01" + bytes(200),
@@ -119,6 +119,21 @@ def dicoms() -> Iterator[Odd]:
     yield Odd("a dicom cut short", ".dcm", dicom(picture(102))[:9000], "truncated")
     yield Odd("a dicom without a picture", ".dcm", dicom(picture(2), pixels=False), "unsupported")
     yield Odd("a dicom", ".dcm", dicom(picture(101)))
+
+
+def heics() -> Iterator[Odd]:
+    whole = heic(picture(103))
+    yield Odd("a heic", ".heic", whole)
+    yield Odd("a heic by another name", ".jpg", whole)
+    yield Odd("a heic cut short", ".heic", whole[: len(whole) // 2], "truncated")
+    yield Odd("a heic that is a beginning", ".heif", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "truncated")
+
+
+def heic(image: Image.Image, **options: Any) -> bytes:
+    """Return a picture as a HEIC file."""
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, **options)
+    return buffer.getvalue()
 
 
 def dicom(image: Image.Image, *, pixels: bool = True) -> bytes:
@@ -245,7 +260,7 @@ def unusual_pictures() -> Iterator[Odd]:
         yield Odd("one colour", ".jpg", encode(Image.new("RGB", (160, 120), colour), "JPEG"), **grey)
 
 
-ODD = [*no_images(), *dicoms(), *damaged_jpegs(), *damaged_pngs(), *damaged_others(), *unusual_pictures()]
+ODD = [*no_images(), *dicoms(), *heics(), *damaged_jpegs(), *damaged_pngs(), *damaged_others(), *unusual_pictures()]
 NAMES = {
     "spaces": "a  photo (1) .jpg",
     "unicode": "Muttermal-größer-日本-🔬.jpg",

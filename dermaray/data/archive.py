@@ -125,7 +125,8 @@ def _with_images(place: str, listings: Iterable[Listing]) -> Iterator[Listing]:
         yield listing
     if empty:
         passed = f" {ignored} files of other kinds are in it." if ignored else ""
-        raise DataError(f"{place} holds no image.{passed} Images end in .jpg, .png, .tif, .bmp, .webp, .gif or .dcm")
+        endings = ".jpg, .png, .tif, .bmp, .webp, .gif, .heic or .dcm"
+        raise DataError(f"{place} holds no image.{passed} Images end in {endings}")
 
 
 def _is_tar(source: Path) -> bool:

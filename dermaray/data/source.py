@@ -12,9 +12,11 @@ FORMAT_OF_SUFFIX = {
     ".bmp": "BMP",
     ".webp": "WEBP",
     ".gif": "GIF",
+    ".heic": "HEIC",
+    ".heif": "HEIC",
     ".dcm": "DICOM",
 }
-"""What an image's suffix promises: one of `dermaray.images.decode.FORMATS`, or `DICOM`."""
+"""What an image's suffix promises: one of `dermaray.images.decode.FORMATS`, `HEIC` or `DICOM`."""
 
 IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dermaray.errors import ImageError
 from dermaray.images.dicom import is_dicom, picture_of
+from dermaray.images.heic import heic_pixels, is_heic
 from dermaray.images.jpeg import ends_in_filling, turbo_pixels
 from dermaray.images.resize import UInt8Array, fit, frame_shape, to_frame
 from dermaray.images.spec import InputSpec
@@ -22,7 +23,7 @@ from dermaray.images.spec import InputSpec
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
-DICOM = "DICOM"
+DICOM, HEIC = "DICOM", "HEIC"
 
 _ORIENTATION_TAG = 0x0112
 # By EXIF orientation, how to turn upright: whether rows become columns; then what to mirror, in OpenCV's numbers.
@@ -49,7 +50,7 @@ class DecodedImage:
         pixels: uint8 [rows, columns, 3], RGB, 0 to 255: of the size that the `InputSpec` states, or the frame.
         height: Rows of the image as it was sent, upright, in pixels.
         width: Columns of the image as it was sent, upright, in pixels.
-        format: What the bytes are, one of `FORMATS`, or `DICOM`.
+        format: What the bytes are, one of `FORMATS`, `DICOM` or `HEIC`.
     """
 
     pixels: UInt8Array
@@ -65,7 +66,7 @@ def decode_image(data: bytes, spec: InputSpec) -> DecodedImage:
     file the first frame counts; transparency is dropped; 16-bit grey keeps its upper eight bits.
 
     Args:
-        data: A whole file in one of `FORMATS`, or a DICOM file, of which the first frame counts.
+        data: A whole file in one of `FORMATS`, a HEIC file, or a DICOM file, of which the first frame counts.
         spec: What the model wants.
 
     Raises:
@@ -86,15 +87,22 @@ def decode_frame(data: bytes, spec: InputSpec | None) -> DecodedImage:
         ImageError: See `decode_image`.
     """
     _check_bytes(data)
+    if is_heic(data):
+        return _framed(heic_pixels(data, MAX_PIXELS), spec, HEIC)
     if not is_dicom(data):
         return _decoded(data, spec, FORMATS)
     picture = picture_of(data, MAX_PIXELS)
     if isinstance(picture, tuple):
         file, form = picture
         return replace(_decoded(file, spec, (form,)), format=DICOM)
+    return _framed(picture, spec, DICOM)
+
+
+def _framed(picture: UInt8Array, spec: InputSpec | None, form: str) -> DecodedImage:
+    """Return a whole picture as its frame; see `decode_frame`."""
     height, width = picture.shape[:2]
     pixels = to_frame(picture, frame_shape(height, width, spec), spec) if spec else picture
-    return DecodedImage(pixels, height, width, DICOM)
+    return DecodedImage(pixels, height, width, form)
 
 
 def _decoded(data: bytes, spec: InputSpec | None, formats: tuple[str, ...]) -> DecodedImage:
