@@ -15,8 +15,12 @@ TRIES = 3
 OPEN_TRIES = 10
 """How many are lost, each a little further on, over an archive of unknown length before its rest is left alone."""
 
-AHEAD = 4 * ENGINE_BATCH
-"""Images within which the one is over which a process was lost that had given none: it reads ahead of its network."""
+BLOCK_BATCHES = 4
+"""Batches of the network whose rows a process gives at a time, at most."""
+
+AHEAD = (BLOCK_BATCHES + 4) * ENGINE_BATCH
+"""Images within which the one is over which a process was lost that had given none: it reads ahead of its network, and
+keeps rows until they are a block."""
 
 PIECE_SCHEMA = pa.schema([(name, pa.int32()) for name in ("shard", "task", "start", "stop")])
 """What a task's rows have beside those of `MEMBER_SCHEMA`; `stop` is null for the end."""

@@ -1,7 +1,7 @@
 """Pieces through one Ray Data pipeline: read and decoded with a limit on time, and scored."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from dermaray.models.bulk import Actors, Batch, Score, batches_of, image_row, lo
 from dermaray.models.engines import EngineName
 from dermaray.models.predictor import ENGINE_BATCH
 from dermaray.scoring.ahead import Ahead
-from dermaray.scoring.pieces import PIECE_SCHEMA, Piece, images_in, is_streamed, name_at
+from dermaray.scoring.pieces import BLOCK_BATCHES, PIECE_SCHEMA, Piece, images_in, is_streamed, name_at
 from dermaray.scoring.pinning import pin_to_core
 
 NOTHING = "nothing"
@@ -30,7 +30,11 @@ FAILED = "failed"
 would be taken for its loss. `image_id` is the class of the error, where it is one of dermaray's."""
 
 _BLOCK_BYTES = 8 * 1024
-"""Of scored rows in a block: so few that each batch is one by itself, and is not lost with what comes after it."""
+"""Of scored rows in a block: so few that what a process gives at a time is one by itself, and is not lost with what
+comes after it."""
+
+_BLOCK_SECONDS = 2.0
+"""For which a process keeps rows to give them together: what is lost with it, where a batch takes no longer."""
 
 
 def score_pieces(
@@ -200,5 +204,23 @@ class _ReadAndScore:
         self._read, self._score = read, _Telling(artifact, engine)
 
     def __call__(self, table: pa.Table) -> Iterator[Batch]:
-        for batch in self._read(table):
-            yield self._score(batch)
+        yield from _blocks(map(self._score, self._read(table)))
+
+
+def _blocks(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Join batches: each block that is given costs Ray and the driver as much as the rows of ten images."""
+    block: list[Batch] = []
+    began = time.monotonic()
+    for batch in batches:
+        block.append(batch)
+        if len(block) == BLOCK_BATCHES or time.monotonic() - began > _BLOCK_SECONDS:
+            yield _joined(block)
+            block, began = [], time.monotonic()
+    if block:
+        yield _joined(block)
+
+
+def _joined(block: Sequence[Batch]) -> Batch:
+    """Return batches as one, with the columns that all of them have: one that could not be scored lacks some."""
+    names = [name for name in block[0] if all(name in batch for batch in block)]
+    return {name: np.concatenate([batch[name] for batch in block]) for name in names}

@@ -20,8 +20,8 @@ from dermaray.models.bulk import Batch
 from dermaray.models.predictor import ENGINE_BATCH
 from dermaray.scoring.ahead import Ahead
 from dermaray.scoring.gathered import Gathered
-from dermaray.scoring.pieces import TRIES, Piece, images_in, pieces_of
-from dermaray.scoring.pipeline import NOTHING, STAGES
+from dermaray.scoring.pieces import BLOCK_BATCHES, TRIES, Piece, images_in, pieces_of
+from dermaray.scoring.pipeline import _BLOCK_SECONDS, NOTHING, STAGES, _blocks
 
 LABELS = LabelSet("custom", ("nevus", "melanoma"), frozenset({"melanoma"}), "melanoma")
 
@@ -64,15 +64,18 @@ def batch(piece: Piece, rows: range, *, last: bool) -> Batch:
 
 
 def read(piece: Piece, images: int, kills: Callable[[int], bool]) -> Iterator[Batch]:
-    """Give what a process gives that dies as it comes to some images, which is ahead of what it gives."""
+    """Give what a process gives, in blocks, that dies as it comes to some images, which is ahead of what it gives."""
     end = images if piece.stop is None else min(piece.stop, images)
     if piece.start >= end:
         yield {**batch(piece, range(1), last=True), "reason": np.array([NOTHING])}
+    given = piece.start
     for start in range(piece.start, end, ENGINE_BATCH):
-        rows = range(start, min(start + ENGINE_BATCH, end))
+        stop = min(start + ENGINE_BATCH, end)
         if any(map(kills, range(start, min(start + 3 * ENGINE_BATCH, end)))):
             return
-        yield batch(piece, rows, last=rows[-1] == end - 1)
+        if stop == end or stop - given == BLOCK_BATCHES * ENGINE_BATCH:
+            yield batch(piece, range(given, stop), last=stop == end)
+            given = stop
 
 
 def streamed(kind: str, images: int) -> pa.Table:
@@ -80,8 +83,8 @@ def streamed(kind: str, images: int) -> pa.Table:
     return pa.Table.from_pylist([row], MEMBER_SCHEMA)
 
 
-@pytest.mark.parametrize("images", [1, 5, 128, 300])
-@pytest.mark.parametrize("killers", [(), (0,), (4,), (99,), (3, 4, 128), (5, 40, 70), (3, 140, 270, 299)])
+@pytest.mark.parametrize("images", [1, 5, 128, 300, 900])
+@pytest.mark.parametrize("killers", [(), (0,), (4,), (99,), (3, 4, 128), (5, 40, 70), (3, 140, 270, 299), (640, 899)])
 @pytest.mark.parametrize("kind", ["folder", "tar_stream", "table"])
 def test_every_image_has_one_row_whatever_kills(
     kind: str, killers: tuple[int, ...], images: int, artifact: Artifact
@@ -187,3 +190,25 @@ def test_what_a_thread_fails_with_is_raised_where_its_value_would_have_been() ->
     assert next(taken) == 1
     with pytest.raises(ValueError, match="bad"):
         next(taken)
+
+
+def test_batches_are_given_together_but_not_those_that_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("dermaray.scoring.pipeline.time.monotonic", lambda: now)
+
+    def batches(seconds: float) -> Iterator[Batch]:
+        nonlocal now
+        for row in range(BLOCK_BATCHES + 2):
+            now += seconds
+            yield {"row": np.array([row]), "reason": np.array([""])}
+
+    sizes = [block["row"].tolist() for block in _blocks(batches(0.0))]
+    assert sizes == [[0, 1, 2, 3], [4, 5]]
+    assert [len(block["row"]) for block in _blocks(batches(_BLOCK_SECONDS + 1))] == [1] * (BLOCK_BATCHES + 2)
+
+
+def test_a_batch_that_could_not_be_scored_is_given_with_those_that_were() -> None:
+    good = {"row": np.array([0]), "reason": np.array([""]), "label": np.array([1])}
+    (block,) = _blocks([good, {"row": np.array([1]), "reason": np.array(["failed"])}])
+    assert block.keys() == {"row", "reason"}
+    assert block["reason"].tolist() == ["", "failed"]
