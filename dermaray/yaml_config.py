@@ -1,5 +1,6 @@
 """Any YAML file that a schema describes, with overrides from the command line, and errors that name key and file."""
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,18 +25,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def load_yaml_config(schema: type[Model], path: Path | None, overrides: Sequence[str] = ()) -> Model:
+def load_yaml_config(
+    schema: type[Model], path: Path | None, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> Model:
     """Read a YAML file, apply `key.path=value` overrides and validate the result.
 
     Args:
         schema: What the file must fit.
-        path: The YAML file, or None: the overrides alone, over the schema's defaults.
+        path: The YAML file, or None: the overrides alone.
         overrides: Each sets one key; the value is read as YAML (`training.epochs=3`, `augment=[]`).
+        given: What stands in place of the schema's defaults where there is no file.
 
     Raises:
         ConfigError: The file is missing or no YAML, an override is malformed, or a key or value does not fit.
     """
-    values = {} if path is None else read_yaml(path)
+    values = copy.deepcopy(dict(given or {})) if path is None else read_yaml(path)
     for override in overrides:
         _apply_override(values, override)
     return validated(schema, values, str(path or "the command line"))

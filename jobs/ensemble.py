@@ -32,8 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from dermaray.evaluation.checks import check_measurable
     from dermaray.files import atomic_directory, check_output
     from dermaray.models.artifact import open_artifact
-    from dermaray.training.ensembles import EnsembleConfig, check_members, write_ensemble
-    from dermaray.yaml_config import load_yaml_config
+    from dermaray.training.ensembles import check_members, ensemble_config, write_ensemble
     from jobs.console import say, waiting
     from jobs.options import manifest_of
     from jobs.session import ray_session
@@ -43,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     # An option of several values takes what stands behind it.
     folders = [path for path in args.models if "=" not in path.name or path.exists()]
     changes = [str(path) for path in args.models if path not in folders]
-    config = load_yaml_config(EnsembleConfig, None, [*changes, *args.overrides])
     artifacts = [open_artifact(path.resolve()) for path in folders]
+    config = ensemble_config(artifacts, [*changes, *args.overrides])
     check_members(artifacts, config)
     manifest = manifest_of(args)
     for artifact in artifacts:

@@ -69,7 +69,8 @@ def train_folds(
         train_one(run, part, leaks, cluster, args)
     members = [open_artifact(Path(run.out).resolve()) for run in runs]
     check_measurable(members, manifest, "val", allow_leaks=args.allow_leaks)
-    settings = EnsembleConfig(name=config.name, version=config.version, views=config.views, decisions=config.decisions)
+    kept = ("name", "version", "views", "int8", "decisions")
+    settings = EnsembleConfig(**{name: getattr(config, name) for name in kept})
     with atomic_directory(out, overwrite=args.overwrite) as partial:
         with waiting("Making one model of the folds"), silent_stderr(verbose=args.verbose):
             _import_keras()
@@ -82,7 +83,7 @@ def train_folds(
 def _fold(config: RunConfig, number: int) -> RunConfig:
     """Return the configuration of a fold's run."""
     name, out = f"{config.name}-fold-{number}", f"{config.out.rstrip('/')}-fold-{number}"
-    return config.model_copy(update={"name": name, "out": out, "folds": None, "views": 1})
+    return config.model_copy(update={"name": name, "out": out, "folds": None, "views": 1, "int8": False})
 
 
 def _is_done(run: RunConfig, part: Manifest) -> bool:

@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
         f"{len(trials)} trials. Best: validation loss {best.best['val_loss']:.3f}, accuracy "
         f"{best.best['val_accuracy']:.1%}, with {', '.join(f'{key}={value}' for key, value in best.values.items())}"
     )
-    say(f"To train it: dermaray train --config {out / 'best.yaml'}")
+    full = search.full_epochs
+    longer = "" if full == base.training.epochs else f" training.epochs={full}"
+    say(f"To train it: dermaray train --config {out / 'best.yaml'}{longer}")
     return 0
 
 

@@ -13,11 +13,11 @@ from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import ConfigError
 from dermaray.models.artifact import SEEN_SCHEMA, Artifact
 from dermaray.models.spec import Version, check_views
-from dermaray.yaml_config import Name, Section
+from dermaray.yaml_config import Name, Section, load_yaml_config
 
 
 class EnsembleConfig(Section):
-    """What is made of the models.
+    """What is made of the models; of a single one, `views`, `int8` and `decisions` are its own by default.
 
     Attributes:
         name: Names the result.
@@ -32,6 +32,17 @@ class EnsembleConfig(Section):
     views: Literal[1, 2, 4, 8] = 1
     int8: bool = False
     decisions: DecisionConfig = Field(default_factory=DecisionConfig)
+
+
+def ensemble_config(artifacts: Sequence[Artifact], overrides: Sequence[str]) -> EnsembleConfig:
+    """Return what is made of models: of a single one what it is already, but for the overrides.
+
+    Raises:
+        ConfigError: See `load_yaml_config`.
+    """
+    made = artifacts[0].provenance["config"] if len(artifacts) == 1 else {}
+    given = {name: made[name] for name in ("views", "int8", "decisions") if name in made}
+    return load_yaml_config(EnsembleConfig, None, overrides, given)
 
 
 def check_members(artifacts: Sequence[Artifact], config: EnsembleConfig) -> None:

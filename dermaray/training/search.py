@@ -142,6 +142,11 @@ class Search:
             set_key(run, key, value)
         return make_config(run, self.config.train)
 
+    @property
+    def full_epochs(self) -> int:
+        """How many epochs the training configuration has by itself, however few trials have."""
+        return make_config(self._train, self.config.train).training.epochs
+
     def first(self) -> dict[str, Any] | None:
         """Return the base's own values of the keys that are varied, or None where one is outside of its range."""
         values = {key: self._value(key) for key in self.config.search}

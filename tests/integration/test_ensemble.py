@@ -13,12 +13,13 @@ from dermaray.models.artifact import open_artifact
 from dermaray.models.predictor import Predictor
 
 RunJob = Callable[..., int]
+FOLDED = ("folds=2", "views=4", "version=2", "int8=true")
 
 
 @pytest.fixture(scope="module")
 def folded(config: Path, run_job: RunJob) -> Path:
     out = config.parent / "folded"
-    run_job("train", "--config", config, f"out={out}", "folds=2", "views=4", "version=2")
+    run_job("train", "--config", config, f"out={out}", *FOLDED)
     return out
 
 
@@ -35,6 +36,7 @@ def test_folds_become_one_model(folded: Path, manifest: Path) -> None:
         assert not pc.any(pc.is_in(own, value_set=member.decided_on()["sha256"].combine_chunks())).as_py()
     told = [member["digest"] for member in artifact.provenance["members"]]
     assert told == [member.digest for member in members]
+    assert [(one.path / "model.int8.tflite").exists() for one in (artifact, *members)] == [True, False, False]
     card = (folded / "model" / "MODEL_CARD.md").read_text()
     assert "case_study_cnn, starting from weights: none; case_study_cnn" in card
     image = Path(rows.rows("test")["uri"][0].as_py()).read_bytes()
@@ -45,7 +47,7 @@ def test_folds_become_one_model(folded: Path, manifest: Path) -> None:
 def test_folds_that_are_there_are_not_trained_again(folded: Path, config: Path, run_job: RunJob) -> None:
     before = (folded.parent / "folded-fold-0" / "model" / "model.keras").stat().st_mtime_ns
     with pytest.raises(OutputError, match="folded"):
-        run_job("train", "--config", config, f"out={folded}", "folds=2", "views=4", "version=2")
+        run_job("train", "--config", config, f"out={folded}", *FOLDED)
     assert (folded.parent / "folded-fold-0" / "model" / "model.keras").stat().st_mtime_ns == before
 
 

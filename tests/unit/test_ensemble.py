@@ -1,16 +1,24 @@
 """Ensembles: the mean of their members over views, as one graph that any Keras reads back."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 
+from dermaray.decisions.decisions import Decisions
 from dermaray.errors import ConfigError
 from dermaray.images.spec import InputSpec
+from dermaray.labels import LabelSet
+from dermaray.models.artifact import Artifact
 from dermaray.models.classifier import build_classifier, with_features
 from dermaray.models.engine import KerasEngine
 from dermaray.models.ensemble import combine
 from dermaray.models.explain import GradCam
 from dermaray.models.spec import ModelConfig, check_views
+from dermaray.training.ensembles import EnsembleConfig, ensemble_config
 
 SPEC = InputSpec(height=32, width=32)
 
@@ -64,3 +72,18 @@ def test_only_squares_can_be_turned():
     check_views(4, 48, 64)
     with pytest.raises(ConfigError, match=r"needs a square input. Received: 48x64"):
         check_views(8, 48, 64)
+
+
+def test_a_single_model_keeps_what_is_not_changed(decisions_of: Callable[..., Decisions]) -> None:
+    labels = LabelSet("custom", ("nevus", "melanoma"), frozenset({"melanoma"}), "melanoma")
+
+    def artifact(config: dict[str, Any]) -> Artifact:
+        provenance = {"config": config}
+        return Artifact(Path("m"), "m", "1", SPEC, labels, decisions_of(labels), {}, "0" * 64, provenance)
+
+    made = {"name": "m", "views": 4, "int8": True, "decisions": {"calibration": "bias_corrected", "label": "balanced"}}
+    config = ensemble_config([artifact(made)], ["decisions.alert_sensitivity=0.95"])
+    assert (config.name, config.views, config.int8) == ("ensemble", 4, True)
+    assert (config.decisions.label, config.decisions.alert_sensitivity) == ("balanced", 0.95)
+    assert made["decisions"] == {"calibration": "bias_corrected", "label": "balanced"}
+    assert ensemble_config([artifact(made)] * 2, []) == EnsembleConfig()
