@@ -105,10 +105,10 @@ def million(count: int) -> None:
         def __init__(self, *_: object) -> None:
             pass
 
-        def __call__(self, table: pa.Table) -> Iterator[Batch]:
+        def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
             rows = len(table)
             names = np.array([name.decode() for name in table["name"].to_pylist()])
-            yield {
+            batch: Batch = {
                 **{name: table[name].to_numpy() for name in ("shard", "task", "start")},
                 "row": np.arange(rows) + table["start"][0].as_py(),
                 "last": np.arange(rows) == rows - 1,
@@ -127,6 +127,7 @@ def million(count: int) -> None:
                 "ood_score": np.zeros(rows, np.float32),
                 **dict.fromkeys(pipeline.STAGES, np.zeros(rows)),
             }
+            yield pipeline.packed(batch)
 
     pipeline._ReadAndScore = Stub  # type: ignore[assignment, misc]
     with tempfile.TemporaryDirectory() as made:

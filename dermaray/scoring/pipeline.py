@@ -1,5 +1,6 @@
 """Pieces through one Ray Data pipeline: read and decoded with a limit on time, and scored."""
 
+import pickle
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -29,9 +30,9 @@ FAILED = "failed"
 """The `reason` of a row that tells of an error for which nothing can be scored; an error that was raised in a process
 would be taken for its loss. `image_id` is the class of the error, where it is one of dermaray's."""
 
-_BLOCK_BYTES = 8 * 1024
-"""Of scored rows in a block: so few that what a process gives at a time is one by itself, and is not lost with what
-comes after it."""
+_PACKED = "packed"
+"""The one column of what a process gives at a time, in one row: Ray would cut rows, or join them with later ones that
+may be lost."""
 
 _BLOCK_SECONDS = 2.0
 """For which a process keeps rows to give them together: what is lost with it, where a batch takes no longer."""
@@ -40,7 +41,7 @@ _BLOCK_SECONDS = 2.0
 def score_pieces(
     pieces: Sequence[Piece], artifact: Artifact, actors: Actors, seconds: float, *, one_by_one: bool
 ) -> ray.data.Dataset:
-    """Return one row per image of pieces, in any order; those of a piece whose process was lost are missing.
+    """Score the images of pieces, in any order; those of a piece whose process was lost are missing.
 
     Args:
         pieces: What to read.
@@ -50,8 +51,7 @@ def score_pieces(
         one_by_one: Give a process its next piece when it is done with one, so that it is lost over that alone.
 
     Returns:
-        What `dermaray.models.bulk.score_stream` does, with the columns `shard`, `task` and `start` of its piece; `row`,
-        which counts the images of a task; `last`, true for the last one of a piece; and `STAGES`.
+        A dataset for `batches_given`.
     """
     dataset = sliced([piece.table() for piece in pieces])
     # A process that dies takes one piece with it, not the pipeline.
@@ -62,7 +62,8 @@ def score_pieces(
     if actors.engine == "keras":
         decoded = dataset.map_batches(read, batch_format="pyarrow", batch_size=None, max_retries=0)
         return scored(decoded, artifact, actors, _Telling, max_task_retries=0)
-    dataset.context.target_max_block_size = _BLOCK_BYTES
+    # A block ends with its row.
+    dataset.context.target_max_block_size = 1
     count = min(actors.count, len(pieces))
     return dataset.map_batches(
         _ReadAndScore,
@@ -73,6 +74,22 @@ def score_pieces(
         num_cpus=1,
         max_task_retries=0,
     )
+
+
+def batches_given(dataset: ray.data.Dataset) -> Iterator[Batch]:
+    """Yield what comes of `score_pieces`, of one piece at a time.
+
+    Yields:
+        What `dermaray.models.bulk.score_stream` does, with the columns `shard`, `task` and `start` of its piece; `row`,
+        which counts the images of a task; `last`, true for the last one of a piece; and `STAGES`.
+    """
+    for block in dataset.iter_batches(batch_size=None, batch_format="numpy"):
+        yield from map(pickle.loads, block[_PACKED]) if _PACKED in block else [block]
+
+
+def packed(batch: Batch) -> pa.Table:
+    """Return a batch as one row, for Ray."""
+    return pa.table({_PACKED: pa.array([pickle.dumps(batch, pickle.HIGHEST_PROTOCOL)], pa.large_binary())})
 
 
 class _Read:
@@ -203,24 +220,24 @@ class _ReadAndScore:
         cv2.setNumThreads(1)
         self._read, self._score = read, _Telling(artifact, engine)
 
-    def __call__(self, table: pa.Table) -> Iterator[Batch]:
-        yield from _blocks(map(self._score, self._read(table)))
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        return map(packed, _joined(map(self._score, self._read(table))))
 
 
-def _blocks(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Join batches: each block that is given costs Ray and the driver as much as the rows of ten images."""
+def _joined(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Join batches: each that is given by itself costs Ray and the driver as much as the rows of many images."""
     block: list[Batch] = []
     began = time.monotonic()
     for batch in batches:
         block.append(batch)
         if len(block) == BLOCK_BATCHES or time.monotonic() - began > _BLOCK_SECONDS:
-            yield _joined(block)
+            yield _concatenated(block)
             block, began = [], time.monotonic()
     if block:
-        yield _joined(block)
+        yield _concatenated(block)
 
 
-def _joined(block: Sequence[Batch]) -> Batch:
+def _concatenated(block: Sequence[Batch]) -> Batch:
     """Return batches as one, with the columns that all of them have: one that could not be scored lacks some."""
     names = [name for name in block[0] if all(name in batch for batch in block)]
     return {name: np.concatenate([batch[name] for batch in block]) for name in names}

@@ -14,7 +14,7 @@ from dermaray.scoring.gathered import Gathered
 from dermaray.scoring.ledger import Ledger
 from dermaray.scoring.listed import Listed
 from dermaray.scoring.pieces import TRIES, Piece, pieces_of
-from dermaray.scoring.pipeline import FAILED, score_pieces
+from dermaray.scoring.pipeline import FAILED, batches_given, score_pieces
 
 _IDLE_ROUNDS = 2 * TRIES
 """Readings without a single row after which a run is given up."""
@@ -107,7 +107,7 @@ def _batches(
     """Yield what comes of pieces; rows that were lost with a node are missing, as those of a lost process are."""
     stream = score_pieces(pieces, artifact, actors, seconds, one_by_one=one_by_one)
     try:
-        for batch in _without_stack_traces(stream.iter_batches(batch_size=None, batch_format="numpy")):
+        for batch in _without_stack_traces(batches_given(stream)):
             failed = np.flatnonzero(batch["reason"] == FAILED)
             if len(failed):
                 kind, message = (str(batch[name][failed[0]]) for name in ("image_id", "message"))

@@ -21,7 +21,7 @@ from dermaray.models.predictor import ENGINE_BATCH
 from dermaray.scoring.ahead import Ahead
 from dermaray.scoring.gathered import Gathered
 from dermaray.scoring.pieces import BLOCK_BATCHES, TRIES, Piece, images_in, pieces_of
-from dermaray.scoring.pipeline import _BLOCK_SECONDS, NOTHING, STAGES, _blocks
+from dermaray.scoring.pipeline import _BLOCK_SECONDS, NOTHING, STAGES, _joined
 
 LABELS = LabelSet("custom", ("nevus", "melanoma"), frozenset({"melanoma"}), "melanoma")
 
@@ -202,13 +202,13 @@ def test_batches_are_given_together_but_not_those_that_take_long(monkeypatch: py
             now += seconds
             yield {"row": np.array([row]), "reason": np.array([""])}
 
-    sizes = [block["row"].tolist() for block in _blocks(batches(0.0))]
+    sizes = [block["row"].tolist() for block in _joined(batches(0.0))]
     assert sizes == [[0, 1, 2, 3], [4, 5]]
-    assert [len(block["row"]) for block in _blocks(batches(_BLOCK_SECONDS + 1))] == [1] * (BLOCK_BATCHES + 2)
+    assert [len(block["row"]) for block in _joined(batches(_BLOCK_SECONDS + 1))] == [1] * (BLOCK_BATCHES + 2)
 
 
 def test_a_batch_that_could_not_be_scored_is_given_with_those_that_were() -> None:
     good = {"row": np.array([0]), "reason": np.array([""]), "label": np.array([1])}
-    (block,) = _blocks([good, {"row": np.array([1]), "reason": np.array(["failed"])}])
+    (block,) = _joined([good, {"row": np.array([1]), "reason": np.array(["failed"])}])
     assert block.keys() == {"row", "reason"}
     assert block["reason"].tolist() == ["", "failed"]
