@@ -18,6 +18,9 @@ APPLICATION = "serve.app:build_app"
 
 APPLICATION_NAME = "dermaray"
 
+_REQUEST_SECONDS = 30
+"""After which a request is given up: clients that send a byte now and then would take all places in time."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the job's arguments."""
@@ -67,7 +70,7 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
     app = getattr(application, builder)(application.ServeArgs(model=str(model)))
     try:
         with waiting("Starting the application"), silent_stderr(verbose=verbose):
-            serve.start(http_options={"host": host, "port": port})
+            serve.start(http_options={"host": host, "port": port, "request_timeout_s": _REQUEST_SECONDS})
             serve.run(app, name=APPLICATION_NAME)
     except RuntimeError as error:
         serve.delete(APPLICATION_NAME)

@@ -5,6 +5,7 @@ runs it on a laptop, `k8s/rayservice.yaml` on a cluster; both name `serve.app:bu
 """
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from dermaray.models.artifact import open_artifact
 from dermaray.models.own_process import import_keras
 from dermaray.models.predictor import Prediction, Predictor
 from serve.upload import STATUS_OF_REASON, read_upload
+
+_DECODERS = 4
+"""Images that are decoded at a time: each may take some 700 MB while it is, at the decoder's limit of pixels."""
 
 
 class ServeArgs(BaseModel):
@@ -82,12 +86,15 @@ class Ingress:
     def __init__(self, args: ServeArgs, classifier: DeploymentHandle) -> None:
         self._artifact = open_artifact(Path(args.model))
         self._classifier = classifier
+        # Not the event loop's own, of which there are many: a picture of few bytes may be large.
+        self._decoders = ThreadPoolExecutor(_DECODERS)
 
     @api.post("/v1/predict")
     async def predict(self, request: Request) -> dict[str, Any]:
         """Score one image, sent as the body itself or as a file of a multipart form."""
         data = await read_upload(request)
-        decoded = await asyncio.to_thread(decode_image, data, self._artifact.input_spec)
+        loop = asyncio.get_running_loop()
+        decoded = await loop.run_in_executor(self._decoders, decode_image, data, self._artifact.input_spec)
         prediction = await self._classifier.predictions.remote(decoded.pixels)
         return {
             **asdict(prediction),

@@ -1,7 +1,6 @@
 """Images of an input, listed by the driver: a folder, a zip, a tar, or files wherever they lie."""
 
 import os
-import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from dermaray.data.members import MEMBER_SCHEMA, MemberRow
 from dermaray.data.source import is_image_name, kind_of
 from dermaray.data.storage import explained, is_folder, is_uri, local_path, name_of, opened, stamp
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
-from dermaray.data.tars import list_tar
+from dermaray.data.tars import is_tar, list_tar
 from dermaray.data.zips import DAMAGED as ZIP_DAMAGED
 from dermaray.data.zips import list_zip
 from dermaray.errors import DataError
@@ -69,12 +68,15 @@ def stream_members(source: Path) -> Iterator[Listing]:
         yield from _with_images(str(source), _list_folder(source))
     elif not source.exists():
         raise DataError(f"{source} does not exist. A folder, a zip or a tar of images was expected")
+    elif not _is_text(str(source)) and not is_image_name(source):
+        shown = os.fsencode(source).decode("utf-8", "backslashreplace")
+        raise DataError(f"{shown}: the name is not valid UTF-8, and rows name their archive. Rename it")
     elif zipfile.is_zipfile(source):
         yield from _with_images(str(source), [_list_zip(str(source))])
     elif _is_tar(source):
         yield from _with_images(str(source), [_list_tar(source)])
     elif is_image_name(source):
-        yield _listing([MemberRow(str(source.parent), "folder", os.fsencode(source.name))])
+        yield _listing([_file_row(str(source.parent), source.name)])
     else:
         raise DataError(f"{source} is neither a zip nor a tar nor an image. A folder or one of those was expected")
 
@@ -95,14 +97,33 @@ def stream_stored_archive(uri: str) -> Iterator[Listing]:
 
 def files_listing(paths: list[str]) -> pa.Table:
     """Return rows of `MEMBER_SCHEMA` for files known by path and objects known by URI, in the order given."""
-    rows = []
-    for place in paths:
+    return _listing([_place_row(place) for place in paths]).members
+
+
+def _place_row(place: str) -> MemberRow:
+    try:
         path = local_path(place)
-        if path is None:
-            rows.append(MemberRow("", "object", os.fsencode(place)))
-        else:
-            rows.append(MemberRow(str(path.parent), "folder", os.fsencode(path.name)))
-    return _listing(rows).members
+    except DataError:
+        # Whoever reads it says in its row what is wrong with it.
+        path = None
+    if path is None:
+        return MemberRow("", "object", os.fsencode(place))
+    return _file_row(str(path.parent), path.name)
+
+
+def _file_row(folder: str, name: str) -> MemberRow:
+    """Return the row of a file; a folder whose name is in no encoding goes into the name, which is kept as bytes."""
+    if _is_text(folder):
+        return MemberRow(folder, "folder", os.fsencode(name))
+    return MemberRow("", "folder", os.fsencode(os.path.join(folder, name)))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def table_listing(place: str, column: str, parts: Sequence[Part]) -> Listing:
@@ -131,7 +152,7 @@ def _with_images(place: str, listings: Iterable[Listing]) -> Iterator[Listing]:
 
 def _is_tar(source: Path) -> bool:
     try:
-        return tarfile.is_tarfile(source)
+        return is_tar(source)
     except TAR_DAMAGED as error:
         raise DataError(f"{source} is a damaged archive: {error}") from error
 
@@ -141,7 +162,7 @@ def _list_folder(source: Path) -> Iterator[Listing]:
     rows = []
     for name in _files_below(str(source)):
         if is_image_name(PurePath(name)):
-            rows.append(MemberRow(str(source), "folder", os.fsencode(name)))
+            rows.append(_file_row(str(source), name))
         else:
             ignored[kind_of(PurePath(name))] += 1
         if len(rows) == _TOGETHER:

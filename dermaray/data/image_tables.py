@@ -25,6 +25,7 @@ IDS = ("image_id", "isic_id", "id", "__key__")
 """Columns that name the image of a row."""
 
 _ROWS = 32
+_BUFFER_BYTES = 1024 * 1024
 
 
 class Part(NamedTuple):
@@ -116,10 +117,23 @@ def read_part(place: str, column: str, part: Part) -> Iterator[TableImage]:
         yield TableImage(f"{stem}-{missing}", missing, b"", problem)
 
 
+def id_in(place: str, row: int) -> str | None:
+    """Return the id of a row, or None where the table names none, or cannot be read."""
+    try:
+        with _opened(place) as table:
+            ids = _first(IDS, table.schema)
+            part = next(part for part in table.parts() if part.start <= row < part.start + part.rows)
+            names = [] if ids is None else [name for batch in table.batches(part, [ids]) for name in batch[ids]]
+            found = names[row - part.start].as_py() if names else None
+    except (DataError, StopIteration, IndexError):
+        return None
+    return None if found is None else str(found)
+
+
 class _Parquet:
     def __init__(self, file: pa.NativeFile) -> None:
-        # Not read ahead: a row group may be larger than memory.
-        self._file = pq.ParquetFile(file, pre_buffer=False)
+        # Neither ahead nor at once: a row group may be larger than memory.
+        self._file = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         self.schema: pa.Schema = self._file.schema_arrow
 
     def parts(self) -> Iterator[Part]:
@@ -140,7 +154,7 @@ class _Arrow:
         self.schema: pa.Schema = self._file.schema
 
     def parts(self) -> Iterator[Part]:
-        yield Part(0, sum(self._file.get_batch(i).num_rows for i in range(self._file.num_record_batches)))
+        yield Part(0, self._file.count_rows())
 
     def batches(self, part: Part | None, columns: list[str]) -> Iterator[pa.RecordBatch]:
         for number in range(self._file.num_record_batches):

@@ -122,7 +122,7 @@ def _of_manifest(path: Path) -> Listing:
 
 def _of_list(path: Path) -> Listing:
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     places = [beside(str(path), line.strip()) for line in lines if line.strip()]

@@ -150,9 +150,9 @@ def name_member(row: MemberRow) -> tuple[str, str]:
     shown = _shown(name)
     if kind == "object":
         try:
-            return name_of(name).stem, name
+            return name_of(shown).stem, shown
         except DataError:
-            return Path(name.partition("?")[0]).stem, name
+            return Path(shown.partition("?")[0]).stem, shown
     if kind in STREAMS:
         return name_of(archive).stem, archive
     return Path(shown).stem, str(Path(archive) / shown) if kind == "folder" else f"{archive}::{shown}"

@@ -349,8 +349,9 @@ def _filesystem(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, s
     uri = f"{scheme}://{host}{query}"
     opened = uri
     if scheme in ("gs", "gcs") and "retry_limit_seconds=" not in query:
-        # Google's default is a quarter of an hour, spent on credentials that are not there, too.
-        opened += f"{'&' if query else '?'}retry_limit_seconds=30"
+        # Google's default is a quarter of an hour, spent on credentials that are not there, too. It is asked again
+        # (`_PAUSES`), and all that has to end before a single image is given up for taking too long.
+        opened += f"{'&' if query else '?'}retry_limit_seconds=10"
     try:
         filesystem, base = pa.fs.FileSystem.from_uri(opened)
     except STORE_ERRORS as error:

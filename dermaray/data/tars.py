@@ -4,10 +4,22 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, NamedTuple
 
 DAMAGED = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError)
 """What reading a damaged tar raises."""
+
+
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_EXTENSION_BYTES = 1024 * 1024
+"""Of what an extended header may hold, which the standard library takes into memory whatever size it states."""
 
 
 class TarMember(NamedTuple):
@@ -16,6 +28,19 @@ class TarMember(NamedTuple):
     name: str
     offset: int
     size: int
+
+
+def is_tar(path: Path) -> bool:
+    """Tell whether a file is a tar, compressed or not.
+
+    Raises:
+        OSError, EOFError, ValueError, zlib.error, lzma.LZMAError: It may be one, and is damaged.
+    """
+    try:
+        with tarfile.open(path, tarinfo=_Strict):
+            return True
+    except tarfile.TarError:
+        return False
 
 
 def list_tar(file: IO[bytes]) -> list[TarMember] | None:
@@ -62,12 +87,26 @@ def stream_tar(file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 class _Strict(tarfile.TarInfo):
-    """Where the standard library takes what is no header for the end of the archive, this says that it is none."""
+    """Where the standard library takes what is no header for the end of the archive, this says that it is none.
+
+    It refuses sizes that are none, too: after a negative one the library would read the same header without end.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Strict":
+        info = super().frombuf(buf, encoding, errors)
+        if info.size < 0 or (info.type in _EXTENSIONS and info.size > _EXTENSION_BYTES):
+            raise tarfile.HeaderError(f"a header of {info.size:,} bytes")
+        return info
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Strict":
         try:
-            return super().fromtarfile(archive)
+            info = super().fromtarfile(archive)
+            # An extended header may state another size than the one that was read before.
+            if info.size < 0:
+                raise tarfile.HeaderError(f"a member of {info.size:,} bytes")
+            return info
         except tarfile.HeaderError as error:
             # These two are how a tar ends; and where there is no tar at all, the library says so itself.
             if archive.offset == 0 or type(error).__name__ in ("EOFHeaderError", "EmptyHeaderError"):

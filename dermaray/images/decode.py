@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import cv2
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dermaray.errors import ImageError
@@ -18,6 +17,7 @@ from dermaray.images.dicom import is_dicom, picture_of
 from dermaray.images.heic import heic_pixels, is_heic
 from dermaray.images.jpeg import ends_in_filling, turbo_pixels
 from dermaray.images.resize import UInt8Array, fit, frame_shape, to_frame
+from dermaray.images.rgb import rgb_pixels
 from dermaray.images.spec import InputSpec
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -191,8 +191,4 @@ def _pillow_pixels(image: Image.Image, full_size: tuple[int, int], data: bytes) 
     image.load()
     if ends_in_filling(image, full_size, data):
         raise ImageError("truncated", "damaged or cut short: the JPEG data end before the picture does")
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow's own conversion clips 16-bit values at 255 rather than scaling them.
-        grey = np.asarray(image) >> 8
-        return np.asarray(np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return rgb_pixels(image)

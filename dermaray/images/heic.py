@@ -1,12 +1,12 @@
 """HEIC, as phones keep what their cameras take; what reads it is the extra `heic`."""
 
-import numpy as np
-
 from dermaray.errors import ImageError
 from dermaray.images.resize import UInt8Array
+from dermaray.images.rgb import rgb_pixels
 
-_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
-"""Of ISO/IEC 23008-12, annexes A and B: which a file names first. `mif1` says no more than that it is a picture."""
+_ANY_CODEC = frozenset((b"mif1", b"msf1"))
+_BRANDS = _ANY_CODEC | {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
+"""Of ISO/IEC 23008-12, annexes A and B: which a file names first."""
 
 
 def is_heic(data: bytes) -> bool:
@@ -34,10 +34,12 @@ def heic_pixels(data: bytes, max_pixels: int) -> UInt8Array:
         if width * height > max_pixels:
             raise ImageError("too_many_pixels", f"{width}x{height} pixels are more than {max_pixels:,}")
         # libheif turns it by itself; the orientation in its EXIF counts no more.
-        return np.asarray(file.to_pillow().convert("RGB"))
+        return rgb_pixels(file.to_pillow())
     except ImageError:
         raise
-    # It raises what it pleases for a damaged file.
+    # It raises what it pleases for a damaged file, and for one of another codec.
     except Exception as error:
+        if data[8:12] in _ANY_CODEC and b"hvc1" not in data:
+            raise ImageError("unsupported", "a HEIF picture that is not encoded by HEVC") from None
         reason = str(error).strip() or type(error).__name__
         raise ImageError("truncated", f"damaged or cut short: {reason}") from None

@@ -273,3 +273,43 @@ def test_an_encrypted_member_is_reported(tmp_path: Path) -> None:
     data[start + 6] |= 1
     path.write_bytes(data)
     assert "encrypted" in str(read(path)[0].error)
+
+
+def tar_of(*headers: tarfile.TarInfo) -> bytes:
+    """Return a tar of one image and then of headers alone."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as file:
+        info = tarfile.TarInfo("a.png")
+        info.size = len(IMAGES["a.png"])
+        file.addfile(info, io.BytesIO(IMAGES["a.png"]))
+        whole = buffer.getvalue()
+    return whole + b"".join(info.tobuf(tarfile.GNU_FORMAT) for info in headers) + bytes(1024)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [(-512, tarfile.REGTYPE), (2**60, tarfile.XHDTYPE), (2**63, tarfile.GNUTYPE_LONGNAME), (-512, tarfile.XHDTYPE)],
+)
+def test_of_a_tar_with_absurd_sizes_one_row_tells(size: int, kind: bytes, tmp_path: Path) -> None:
+    bad = tarfile.TarInfo("b.png")
+    bad.size, bad.type = size, kind
+    (tmp_path / "input.tar").write_bytes(tar_of(bad))
+    first, lost = read(tmp_path / "input.tar")
+    assert first.data == IMAGES["a.png"]
+    assert "damaged from here on" in str(lost.error)
+    (tmp_path / "none.tar").write_bytes(bad.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(DataError, match="neither a zip nor a tar"):
+        list_members(tmp_path / "none.tar")
+
+
+def test_a_folder_name_in_no_encoding_is_read(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/l\xe4sionen"))
+    folder.mkdir()
+    (folder / "a.png").write_bytes(IMAGES["a.png"])
+    make_zip(folder / "input.zip", IMAGES)
+    for members in (read(folder), read(folder / "a.png"), list(read_members(files_listing([str(folder / "a.png")])))):
+        (member,) = members
+        assert (member.image_id, member.data) == ("a", IMAGES["a.png"])
+        assert member.uri == f"{tmp_path}/l\\udce4sionen/a.png"
+    with pytest.raises(DataError, match=r"l\\xe4sionen/input.zip: the name is not valid UTF-8"):
+        list_members(folder / "input.zip")

@@ -36,12 +36,14 @@ def test_other_kinds_of_pixels_become_rgb(mode: str) -> None:
     assert decode_image(heic(picture(0).convert(mode)), SPEC).pixels.shape == SPEC.shape
 
 
-def test_ten_bits_become_eight() -> None:
-    deep = np.asarray(picture(0)).astype(np.uint16) << 8
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_ten_bits_become_eight(mode: str) -> None:
+    image = picture(0).convert(mode)
     buffer = io.BytesIO()
-    pillow_heif.encode("RGB;16", picture(0).size, deep.tobytes(), buffer, quality=100)
+    deep = np.asarray(image).astype(np.uint16) << 8
+    pillow_heif.encode(f"{mode};16", image.size, deep.tobytes(), buffer, quality=100)
     found = decode_frame(buffer.getvalue(), None).pixels
-    assert np.abs(found.astype(int) - np.asarray(picture(0))).mean() < 4
+    assert np.abs(found.astype(int) - np.asarray(image.convert("RGB"))).mean() < 4
 
 
 def test_it_is_shown_upright() -> None:
@@ -60,6 +62,7 @@ def test_what_cannot_be_read_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> 
     whole = heic(picture(0))
     for length in (20, 100, len(whole) // 2, len(whole) - 5):
         assert reason_of(whole[:length]) == "truncated"
+    assert reason_of(whole.replace(b"heic", b"mif1").replace(b"hvc1", b"av01")) == "unsupported"
     with monkeypatch.context() as patched:
         patched.setattr(decode, "MAX_PIXELS", 100)
         assert reason_of(whole) == "too_many_pixels"

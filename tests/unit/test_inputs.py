@@ -22,6 +22,7 @@ from dermaray.data.manifest import SCHEMA, Manifest
 from dermaray.data.members import Member, read_members
 from dermaray.errors import DataError, StoreError
 from dermaray.labels import LABEL_SETS
+from dermaray.scoring.pieces import name_at
 from tests.object_store import Bucket
 
 
@@ -93,6 +94,38 @@ def test_a_list_of_files(folder: Path, tmp_path: Path) -> None:
     # It has its row all the same.
     assert gone.error is not None
     assert gone.error.reason == "unreadable"
+
+
+def test_a_list_as_editors_write_it(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{folder / 'image1.png'}\r\nimages/image3.png\r\n", encoding="utf-8-sig")
+    assert found(tmp_path / "list.txt") == {name: IMAGES[name] for name in ("image1", "image3")}
+
+
+def test_lines_that_name_nothing_have_their_rows(folder: Path, tmp_path: Path) -> None:
+    lines = ["images/image3.png", "file:///data/my image.jpg", "l\xe4sionen/1.jpg", "images/l\xe4sion.jpg"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="latin-1")
+    three, *others = read(tmp_path / "list.txt")
+    assert three.data == IMAGES["image3"]
+    for member in others:
+        assert member.error is not None
+        assert member.error.reason == "unreadable"
+        member.uri.encode()
+        member.image_id.encode()
+    assert "%20" in str(others[0].error)
+
+
+def test_a_row_group_is_not_held_as_a_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.bytes(10_000) for _ in range(6000)]
+    rows = {"image_id": [f"ISIC_{number}" for number in range(6000)], "bytes": images}
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    listing = listing_of(tmp_path / "rows.parquet")
+    before = pa.total_allocated_bytes()
+    members = read_members(listing.members)
+    assert next(members).data == images[0]
+    assert pa.total_allocated_bytes() - before < 30_000_000
+    # A row of which no process lived to tell has the table's own id.
+    assert name_at(listing.members, 17, 0) == ("ISIC_17", f"{tmp_path / 'rows.parquet'}::17")
 
 
 @pytest.mark.parametrize("column", ["bytes", "image"])
