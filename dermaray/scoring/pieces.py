@@ -54,6 +54,10 @@ class Piece:
         size = self._size
         return self.tries + 1 >= (OPEN_TRIES if size is None else TRIES) and size in (None, 1)
 
+    def holds(self, number: int) -> bool:
+        """Tell whether an image of the part is one of these."""
+        return self.start <= number and (self.stop is None or number < self.stop)
+
     def table(self) -> pa.Table:
         """Return the rows that `images_in` takes."""
         # A process is given no more of a part than it reads, but for what can only be read from its start.

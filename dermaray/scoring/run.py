@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import ray
@@ -17,7 +18,7 @@ from dermaray.scoring.pieces import TRIES, Piece, pieces_of
 from dermaray.scoring.pipeline import FAILED, batches_given, score_pieces
 
 _IDLE_ROUNDS = 2 * TRIES
-"""Readings without a single row after which a run is given up."""
+"""Readings without a single row after which it is asked whether anything can be scored at all."""
 
 _ROUND_SECONDS = 30.0
 """That a pipeline waits for a shard for each process, lest most of them wait for the last one at its end."""
@@ -60,6 +61,7 @@ def score_shards(
     gathered, done = Gathered(listed.shards, artifact), ledger.done()
     known, idle, read = 0, 0, 0
     left: list[Piece] = []
+    witness: Piece | None = None
     while True:
         before, known = known, len(listed.shards) if left else _wait_for_more(listed, known, actors.count)
         fresh = pieces_of(listed.shards, [number for number in range(before, known) if number not in done])
@@ -70,6 +72,7 @@ def score_shards(
             continue
         gathered.expect(fresh)
         for batch in _batches(pieces, artifact, actors, seconds, one_by_one=not fresh):
+            witness = witness or _witness(batch, pieces)
             gathered.add(batch)
             _publish(gathered, ledger)
             progress(gathered.count)
@@ -82,12 +85,25 @@ def score_shards(
         came = gathered.count - gathered.given_up
         idle, read = 0 if came > read else idle + (not fresh), came
         if left and idle > _IDLE_ROUNDS:
-            raise ClusterError(
-                "the processes that hold the model die before they have scored anything, for want of memory perhaps. "
-                "--actors asks for fewer; -v shows what they wrote"
-            )
+            if witness is None or not any(_batches([witness], artifact, actors, seconds, one_by_one=True)):
+                raise ClusterError(
+                    "the processes that hold the model die before they have scored anything, for want of memory "
+                    "perhaps. --actors asks for fewer; -v shows what they wrote"
+                )
+            # They live: it is these images, of which there are many side by side.
+            idle = 0
     ledger.note_inputs()
     return gathered.seconds
+
+
+def _witness(batch: Batch, pieces: Sequence[Piece]) -> Piece | None:
+    """Return a single image that was scored, to tell later what kills: images, or the want of something."""
+    scored = np.flatnonzero(batch["reason"] == "")
+    if not len(scored):
+        return None
+    shard, task, row = (int(batch[name][scored[0]]) for name in ("shard", "task", "row"))
+    piece = next(p for p in pieces if (p.shard, p.task) == (shard, task) and p.holds(row))
+    return replace(piece, start=row, stop=row + 1, tries=0)
 
 
 def _wait_for_more(listed: Listed, known: int, wanted: int) -> int:

@@ -13,11 +13,13 @@ import pytest
 from dermaray.data.archive import list_members
 from dermaray.data.members import MEMBER_SCHEMA
 from dermaray.decisions.decisions import Decisions
+from dermaray.errors import ClusterError
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
-from dermaray.models.bulk import Batch
+from dermaray.models.bulk import Actors, Batch
 from dermaray.models.predictor import ENGINE_BATCH
+from dermaray.scoring import run
 from dermaray.scoring.ahead import Ahead
 from dermaray.scoring.gathered import Gathered
 from dermaray.scoring.pieces import BLOCK_BATCHES, TRIES, Piece, images_in, pieces_of
@@ -212,3 +214,60 @@ def test_a_batch_that_could_not_be_scored_is_given_with_those_that_were() -> Non
     (block,) = _joined([good, {"row": np.array([1]), "reason": np.array(["failed"])}])
     assert block.keys() == {"row", "reason"}
     assert block["reason"].tolist() == ["", "failed"]
+
+
+class Place:
+    """Stands for the listing and the ledger of a run of one shard."""
+
+    def __init__(self, shard: pa.Table) -> None:
+        self.shards, self.published = [shard], {}
+
+    def wait(self, *_: object) -> int:
+        return 1
+
+    def check(self) -> None: ...
+
+    def note_inputs(self) -> None: ...
+
+    def done(self) -> set[int]:
+        return set()
+
+    def publish(self, number: int, rows: pa.Table) -> None:
+        self.published[number] = rows
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar_stream"])
+def test_many_images_that_kill_side_by_side_are_found(
+    kind: str, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killers = range(128, 256)
+    shard = folder(300) if kind == "folder" else streamed(kind, 300)
+
+    def batches(pieces: list[Piece], *_: object, **__: object) -> Iterator[Batch]:
+        for piece in pieces:
+            begin = 128 * piece.task
+            yield from read(piece, min(300 - begin, piece.stop or 300), lambda row, b=begin: b + row in killers)
+
+    monkeypatch.setattr(run, "_batches", batches)
+    place = Place(shard)
+    run.score_shards(place, artifact, place, Actors(), 60.0, lambda _: None)
+    reasons = place.published[0]["reason"].to_pylist()
+    assert [reason == "crashed" for reason in reasons] == [number in killers for number in range(300)]
+
+
+def test_where_nothing_can_be_scored_any_more_no_image_is_blamed(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = 0
+
+    def batches(pieces: list[Piece], *_: object, **__: object) -> Iterator[Batch]:
+        nonlocal readings
+        readings += 1
+        if readings == 1:
+            yield batch(pieces[0], range(128), last=True)
+
+    monkeypatch.setattr(run, "_batches", batches)
+    place = Place(folder(300))
+    with pytest.raises(ClusterError, match="die before they have scored anything"):
+        run.score_shards(place, artifact, place, Actors(), 60.0, lambda _: None)
+    assert not place.published
