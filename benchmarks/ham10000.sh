@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
 data=${DERMARAY_DATA:-../shared/data}/ham10000
-out=${1:-runs/ham10000}
+out=${1:-runs/results}
 
 step() {
     echo "+ $*"
