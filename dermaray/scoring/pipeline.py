@@ -221,7 +221,8 @@ class _ReadAndScore:
         self._read, self._score = read, _Telling(artifact, engine)
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        return map(packed, _joined(map(self._score, self._read(table))))
+        # Ray takes generators, and no other iterators.
+        yield from map(packed, _joined(map(self._score, self._read(table))))
 
 
 def _joined(batches: Iterable[Batch]) -> Iterator[Batch]:
