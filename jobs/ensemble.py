@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.quiet import silent_stderr
     from cluster.runtime import check_lasting
+    from dermaray.errors import ConfigError
     from dermaray.evaluation.checks import check_measurable
     from dermaray.files import atomic_directory, check_output
     from dermaray.models.artifact import open_artifact
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     # An option of several values takes what stands behind it.
     folders = [path for path in args.models if "=" not in path.name or path.exists()]
     changes = [str(path) for path in args.models if path not in folders]
+    if not folders:
+        raise ConfigError(f"--models names no model. Folders were expected. Received: {', '.join(changes)}")
     artifacts = [open_artifact(path.resolve()) for path in folders]
     config = ensemble_config(artifacts, [*changes, *args.overrides])
     check_members(artifacts, config)

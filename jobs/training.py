@@ -9,7 +9,7 @@ from typing import Any
 from cluster.quiet import silent_stderr
 from cluster.relay import relay
 from cluster.runtime import Cluster
-from dermaray.config import RunConfig, dump_config
+from dermaray.config import RunConfig, dump_config, load_config
 from dermaray.data.folds import folds_of_training
 from dermaray.data.manifest import Manifest
 from dermaray.evaluation.checks import check_measurable
@@ -23,6 +23,7 @@ from dermaray.training.runs import EVENTS
 from dermaray.training.state import RunState
 from dermaray.training.store import RunStore
 from dermaray.training.task import WorkerTask, plan_run
+from dermaray.training.unfinished import settings_of
 from jobs.console import say, tracked, waiting
 
 FIGURES = ("loss", "val_loss", "val_accuracy")
@@ -87,9 +88,9 @@ def _fold(config: RunConfig, number: int) -> RunConfig:
 
 
 def _is_done(run: RunConfig, part: Manifest) -> bool:
-    """Tell whether the output of a fold is there, made by this very configuration of these very images."""
+    """Tell whether the output of a fold is there, made of these very images with what touches its weights as it is."""
     file = Path(run.out) / "config.yaml"
-    if not file.exists() or file.read_text(encoding="utf-8") != dump_config(run):
+    if not file.exists() or settings_of(load_config(file)) != settings_of(run):
         return False
     return bool(open_artifact(Path(run.out)).provenance["data"]["digest"] == part.digest)
 

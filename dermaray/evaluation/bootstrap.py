@@ -6,7 +6,9 @@ A resample draws as many groups of images (a lesion, a patient) as there are, wi
 
 Two kinds of figure need more. Of a mean over classes many a resample would leave out the rarest, so for these the
 groups of each class are drawn among themselves. The calibration error of a resample is larger than that of the images,
-by chance alone, so its interval is turned round: as far below the figure as the resamples are above it.
+by chance alone, so its interval is turned round: as far below the figure as the resamples are above it. It reaches to 0
+where the error is no larger than chance would make it, were every answer right as often as it says (Broecker & Smith
+2007, "Increasing the reliability of reliability diagrams").
 
 scikit-learn computes the figures themselves; over thousands of resamples that would take minutes. Here a resample is a
 row of weights, one per image, and many of them go through a figure at once.
@@ -77,9 +79,8 @@ def bootstrap_intervals(
         for whether in (False, True)
     )
     intervals.update({name: by_class[name] for name in MEANS_OVER_CLASSES})
-    if (ece := intervals["ece"]) is not None:
-        measured = figures(np.ones((1, len(labels))))["ece"][0]
-        intervals["ece"] = [max(float(2 * measured - bound), 0.0) for bound in reversed(ece)]
+    if intervals["ece"] is not None:
+        intervals["ece"] = _calibration_interval(figures, groups, intervals["ece"], resamples, seed)
     return {"level": LEVEL, "resamples": resamples, "groups": len(np.unique(groups)), **intervals}
 
 
@@ -108,6 +109,20 @@ def resampled_intervals(
     _, group_of = np.unique(groups, return_inverse=True)
     strata = _rarest_class(labels, group_of)
     return _intervals(_drawn(figures, group_of, strata if by_class else np.zeros_like(strata), resamples, seed))
+
+
+def _calibration_interval(
+    figures: "Figures", groups: npt.NDArray[Any], drawn: list[float], resamples: int, seed: int
+) -> list[float]:
+    """Return the interval of the calibration error, by that of its resamples."""
+    measured = figures.calibration_error()
+    low, high = (float(2 * measured - bound) for bound in reversed(drawn))
+    # The images of a group are right together, or not at all: chance does the most that it can.
+    _, group_of = np.unique(groups, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    by_chance = [figures.calibration_error(rng.random(group_of.max() + 1)[group_of]) for _ in range(resamples)]
+    tail = (1 - LEVEL) / 2
+    return [0.0 if measured <= np.quantile(by_chance, 1 - tail) else max(low, 0.0), max(high, measured)]
 
 
 def _rarest_class(labels: IntArray, group_of: IntArray) -> IntArray:
@@ -183,10 +198,15 @@ class Figures:
         one_hot, sure = np.eye(len(label_set.classes)), confidences(probabilities, predicted)
         truth, right = one_hot[labels], predicted == labels
         squares = ((probabilities - truth) ** 2).sum(axis=1, keepdims=True)
-        bins = np.eye(CALIBRATION_BINS)[calibration_bins(sure)]
-        too_sure = bins * (sure - right)[:, None]
+        self._bins, self._sure, self._right = calibration_bins(sure), sure, right
+        too_sure = np.eye(CALIBRATION_BINS)[self._bins] * (sure - right)[:, None]
         # What is a sum over images: those of each class, answers of each, right ones of each, and so on.
         self._parts = [truth, one_hot[predicted], truth * right[:, None], squares, too_sure]
+
+    def calibration_error(self, luck: Float64Array | None = None) -> float:
+        """Return `ece`; or what it is where the answers with a luck [N], 0 to 1, below their probability are right."""
+        right = self._right if luck is None else luck < self._sure
+        return float(np.abs(np.bincount(self._bins, self._sure - right)).sum() / len(self._sure))
 
     def __call__(self, weights: Float64Array) -> dict[str, Any]:
         """Return the figures, [B] each and NaN where undefined, for weights [B, N] of the images."""

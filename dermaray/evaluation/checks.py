@@ -10,6 +10,13 @@ from dermaray.data.manifest import Manifest
 from dermaray.errors import DataError, LeakError
 from dermaray.models.artifact import Artifact
 
+_SEEN_BY = {
+    "sha256": "were trained on",
+    "image_id": "are of the ISIC archive, where they were trained on",
+    "lesion_id": "show a lesion that was trained on",
+    "patient_id": "are of a patient who was trained on",
+}
+
 
 def check_measurable(artifacts: Sequence[Artifact], manifest: Manifest, split: str, *, allow_leaks: bool) -> list[str]:
     """Refuse to measure models on a split that would flatter one of them.
@@ -32,9 +39,23 @@ def check_measurable(artifacts: Sequence[Artifact], manifest: Manifest, split: s
     leaks = check_gate(manifest, allow=allow_leaks)
     images = manifest.rows(split)
     # On its own training images a model may be measured: to see how much it overfits.
-    if split == "train":
-        return leaks
-    return [*leaks, *(seen for artifact in artifacts for seen in check_unseen(artifact, images, allow=allow_leaks))]
+    unseen = [artifact for artifact in artifacts if split != "train" or not made_of(artifact, manifest)]
+    return [*leaks, *(seen for artifact in unseen for seen in check_unseen(artifact, images, allow=allow_leaks))]
+
+
+def made_of(artifact: Artifact, manifest: Manifest) -> bool:
+    """Tell whether a model was made of this data, whichever of its folds it was."""
+    data = artifact.provenance.get("data", {})
+    known = {data.get("digest"), data.get("unfolded_digest")} - {None}
+    return bool(known & {manifest.digest, manifest.facts.get("unfolded_digest")})
+
+
+def _known_by(images: pa.Table, column: str) -> pa.Array:
+    values = images[column].combine_chunks()
+    if column != "image_id":
+        return values
+    # Other names mean nothing beyond their own source.
+    return pc.struct_field(pc.extract_regex(values, "(?P<number>ISIC_[0-9]{7})"), "number")
 
 
 def check_labels(artifact: Artifact, manifest: Manifest) -> None:
@@ -54,6 +75,9 @@ def check_labels(artifact: Artifact, manifest: Manifest) -> None:
 def check_unseen(artifact: Artifact, images: pa.Table, *, allow: bool = False) -> list[str]:
     """Refuse to measure a model on what it was trained on, whatever manifest it comes from.
 
+    Images are known by their bytes, lesion, patient and, where they have one, their number in the ISIC archive. A copy
+    of another size without any of these is not noticed.
+
     Args:
         artifact: The model.
         images: Rows of a manifest.
@@ -63,12 +87,13 @@ def check_unseen(artifact: Artifact, images: pa.Table, *, allow: bool = False) -
         What was found, for the record; empty unless `allow`.
 
     Raises:
-        LeakError: The model was trained on one of the images, or on another image of its lesion; `allow` is false.
+        LeakError: The model was trained on one of the images, or on another image of its lesion or patient; `allow` is
+            false.
     """
     trained_on = artifact.trained_on()
     seen = []
-    for column, what in (("sha256", "were trained on"), ("lesion_id", "show a lesion that was trained on")):
-        known = pc.is_in(images[column], value_set=pc.drop_null(trained_on[column]).combine_chunks())
+    for column, what in _SEEN_BY.items():
+        known = pc.is_in(_known_by(images, column), value_set=pc.drop_null(_known_by(trained_on, column)))
         if found := images.filter(known)["image_id"].to_pylist():
             seen.append(f"{len(found):,} of these {images.num_rows:,} images {what}, {found[0]} for one")
     if seen and not allow:

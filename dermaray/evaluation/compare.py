@@ -24,7 +24,7 @@ from dermaray.models.artifact import Artifact
 from dermaray.models.rows import SCORED
 from dermaray.pages import render_page
 
-_LESS_IS_BETTER = ("brier", "ece")
+_LESS_IS_BETTER = ("brier",)
 
 
 def compare(
@@ -98,7 +98,8 @@ def measure_difference(
 
     Returns:
         JSON values: `images`; `figures`, {name of `HEADLINES`: `first`, `second`, `difference` (second less first),
-        `interval` of the difference, 95 %, `better`: `first`, `second`, or None where the interval holds 0}, and the
+        `interval` of the difference, 95 %, `better`: `first`, `second`, or None where the interval holds 0; neither for
+        the calibration error, whose resamples are larger than itself, by more for one model than for another}, and the
         same of each class's recall under `recall`; `answers`: how many images `both`, `only_first`, `only_second` and
         `neither` got right, and `p_value`, of McNemar's exact test that each errs as often (McNemar 1947), which takes
         images as independent.
@@ -116,7 +117,7 @@ def measure_difference(
         resampled_intervals(differences, labels, groups, by_class=whether, resamples=resamples)
         for whether in (False, True)
     )
-    intervals["figures"].update({name: by_class["figures"][name] for name in MEANS_OVER_CLASSES})
+    intervals["figures"].update({name: by_class["figures"][name] for name in MEANS_OVER_CLASSES}, ece=None)
     first, second = figures(np.ones((1, len(labels))))
     told = {
         kind: {

@@ -14,6 +14,7 @@ from dermaray.data.manifest import Manifest
 from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError
+from dermaray.evaluation.checks import made_of
 from dermaray.evaluation.measure import measure
 from dermaray.evaluation.metrics import MIN_TPR
 from dermaray.evaluation.mistakes import worst_mistakes
@@ -129,9 +130,6 @@ def _more(found: Sequence[str]) -> str:
 
 
 def _facts(artifact: Artifact, manifest: Manifest, split: str, scores: pa.Table) -> dict[str, str]:
-    trained_on = artifact.provenance.get("data", {})
-    # A model of one fold was trained on this data, whichever fold it is evaluated on.
-    same = {trained_on.get("digest"), trained_on.get("unfolded_digest")} - {None}
     missing = scores.num_rows - pc.sum(pc.equal(scores["status"], SCORED)).as_py()
     return {
         "Model": artifact.name,
@@ -140,7 +138,5 @@ def _facts(artifact: Artifact, manifest: Manifest, split: str, scores: pa.Table)
         "Data digest": manifest.digest[:16],
         "Split": split,
         "Images": f"{scores.num_rows:,}" + (f", of which {missing:,} could not be read" if missing else ""),
-        "Trained on": "the train split of this data"
-        if same & {manifest.digest, manifest.facts.get("unfolded_digest")}
-        else "other data",
+        "Trained on": "the train split of this data" if made_of(artifact, manifest) else "other data",
     }

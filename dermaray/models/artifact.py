@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 3
 
-SEEN_SCHEMA = pa.schema([pa.field("sha256", pa.string()), pa.field("lesion_id", pa.string())])
-"""The images that a model was trained on, and those that its decisions were fitted on, kept so that it is never
-measured on the former by mistake, nor on the latter without a word.
+SEEN_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("sha256", "image_id", "lesion_id", "patient_id")])
+"""The images that a model was trained on, and those that its epoch was chosen or its decisions were fitted on, kept so
+that it is never measured on the former by mistake, nor on the latter without a word. What an older file lacks is null.
 """
 
 DESCRIPTION, NETWORK, NOVELTY = "artifact.json", "model.keras", "novelty.npz"
@@ -81,7 +81,7 @@ class Artifact:
                 raise ArtifactError(f"{file} is not the file that artifact.json describes: their SHA-256 differ")
 
     def trained_on(self) -> pa.Table:
-        """Return `sha256` and `lesion_id` of every image that the network was trained on.
+        """Return every image that the network was trained on, rows of `SEEN_SCHEMA`.
 
         Raises:
             ArtifactError: The list is missing or damaged.
@@ -89,7 +89,7 @@ class Artifact:
         return self._seen("trained_on.parquet")
 
     def decided_on(self) -> pa.Table:
-        """Return `sha256` and `lesion_id` of every image that the decisions were fitted on; see `trained_on`."""
+        """Return every image that chose the epoch or that decisions were fitted on; see `trained_on`."""
         return self._seen("decided_on.parquet")
 
     def _seen(self, name: str) -> pa.Table:

@@ -27,6 +27,7 @@ from dermaray.models.artifact import (
     digest_of,
     open_artifact,
 )
+from dermaray.models.classifier import set_weights
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Origin:
         label_set: Its classes, in the order of its outputs.
         provenance: What it was made of, as JSON values.
         trained_on: The images that it was trained on, rows of `SEEN_SCHEMA`.
+        chosen_on: Those by which it was chosen, besides those that its decisions are fitted on; rows of the same.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Origin:
     label_set: LabelSet
     provenance: dict[str, Any]
     trained_on: pa.Table
+    chosen_on: pa.Table | None = None
 
 
 def save_artifact(
@@ -93,7 +96,7 @@ def save_artifact(
 
 def round_weights(model: keras.Model) -> None:
     """Round a model's weights to float16, in place; they stay float32, but compress to little more than half."""
-    model.set_weights([weights.astype(np.float16).astype(weights.dtype) for weights in model.get_weights()])
+    set_weights(model, [weights.astype(np.float16).astype(weights.dtype) for weights in model.get_weights()])
 
 
 def _compress(path: Path) -> None:

@@ -89,16 +89,21 @@ def write_ensemble(
     from dermaray.training.finish import write_model
 
     members = [member for artifact in artifacts for member in members_of(artifact.load_model())]
-    seen = pa.concat_tables([artifact.trained_on() for artifact in artifacts])
     origin = Origin(
         config.name,
         config.version,
         artifacts[0].input_spec,
         manifest.label_set,
         _provenance(artifacts, manifest, config, leaks, run),
-        seen.group_by(SEEN_SCHEMA.names).aggregate([]),
+        _once([artifact.trained_on() for artifact in artifacts]),
+        _once([artifact.decided_on() for artifact in artifacts]),
     )
     return write_model(out, combine(members, config.views), origin, manifest, config.decisions, int8=config.int8)
+
+
+def _once(images: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of tables of `SEEN_SCHEMA`, each once."""
+    return pa.concat_tables(images).group_by(SEEN_SCHEMA.names).aggregate([])
 
 
 def _provenance(

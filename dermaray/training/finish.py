@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from sklearn.metrics import balanced_accuracy_score
 
 from dermaray.data.manifest import Manifest
@@ -57,6 +59,9 @@ def write_model(
     origin = replace(origin, provenance={**origin.provenance, **measured})
     out.mkdir()
     decided_on = fitted.images.select(SEEN_SCHEMA.names).replace_schema_metadata()
+    if origin.chosen_on is not None:
+        new = pc.invert(pc.is_in(origin.chosen_on["sha256"], value_set=decided_on["sha256"].combine_chunks()))
+        decided_on = pa.concat_tables([decided_on, origin.chosen_on.filter(new)])
     artifact = save_artifact(out, model, origin, fitted.decisions, decided_on, there)
     metrics = measure(fitted.decided, fitted.labels, fitted.images, manifest.label_set, fitted.decisions)
     write_card(artifact, metrics, {"Split": "the validation images, on which the decisions were fitted: too good"})

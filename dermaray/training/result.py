@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dermaray.config import dump_config
 from dermaray.data.manifest import Manifest
-from dermaray.models.classifier import build_classifier
+from dermaray.models.classifier import build_classifier, set_weights
 from dermaray.models.ensemble import combine
 from dermaray.models.saving import Origin, round_weights
 from dermaray.training.finish import write_model
@@ -24,7 +24,7 @@ def write_run(out: Path, task: WorkerTask, state: RunState, manifest: Manifest) 
     # From the configuration, as a plain model, which loads without any class of ours.
     plain = config.model.model_copy(update={"weights": "none"})
     model = build_classifier(plain, config.input, len(task.label_set.classes))
-    model.set_weights(state.best)
+    set_weights(model, state.best)
     model = combine([model], config.views)
     if config.weights_as == "float16":
         round_weights(model)

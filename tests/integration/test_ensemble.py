@@ -7,10 +7,13 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
+from dermaray.config import load_config
+from dermaray.data.folds import folds_of_training
 from dermaray.data.manifest import Manifest
 from dermaray.errors import ConfigError, LeakError, OutputError
 from dermaray.models.artifact import open_artifact
 from dermaray.models.predictor import Predictor
+from jobs.training import _fold, _is_done
 
 RunJob = Callable[..., int]
 FOLDED = ("folds=2", "views=4", "version=2", "int8=true")
@@ -69,9 +72,15 @@ def test_models_that_do_not_fit_are_refused(
     with pytest.raises(ConfigError, match=r"views=8 turns images .*Received: 32x48"):
         run_job("ensemble", "--models", model, "--data", manifest, "--out", tmp_path / "x", "views=8")
     # What one member validated on, another was trained on.
-    from dermaray.data.folds import folds_of_training
-
     part = folds_of_training(Manifest.read(manifest), 2, seed=7)[0]
     part.write(tmp_path / "part.parquet")
     with pytest.raises(LeakError, match="were trained on"):
         run_job("ensemble", "--models", folded, "--data", tmp_path / "part.parquet", "--out", tmp_path / "x")
+
+
+def test_a_fold_counts_as_done_while_nothing_that_touches_its_weights_changes(
+    folded: Path, config: Path, manifest: Path
+) -> None:
+    part = folds_of_training(Manifest.read(manifest), 2, seed=7)[0]
+    for change, done in (("checkpoint.every_seconds=7", True), ("training.learning_rate=0.5", False)):
+        assert _is_done(_fold(load_config(config, [f"out={folded}", *FOLDED, change]), 0), part) == done

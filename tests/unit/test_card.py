@@ -44,8 +44,8 @@ def card(tmp_path, decisions_of):
         made = provenance(**changes)
         artifact = Artifact(tmp_path, "some-model", "7", InputSpec(), ODD, decisions, {}, "a" * 64, made)
         for name, images in (("trained_on", 40), ("decided_on", 9)):
-            columns = {"sha256": [str(i) for i in range(images)], "lesion_id": [None] * images}
-            pq.write_table(pa.table(columns, SEEN_SCHEMA), tmp_path / f"{name}.parquet")
+            rows = pa.Table.from_pylist([{"sha256": str(i)} for i in range(images)], SEEN_SCHEMA)
+            pq.write_table(rows, tmp_path / f"{name}.parquet")
         rng = np.random.default_rng(0)
         labels = np.arange(IMAGES) % 3
         probabilities = rng.dirichlet(np.ones(3), IMAGES)

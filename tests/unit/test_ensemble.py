@@ -13,7 +13,7 @@ from dermaray.errors import ConfigError
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
-from dermaray.models.classifier import build_classifier, with_features
+from dermaray.models.classifier import build_classifier, set_weights, with_features
 from dermaray.models.engine import KerasEngine
 from dermaray.models.ensemble import combine
 from dermaray.models.explain import GradCam
@@ -31,6 +31,22 @@ def member(seed):
 @pytest.fixture
 def pixels():
     return np.random.default_rng(0).integers(0, 256, (5, *SPEC.shape)).astype(np.uint8)
+
+
+def test_weights_reach_what_a_layer_has_made_of_them():
+    def normalising():
+        image = keras.Input(SPEC.shape, dtype="uint8")
+        mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Normalization()(image))
+        return combine([keras.Model(image, keras.layers.Dense(3, "softmax")(mean))], 1)
+
+    trained, plain = normalising(), normalising()
+    values = [np.full_like(weight, 1 + number) for number, weight in enumerate(trained.get_weights())]
+    set_weights(trained, values)
+    normalization = trained.layers[1]
+    assert np.array_equal(normalization.mean, np.reshape(normalization.adapt_mean, (1, 1, 1, 3)))
+    # Keras by itself leaves them.
+    plain.set_weights(values)
+    assert np.array_equal(plain.layers[1].mean, np.zeros((1, 1, 1, 3)))
 
 
 def test_one_member_with_one_view_is_that_member():

@@ -1,0 +1,59 @@
+"""What a model must not be measured on, and what it may."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dermaray.decisions.decisions import Decisions
+from dermaray.errors import LeakError
+from dermaray.evaluation.checks import check_unseen
+from dermaray.images.spec import InputSpec
+from dermaray.labels import LabelSet
+from dermaray.models.artifact import SEEN_SCHEMA, Artifact
+
+LABELS = LabelSet("custom", ("nevus", "melanoma"), frozenset({"melanoma"}), "melanoma")
+
+
+def images(**changes: Any) -> pa.Table:
+    row = dict.fromkeys(SEEN_SCHEMA.names) | {"sha256": "a" * 64, "image_id": "lesion"} | changes
+    return pa.Table.from_pylist([row], SEEN_SCHEMA)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path, decisions_of: Callable[..., Decisions]) -> Artifact:
+    return Artifact(tmp_path, "m", "1", InputSpec(), LABELS, decisions_of(LABELS), {}, "0" * 64, {})
+
+
+@pytest.mark.parametrize(
+    ("trained", "told"),
+    [
+        ({"sha256": "b" * 64}, "were trained on"),
+        ({"image_id": "ISIC_0024306_downsampled"}, "are of the ISIC archive, where they were trained on"),
+        ({"lesion_id": "HAM_0000001"}, "show a lesion that was trained on"),
+        ({"patient_id": "IP_1"}, "are of a patient who was trained on"),
+    ],
+)
+def test_what_was_trained_on_is_known_by_any_of_its_names(
+    trained: dict[str, str], told: str, artifact: Artifact
+) -> None:
+    pq.write_table(images(**trained), artifact.path / "trained_on.parquet")
+    again = {"sha256": "c" * 64, **trained} | ({"image_id": "train/ISIC_0024306"} if "image_id" in trained else {})
+    with pytest.raises(LeakError, match=f"1 of these 1 images {told}"):
+        check_unseen(artifact, images(**again))
+    assert len(check_unseen(artifact, images(**again), allow=True)) == 1
+
+
+def test_names_without_a_meaning_elsewhere_tell_nothing(artifact: Artifact) -> None:
+    pq.write_table(images(image_id="image1"), artifact.path / "trained_on.parquet")
+    assert check_unseen(artifact, images(sha256="c" * 64, image_id="image1")) == []
+
+
+def test_an_older_list_lacks_what_it_lacks(artifact: Artifact) -> None:
+    pq.write_table(images().select(["sha256", "lesion_id"]), artifact.path / "trained_on.parquet")
+    with pytest.raises(LeakError, match="were trained on"):
+        check_unseen(artifact, images())
+    assert check_unseen(artifact, images(sha256="c" * 64, image_id="ISIC_0024306")) == []
