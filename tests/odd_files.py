@@ -124,7 +124,7 @@ def dicoms() -> Iterator[Odd]:
 def heics() -> Iterator[Odd]:
     whole = heic(picture(103))
     yield Odd("a heic", ".heic", whole)
-    yield Odd("a heic by another name", ".jpg", whole)
+    yield Odd("a heic by another name", ".jpg", heic(picture(104)), remark="wrong_type")
     yield Odd("a heic cut short", ".heic", whole[: len(whole) // 2], "truncated")
     yield Odd("a heic that is a beginning", ".heif", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "truncated")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from dermaray.config import RunConfig
@@ -89,14 +90,18 @@ def write_ensemble(
     from dermaray.training.finish import write_model
 
     members = [member for artifact in artifacts for member in members_of(artifact.load_model())]
+    trained_on = _once([artifact.trained_on() for artifact in artifacts])
+    chosen_on = _once([artifact.decided_on() for artifact in artifacts])
+    # Of folds, each is validated on what the others are trained on.
+    also_trained_on = pc.is_in(chosen_on["sha256"], value_set=trained_on["sha256"].combine_chunks())
     origin = Origin(
         config.name,
         config.version,
         artifacts[0].input_spec,
         manifest.label_set,
         _provenance(artifacts, manifest, config, leaks, run),
-        _once([artifact.trained_on() for artifact in artifacts]),
-        _once([artifact.decided_on() for artifact in artifacts]),
+        trained_on,
+        chosen_on.filter(pc.invert(also_trained_on)),
     )
     return write_model(out, combine(members, config.views), origin, manifest, config.decisions, int8=config.int8)
 

@@ -58,7 +58,7 @@ def write_model(
         measured["int8"] = _loss(fitted)
     origin = replace(origin, provenance={**origin.provenance, **measured})
     out.mkdir()
-    decided_on = fitted.images.select(SEEN_SCHEMA.names).replace_schema_metadata()
+    decided_on = fitted.images.select(SEEN_SCHEMA.names).cast(SEEN_SCHEMA)
     if origin.chosen_on is not None:
         new = pc.invert(pc.is_in(origin.chosen_on["sha256"], value_set=decided_on["sha256"].combine_chunks()))
         decided_on = pa.concat_tables([decided_on, origin.chosen_on.filter(new)])

@@ -95,7 +95,7 @@ def plan_run(config: RunConfig, manifest: Manifest, cpus_per_worker: float, leak
         val=val_images,
         train_plan=weigh_classes(plan, labels, settings.class_weights, manifest.label_set.classes),
         val_plan=validation_plan(val_rows.num_rows, batch),
-        trained_on=train_rows.select(SEEN_SCHEMA.names).replace_schema_metadata(),
+        trained_on=train_rows.select(SEEN_SCHEMA.names).cast(SEEN_SCHEMA),
         cpus_per_worker=cpus_per_worker,
     )
 
