@@ -152,7 +152,10 @@ def test_who_is_asked_to_stop_keeps_a_checkpoint_and_says_how_to_go_on(
 ) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "jobs.train", "--config", str(config), f"out={out}", "training.epochs=99"]
+    # What a shell runs in the background, these tests perhaps, ignores SIGINT, and so would what it starts.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    signal.signal(signal.SIGINT, ignored)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".out.unfinished/checkpoints/*/*/state.npz")):
         assert time.monotonic() < deadline
