@@ -57,7 +57,7 @@ leakage: $(READY) ## Measure what a leak does to an accuracy, for docs/data-qual
 equality: $(READY) ## Compare two and three training workers with one, for docs/training.md (about 12 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.equality
 
-chaos: $(READY) ## Kill training at ten moments, for docs/training.md (about half an hour on 2 cores)
+chaos: $(READY) ## Kill training at ten steps, for docs/training.md (about 25 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.chaos_train
 
 chaos-score: $(READY) ## Kill bulk scoring at sixty moments, for docs/scoring.md (about 45 minutes on 2 cores)

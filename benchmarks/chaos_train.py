@@ -69,7 +69,10 @@ def disturbed(train: list[str], folder: Path, what: str, step: int, rng: random.
             # Otherwise it would always be just after a checkpoint.
             time.sleep(rng.uniform(0, 0.5))
             started = set(below(process.pid))
-            if process.poll() is not None or not kill(what, process.pid, b"RayTrainWorker", rng):
+            # A worker that Ray replaces just now is not there for a moment.
+            while process.poll() is None and not kill(what, process.pid, b"RayTrainWorker", rng):
+                time.sleep(0.05)
+            if process.returncode is not None:
                 raise SystemExit(f"the run was over before {what} could be killed after step {step}")
         if wait_for_the_end(process, started, LONGEST_SECONDS) == 0:
             return commands

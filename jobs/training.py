@@ -12,6 +12,7 @@ from cluster.runtime import Cluster
 from dermaray.config import RunConfig, dump_config, load_config
 from dermaray.data.folds import folds_of_training
 from dermaray.data.manifest import Manifest
+from dermaray.errors import ConfigError
 from dermaray.evaluation.checks import check_measurable
 from dermaray.files import atomic_directory, check_output
 from dermaray.models.artifact import open_artifact
@@ -90,7 +91,15 @@ def _fold(config: RunConfig, number: int) -> RunConfig:
 def _is_done(run: RunConfig, part: Manifest) -> bool:
     """Tell whether the output of a fold is there, made of these very images with what touches its weights as it is."""
     file = Path(run.out) / "config.yaml"
-    if not file.exists() or settings_of(load_config(file)) != settings_of(run):
+    if not file.exists():
+        return False
+    try:
+        made = load_config(file)
+    except ConfigError:
+        # Of another version.
+        return False
+    # Unlike those of a run that goes on, the weights of one that has ended are rounded.
+    if settings_of(made) != settings_of(run) or made.weights_as != run.weights_as:
         return False
     return bool(open_artifact(Path(run.out)).provenance["data"]["digest"] == part.digest)
 

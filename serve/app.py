@@ -86,7 +86,7 @@ class Ingress:
     def __init__(self, args: ServeArgs, classifier: DeploymentHandle) -> None:
         self._artifact = open_artifact(Path(args.model))
         self._classifier = classifier
-        # Not the event loop's own, of which there are many: a picture of few bytes may be large.
+        # A pool of its own: the event loop's has up to 32 threads, and a picture of few bytes may be large.
         self._decoders = ThreadPoolExecutor(_DECODERS)
 
     @api.post("/v1/predict")

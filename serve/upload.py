@@ -22,7 +22,7 @@ STATUS_OF_REASON = {
 
 
 async def read_upload(request: Request) -> bytes:
-    """Return the image of a request: its body, or the first file of a multipart form.
+    """Return the image of a request: its body, or the only file of a multipart form.
 
     Raises:
         ImageError: There is none, or more than the decoder's limit.

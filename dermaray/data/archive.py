@@ -12,7 +12,17 @@ import pyarrow as pa
 from dermaray.data.image_tables import Part
 from dermaray.data.members import MEMBER_SCHEMA, MemberRow
 from dermaray.data.source import is_image_name, kind_of
-from dermaray.data.storage import explained, is_folder, is_uri, local_path, name_of, opened, stamp
+from dermaray.data.storage import (
+    check_named,
+    explained,
+    is_folder,
+    is_text,
+    is_uri,
+    local_path,
+    name_of,
+    opened,
+    stamp,
+)
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
 from dermaray.data.tars import is_tar, list_tar
 from dermaray.data.zips import DAMAGED as ZIP_DAMAGED
@@ -68,9 +78,6 @@ def stream_members(source: Path) -> Iterator[Listing]:
         yield from _with_images(str(source), _list_folder(source))
     elif not source.exists():
         raise DataError(f"{source} does not exist. A folder, a zip or a tar of images was expected")
-    elif not _is_text(str(source)) and not is_image_name(source):
-        shown = os.fsencode(source).decode("utf-8", "backslashreplace")
-        raise DataError(f"{shown}: the name is not valid UTF-8, and rows name their archive. Rename it")
     elif zipfile.is_zipfile(source):
         yield from _with_images(str(source), [_list_zip(str(source))])
     elif _is_tar(source):
@@ -113,17 +120,9 @@ def _place_row(place: str) -> MemberRow:
 
 def _file_row(folder: str, name: str) -> MemberRow:
     """Return the row of a file; a folder whose name is in no encoding goes into the name, which is kept as bytes."""
-    if _is_text(folder):
+    if is_text(folder):
         return MemberRow(folder, "folder", os.fsencode(name))
     return MemberRow("", "folder", os.fsencode(os.path.join(folder, name)))
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def table_listing(place: str, column: str, parts: Sequence[Part]) -> Listing:
@@ -188,6 +187,7 @@ def _files_below(source: str, below: str = "") -> Iterator[str]:
 
 
 def _list_zip(place: str) -> Listing:
+    check_named(place, "rows name their archive")
     ignored: Counter[str] = Counter()
     rows = []
     try:
@@ -206,6 +206,7 @@ def _list_zip(place: str) -> Listing:
 
 
 def _list_tar(source: Path) -> Listing:
+    check_named(str(source), "rows name their archive")
     ignored: Counter[str] = Counter()
     rows = []
     with opened(source) as file:

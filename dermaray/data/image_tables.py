@@ -117,19 +117,6 @@ def read_part(place: str, column: str, part: Part) -> Iterator[TableImage]:
         yield TableImage(f"{stem}-{missing}", missing, b"", problem)
 
 
-def id_in(place: str, row: int) -> str | None:
-    """Return the id of a row, or None where the table names none, or cannot be read."""
-    try:
-        with _opened(place) as table:
-            ids = _first(IDS, table.schema)
-            part = next(part for part in table.parts() if part.start <= row < part.start + part.rows)
-            names = [] if ids is None else [name for batch in table.batches(part, [ids]) for name in batch[ids]]
-            found = names[row - part.start].as_py() if names else None
-    except (DataError, StopIteration, IndexError):
-        return None
-    return None if found is None else str(found)
-
-
 class _Parquet:
     def __init__(self, file: pa.NativeFile) -> None:
         # Neither ahead nor at once: a row group may be larger than memory.

@@ -17,7 +17,7 @@ from dermaray.data.archive import (
 from dermaray.data.image_tables import SUFFIXES, beside, bytes_column, parts_of, paths_in
 from dermaray.data.manifest import Manifest, is_manifest_file
 from dermaray.data.source import is_image_name, kind_of
-from dermaray.data.storage import list_tree, local_path, name_of, stream_objects
+from dermaray.data.storage import check_named, list_tree, local_path, name_of, stream_objects
 from dermaray.errors import DataError
 
 LISTS = (".txt", ".lst")
@@ -111,6 +111,7 @@ def _local(path: Path) -> Iterator[Listing]:
     elif path.is_file() and suffix in LISTS:
         yield _of_list(path)
     elif path.is_file() and suffix in SUFFIXES:
+        check_named(str(path), "rows name their table")
         yield _of_manifest(path) if is_manifest_file(path) else _of_table(str(path))
     else:
         yield from stream_members(path)

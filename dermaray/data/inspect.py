@@ -32,7 +32,7 @@ class Inspected:
 
     Attributes:
         sha256: Of the bytes, 64 hexadecimal digits; empty where there are none.
-        format: One of `dermaray.images.decode.FORMATS`, or `DICOM`; empty where it cannot be decoded.
+        format: One of `dermaray.images.decode.FORMATS`, `HEIC` or `DICOM`; empty where it cannot be decoded.
         width: Pixels, upright; 0 where it cannot be decoded.
         height: Likewise.
         problem: Why it cannot be used, or empty.

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dermaray.data.image_tables import Part, read_part
 from dermaray.data.source import is_image_name
-from dermaray.data.storage import explained, is_uri, name_of, opened, read_bytes
+from dermaray.data.storage import explained, is_uri, name_of, opened, read_bytes, shown
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
 from dermaray.data.tars import TarMember, read_tar, stream_tar
 from dermaray.data.zips import DAMAGED as ZIP_DAMAGED
@@ -37,7 +37,8 @@ MEMBER_SCHEMA = pa.schema(
 )
 """One row per image, except in what can only be read from a start: such a tar is one row, a table one per part.
 
-`kind` is `folder`, `zip`, `tar`, `tar_stream`, `table` or `object`. An object's `name` is its whole URI. A table's is
+`kind` is `folder`, `zip`, `tar`, `tar_stream`, `table` or `object`. An object's `name` is its whole URI, with no
+`archive`; so is that of a file in a folder whose name is in no encoding. A table's is
 that of its column; `offset` and `size` are then the first row of the part and how many it has. Of a member of a zip
 `offset`, `size` and `checksum` are those of `ZipMember`, of one of a tar those of `TarMember`.
 """
@@ -147,15 +148,15 @@ def member_row(members: pa.Table, position: int) -> MemberRow:
 def name_member(row: MemberRow) -> tuple[str, str]:
     """Return the `image_id` and the `uri` of what a row of `MEMBER_SCHEMA` stands for, without reading it."""
     archive, kind, name = row.archive, row.kind, os.fsdecode(row.name)
-    shown = _shown(name)
+    named = shown(name)
     if kind == "object":
         try:
-            return name_of(shown).stem, shown
+            return name_of(named).stem, named
         except DataError:
-            return Path(shown.partition("?")[0]).stem, shown
+            return Path(named.partition("?")[0]).stem, named
     if kind in STREAMS:
         return name_of(archive).stem, archive
-    return Path(shown).stem, str(Path(archive) / shown) if kind == "folder" else f"{archive}::{shown}"
+    return Path(named).stem, str(Path(archive) / named) if kind == "folder" else f"{archive}::{named}"
 
 
 class _Archives(ExitStack):
@@ -233,8 +234,8 @@ def _stream(row: MemberRow) -> Iterator[Member]:
         with opened(row.archive, _STREAM_BYTES) as file:
             for name, member in stream_tar(file):
                 if is_image_name(Path(name)):
-                    shown = _shown(name)
-                    yield Member(Path(shown).stem, f"{row.archive}::{shown}", member.read(MAX_BYTES + 1))
+                    named = shown(name)
+                    yield Member(Path(named).stem, f"{row.archive}::{named}", member.read(MAX_BYTES + 1))
     except _DAMAGED as error:
         # What comes after the damage is lost, and nobody knows what it was: one row tells of it.
         lost = _unreadable(row.archive, error, "the archive is damaged from here on")
@@ -246,8 +247,3 @@ def _read_table(row: MemberRow) -> Iterator[Member]:
     for image_id, number, data, problem in read_part(place, os.fsdecode(row.name), part):
         error = None if problem is None else _unreadable(place, problem, "")
         yield Member(image_id, f"{place}::{number}", data, error)
-
-
-def _shown(name: str) -> str:
-    """Return a name as it can be written into a table."""
-    return name.encode("utf-8", "backslashreplace").decode()

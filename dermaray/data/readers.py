@@ -1,13 +1,12 @@
 """From the files of a source to its images: class folders, or images that a CSV lists."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from dermaray.data.source import SourceImage, is_image_name
-from dermaray.data.storage import Tree
+from dermaray.data.storage import Tree, check_named
 from dermaray.data.tables import Table, fill_in, merge, read_table
 from dermaray.errors import DataError
 
@@ -45,11 +44,7 @@ def read_images(tree: Tree) -> list[SourceImage]:
 def _images(tree: Tree) -> Iterator[PurePosixPath]:
     for path in tree.files:
         if is_image_name(path):
-            try:
-                tree.uri(path).encode()
-            except UnicodeEncodeError:
-                shown = os.fsencode(tree.uri(path)).decode("utf-8", "backslashreplace")
-                raise DataError(f"{shown}: the name is not valid UTF-8, and a manifest is. Rename it") from None
+            check_named(tree.uri(path), "a manifest is")
             yield path
 
 

@@ -76,6 +76,30 @@ def is_uri(place: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", place) is not None
 
 
+def is_text(name: str) -> bool:
+    """Tell whether a name can be written into a table: that of a file may be bytes in no encoding."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(name: str) -> str:
+    """Return a name as it can be written: bytes that are in no encoding as `\\xe4`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def check_named(place: str, what: str) -> None:
+    """Check that a place can be written into a table.
+
+    Raises:
+        DataError: Its name is in no encoding.
+    """
+    if not is_text(place):
+        raise DataError(f"{shown(place)}: the name is not valid UTF-8, and {what}. Rename it")
+
+
 def local_path(place: str | Path) -> Path | None:
     """Return a place as a local path, or None where it is in an object store.
 

@@ -19,7 +19,7 @@ _EXTENSIONS = (
     tarfile.GNUTYPE_LONGLINK,
 )
 _EXTENSION_BYTES = 1024 * 1024
-"""Of what an extended header may hold, which the standard library takes into memory whatever size it states."""
+"""The most that an extended header may hold; the standard library reads whatever size it states into memory."""
 
 
 class TarMember(NamedTuple):

@@ -1,6 +1,7 @@
 """What forbids to measure a model on some images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,10 +13,16 @@ from dermaray.models.artifact import Artifact
 
 _SEEN_BY = {
     "sha256": "were trained on",
-    "image_id": "are of the ISIC archive, where they were trained on",
+    "image_id": "have the ISIC number of an image that was trained on",
     "lesion_id": "show a lesion that was trained on",
     "patient_id": "are of a patient who was trained on",
 }
+_FORMS = {
+    "image_id": "ISIC_[0-9]{7}",
+    "lesion_id": "^(?:HAM|BCN|IL|MSK[0-9]?)_[0-9]{7}$",
+    "patient_id": "^IP_[0-9]{7}$",
+}
+"""Names of the ISIC archive. Others mean nothing beyond their own source: two clinics count their patients from 1."""
 
 
 def check_measurable(artifacts: Sequence[Artifact], manifest: Manifest, split: str, *, allow_leaks: bool) -> list[str]:
@@ -40,22 +47,27 @@ def check_measurable(artifacts: Sequence[Artifact], manifest: Manifest, split: s
     images = manifest.rows(split)
     # On its own training images a model may be measured: to see how much it overfits.
     unseen = [artifact for artifact in artifacts if split != "train" or not made_of(artifact, manifest)]
-    return [*leaks, *(seen for artifact in unseen for seen in check_unseen(artifact, images, allow=allow_leaks))]
+    source = manifest.source_name
+    return [*leaks, *(s for artifact in unseen for s in check_unseen(artifact, images, source, allow=allow_leaks))]
 
 
 def made_of(artifact: Artifact, manifest: Manifest) -> bool:
-    """Tell whether a model was made of this data, whichever of its folds it was."""
-    data = artifact.provenance.get("data", {})
-    known = {data.get("digest"), data.get("unfolded_digest")} - {None}
-    return bool(known & {manifest.digest, manifest.facts.get("unfolded_digest")})
+    """Tell whether a model, with all its members, was trained on this data, whichever of its folds it was."""
+    these = {manifest.digest, manifest.facts.get("unfolded_digest")} - {None}
+    return all({data.get("digest"), data.get("unfolded_digest")} & these for data in _trained_on(artifact.provenance))
 
 
-def _known_by(images: pa.Table, column: str) -> pa.Array:
+def _trained_on(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what a model keeps of the data of each network in it; of an ensemble its own is that of its decisions."""
+    members = provenance.get("members", [])
+    if not members:
+        return [provenance.get("data", {})]
+    return [data for member in members for data in _trained_on(member["provenance"])]
+
+
+def _names(images: pa.Table, column: str, form: str | None) -> pa.Array:
     values = images[column].combine_chunks()
-    if column != "image_id":
-        return values
-    # Other names mean nothing beyond their own source.
-    return pc.struct_field(pc.extract_regex(values, "(?P<number>ISIC_[0-9]{7})"), "number")
+    return values if form is None else pc.struct_field(pc.extract_regex(values, f"(?P<name>{form})"), "name")
 
 
 def check_labels(artifact: Artifact, manifest: Manifest) -> None:
@@ -72,15 +84,16 @@ def check_labels(artifact: Artifact, manifest: Manifest) -> None:
         )
 
 
-def check_unseen(artifact: Artifact, images: pa.Table, *, allow: bool = False) -> list[str]:
+def check_unseen(artifact: Artifact, images: pa.Table, source: str, *, allow: bool = False) -> list[str]:
     """Refuse to measure a model on what it was trained on, whatever manifest it comes from.
 
-    Images are known by their bytes, lesion, patient and, where they have one, their number in the ISIC archive. A copy
-    of another size without any of these is not noticed.
+    Images are known by their bytes and, where they have one, their number in the ISIC archive; lesions and patients by
+    their numbers there, or in a source of one name. A copy of another size without any of these is not noticed.
 
     Args:
         artifact: The model.
         images: Rows of a manifest.
+        source: Its `source_name`.
         allow: Let it pass all the same.
 
     Returns:
@@ -92,8 +105,10 @@ def check_unseen(artifact: Artifact, images: pa.Table, *, allow: bool = False) -
     """
     trained_on = artifact.trained_on()
     seen = []
+    same = {data.get("source") for data in _trained_on(artifact.provenance)} == {source}
     for column, what in _SEEN_BY.items():
-        known = pc.is_in(_known_by(images, column), value_set=pc.drop_null(_known_by(trained_on, column)))
+        form = None if same and column != "image_id" else _FORMS.get(column)
+        known = pc.is_in(_names(images, column, form), value_set=pc.drop_null(_names(trained_on, column, form)))
         if found := images.filter(known)["image_id"].to_pylist():
             seen.append(f"{len(found):,} of these {images.num_rows:,} images {what}, {found[0]} for one")
     if seen and not allow:

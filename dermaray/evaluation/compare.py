@@ -46,9 +46,9 @@ def compare(
         progress: Called with the number of images scored since the last call, by either model.
 
     Returns:
-        What `measure_difference` does; `models`: name, version and digest of each, and as `fitted_on` on how many of
-        the images its decisions were fitted; `data`; `leaks`; and `left_out`, how many images one of them could not
-        score.
+        What `measure_difference` does; `models`: name, version and digest of each, and as `fitted_on` how many of the
+        images chose its epoch or fitted its decisions; `data`; `leaks`; and `left_out`, how many images one of them
+        could not score.
 
     Raises:
         DataError: The split is empty, or no image could be scored by both.

@@ -111,7 +111,7 @@ def score(
 
 
 def count_decided_on(artifact: Artifact, images: pa.Table) -> int:
-    """Return on how many of these images the decisions were fitted, whose figures are then too good."""
+    """Return how many of these images chose the epoch or fitted the decisions, whose figures are then too good."""
     known = pc.is_in(images["sha256"], value_set=artifact.decided_on()["sha256"].combine_chunks())
     return int(pc.sum(known).as_py())
 

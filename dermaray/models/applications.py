@@ -58,6 +58,8 @@ def load_imagenet(model: "keras.Model", name: str) -> None:
     """
     import keras
 
+    from dermaray.models.weights import derive_constants
+
     try:
         trained = getattr(keras.applications, name)(include_top=False, weights="imagenet", pooling="avg")
     # Keras raises a plain Exception where its download fails.
@@ -67,9 +69,8 @@ def load_imagenet(model: "keras.Model", name: str) -> None:
             "Name a file with model.weights=PATH, or use efficientnet_lite0, whose weights can be installed"
         ) from error
     model.set_weights(trained.get_weights())
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            # Only with ImageNet's weights does Keras divide by the root of these once more; here it is in the variance.
-            if name in _DIVIDED_ONCE_MORE:
-                layer.adapt_variance.assign(layer.adapt_variance * _IMAGENET_STDDEV)
-            layer.finalize_state()
+    if name in _DIVIDED_ONCE_MORE:
+        # Only with ImageNet's weights does Keras divide by the root of these once more; here it is in the variance.
+        (normalization,) = (layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
+        normalization.adapt_variance.assign(normalization.adapt_variance * _IMAGENET_STDDEV)
+    derive_constants(model)

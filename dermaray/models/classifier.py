@@ -46,19 +46,6 @@ def build_classifier(
     return model_class(pixels, probabilities, name="classifier")
 
 
-def set_weights(model: keras.Model, weights: list[Any]) -> None:
-    """Put weights into a model, also where a layer computes with constants that it once made of its own.
-
-    Args:
-        model: What `build_classifier` built, or `combine`.
-        weights: What `get_weights` of such a model gave.
-    """
-    model.set_weights(weights)
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
-
-
 def with_features(model: keras.Model, name: str | None = None) -> keras.Model:
     """Return a model that gives the features beside the probabilities, from the same weights.
 

@@ -27,7 +27,7 @@ from dermaray.models.artifact import (
     digest_of,
     open_artifact,
 )
-from dermaray.models.classifier import set_weights
+from dermaray.models.weights import set_weights
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def save_artifact(
         model: A plain functional model, without custom classes.
         origin: What it is; versions and the time are added.
         decisions: What is made of its outputs.
-        decided_on: The images that they were fitted on, rows of `SEEN_SCHEMA`.
+        decided_on: The images that chose the epoch or that they were fitted on, rows of `SEEN_SCHEMA`.
         converted: The same network as `to_litert` converts it: `LITERT` and `INT8`, or what there is of them.
     """
     model.save(out / NETWORK)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from dermaray.data.image_tables import id_in
 from dermaray.data.members import STREAMS, Member, member_row, name_member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.models.predictor import ENGINE_BATCH
@@ -119,7 +118,7 @@ def images_in(table: pa.Table, position: int) -> Iterator[Member | None]:
 
 
 def name_at(members: pa.Table, number: int, begin: int) -> tuple[str, str]:
-    """Return the `image_id` and the `uri` of an image, without reading its bytes.
+    """Return the `image_id` and the `uri` of an image, without reading it.
 
     Args:
         members: A part, or what is read of it.
@@ -132,8 +131,7 @@ def name_at(members: pa.Table, number: int, begin: int) -> tuple[str, str]:
         return image_id, uri
     # A table counts its own rows; a tar's name of the image is known to those alone who read it.
     number += found.offset
-    named = id_in(found.archive, number) if found.kind == "table" else None
-    return named or f"{image_id}-{number}", f"{uri}::{number}"
+    return f"{image_id}-{number}", f"{uri}::{number}"
 
 
 def is_streamed(members: pa.Table) -> bool:

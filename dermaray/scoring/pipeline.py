@@ -35,7 +35,7 @@ _PACKED = "packed"
 may be lost."""
 
 _BLOCK_SECONDS = 2.0
-"""For which a process keeps rows to give them together: what is lost with it, where a batch takes no longer."""
+"""How long a process keeps rows back to give them together; no more than this, and one batch, is lost with it."""
 
 
 def score_pieces(

@@ -11,6 +11,7 @@ from dermaray import errors
 from dermaray.errors import ClusterError, find_user_error
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Actors, Batch
+from dermaray.models.rows import SCORED
 from dermaray.scoring.gathered import Gathered
 from dermaray.scoring.ledger import Ledger
 from dermaray.scoring.listed import Listed
@@ -85,7 +86,11 @@ def score_shards(
         came = gathered.count - gathered.given_up
         idle, read = 0 if came > read else idle + (not fresh), came
         if left and idle > _IDLE_ROUNDS:
-            if witness is None or not any(_batches([witness], artifact, actors, seconds, one_by_one=True)):
+            witness = witness or _scored_before(listed, ledger, done)
+            # As many as there are processes, which may have no room for one another.
+            asked = [] if witness is None else [witness] * actors.count
+            answers = sum(1 for _ in _batches(asked, artifact, actors, seconds, one_by_one=True)) if asked else 0
+            if not asked or answers < len(asked):
                 raise ClusterError(
                     "the processes that hold the model die before they have scored anything, for want of memory "
                     "perhaps. --actors asks for fewer; -v shows what they wrote"
@@ -104,6 +109,21 @@ def _witness(batch: Batch, pieces: Sequence[Piece]) -> Piece | None:
     shard, task, row = (int(batch[name][scored[0]]) for name in ("shard", "task", "row"))
     piece = next(p for p in pieces if (p.shard, p.task) == (shard, task) and p.holds(row))
     return replace(piece, start=row, stop=row + 1, tries=0)
+
+
+def _scored_before(listed: Listed, ledger: Ledger, done: Iterable[int]) -> Piece | None:
+    """Return a single image that an earlier command has scored, or None."""
+    for number in sorted(done):
+        (rows,) = ledger.rows(["status"], [number])
+        scored = np.flatnonzero(rows["status"].to_numpy() == SCORED)
+        if not len(scored):
+            continue
+        row = int(scored[0])
+        for piece in pieces_of(listed.shards, [number]):
+            if piece.holds(row):
+                return replace(piece, start=row, stop=row + 1)
+            row -= piece.stop or 0
+    return None
 
 
 def _wait_for_more(listed: Listed, known: int, wanted: int) -> int:

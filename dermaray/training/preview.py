@@ -19,6 +19,7 @@ from dermaray.config import RunConfig
 from dermaray.data.archive import files_listing, list_members
 from dermaray.data.manifest import Manifest
 from dermaray.data.members import Member, read_members
+from dermaray.data.storage import shown
 from dermaray.errors import DataError, ImageError, OutputError
 from dermaray.images.decode import DecodedImage, decode_frame
 from dermaray.images.resize import UInt8Array, fit
@@ -91,7 +92,7 @@ def candidates_of_paths(paths: Sequence[Path], seed: int) -> Candidates:
         for name in listing["name"].to_pylist()
     ]
     members = pa.concat_tables(listings).take(_in_turn(groups, seed))
-    first = str(paths[0]).encode("utf-8", "backslashreplace").decode()
+    first = shown(str(paths[0]))
     source = first if len(paths) == 1 else f"{len(paths)} paths given"
     return Candidates(members, None, None, source)
 

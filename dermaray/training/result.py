@@ -6,9 +6,10 @@ from pathlib import Path
 
 from dermaray.config import dump_config
 from dermaray.data.manifest import Manifest
-from dermaray.models.classifier import build_classifier, set_weights
+from dermaray.models.classifier import build_classifier
 from dermaray.models.ensemble import combine
 from dermaray.models.saving import Origin, round_weights
+from dermaray.models.weights import set_weights
 from dermaray.training.finish import write_model
 from dermaray.training.state import RunState
 from dermaray.training.task import WorkerTask

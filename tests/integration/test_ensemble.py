@@ -82,5 +82,6 @@ def test_a_fold_counts_as_done_while_nothing_that_touches_its_weights_changes(
     folded: Path, config: Path, manifest: Path
 ) -> None:
     part = folds_of_training(Manifest.read(manifest), 2, seed=7)[0]
-    for change, done in (("checkpoint.every_seconds=7", True), ("training.learning_rate=0.5", False)):
+    changes = {"checkpoint.every_seconds=7": True, "training.learning_rate=0.5": False, "weights_as=float16": False}
+    for change, done in changes.items():
         assert _is_done(_fold(load_config(config, [f"out={folded}", *FOLDED, change]), 0), part) == done

@@ -158,8 +158,8 @@ def test_a_group_of_several_classes_counts_for_its_rarest():
     assert straight["per_class"]["melanoma"]["recall"] is None
 
 
-def calibrated(rng, images, sharpness):
-    """Draw images of two classes, of which the one that is answered comes more often than is said, but for 1."""
+def drawn_with(rng, images, sharpness):
+    """Draw images of two classes whose answers are right as often as they say at 1, and less often below."""
     probability = rng.uniform(size=images)
     truth = 1 / (1 + ((1 - probability) / probability) ** sharpness)
     labels = (rng.uniform(size=images) < truth).astype(int)
@@ -172,7 +172,7 @@ def test_the_interval_of_the_calibration_error_holds_the_truth(sharpness, truth)
     rng = np.random.default_rng(4)
     hits = []
     for _ in range(60):
-        probabilities, labels = calibrated(rng, 400, sharpness)
+        probabilities, labels = drawn_with(rng, 400, sharpness)
         low, high = bootstrap_intervals(probabilities, labels, np.arange(400), TWO, resamples=100)["ece"]
         assert low <= compute_metrics(probabilities, labels, TWO)["ece"] <= high
         hits.append(low <= truth <= high)

@@ -1,8 +1,9 @@
 """What a model must not be measured on, and what it may."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ import pytest
 
 from dermaray.decisions.decisions import Decisions
 from dermaray.errors import LeakError
-from dermaray.evaluation.checks import check_unseen
+from dermaray.evaluation.checks import check_unseen, made_of
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import SEEN_SCHEMA, Artifact
@@ -25,16 +26,16 @@ def images(**changes: Any) -> pa.Table:
 
 @pytest.fixture
 def artifact(tmp_path: Path, decisions_of: Callable[..., Decisions]) -> Artifact:
-    return Artifact(tmp_path, "m", "1", InputSpec(), LABELS, decisions_of(LABELS), {}, "0" * 64, {})
+    return Artifact(tmp_path, "m", "1", InputSpec(), LABELS, decisions_of(LABELS), {}, "0" * 64, made(source="clinic"))
 
 
 @pytest.mark.parametrize(
     ("trained", "told"),
     [
         ({"sha256": "b" * 64}, "were trained on"),
-        ({"image_id": "ISIC_0024306_downsampled"}, "are of the ISIC archive, where they were trained on"),
+        ({"image_id": "ISIC_0024306_downsampled"}, "have the ISIC number of an image that was trained on"),
         ({"lesion_id": "HAM_0000001"}, "show a lesion that was trained on"),
-        ({"patient_id": "IP_1"}, "are of a patient who was trained on"),
+        ({"patient_id": "IP_0000001"}, "are of a patient who was trained on"),
     ],
 )
 def test_what_was_trained_on_is_known_by_any_of_its_names(
@@ -43,17 +44,46 @@ def test_what_was_trained_on_is_known_by_any_of_its_names(
     pq.write_table(images(**trained), artifact.path / "trained_on.parquet")
     again = {"sha256": "c" * 64, **trained} | ({"image_id": "train/ISIC_0024306"} if "image_id" in trained else {})
     with pytest.raises(LeakError, match=f"1 of these 1 images {told}"):
-        check_unseen(artifact, images(**again))
-    assert len(check_unseen(artifact, images(**again), allow=True)) == 1
+        check_unseen(artifact, images(**again), "other")
+    assert len(check_unseen(artifact, images(**again), "other", allow=True)) == 1
 
 
 def test_names_without_a_meaning_elsewhere_tell_nothing(artifact: Artifact) -> None:
-    pq.write_table(images(image_id="image1"), artifact.path / "trained_on.parquet")
-    assert check_unseen(artifact, images(sha256="c" * 64, image_id="image1")) == []
+    names = {"image_id": "image1", "lesion_id": "17", "patient_id": "4"}
+    pq.write_table(images(**names), artifact.path / "trained_on.parquet")
+    again = images(**names, sha256="c" * 64)
+    assert check_unseen(artifact, again, "other") == []
+    with pytest.raises(LeakError, match=r"show a lesion that was trained on.*are of a patient who was trained on"):
+        check_unseen(artifact, again, "clinic")
 
 
 def test_an_older_list_lacks_what_it_lacks(artifact: Artifact) -> None:
     pq.write_table(images().select(["sha256", "lesion_id"]), artifact.path / "trained_on.parquet")
     with pytest.raises(LeakError, match="were trained on"):
-        check_unseen(artifact, images())
-    assert check_unseen(artifact, images(sha256="c" * 64, image_id="ISIC_0024306")) == []
+        check_unseen(artifact, images(), "clinic")
+    assert check_unseen(artifact, images(sha256="c" * 64, image_id="ISIC_0024306"), "clinic") == []
+
+
+def made(**data: str) -> dict[str, Any]:
+    return {"data": data}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "same"),
+    [
+        (made(digest="d"), True),
+        (made(digest="e"), False),
+        (made(digest="fold", unfolded_digest="d"), True),
+        ({**made(digest="d"), "members": [{"provenance": made(digest="e")}]}, False),
+        ({**made(digest="e"), "members": [{"provenance": made(digest="d")}] * 2}, True),
+        ({**made(digest="e"), "members": [{"provenance": made(digest=digest)} for digest in "de"]}, False),
+    ],
+)
+def test_a_model_is_made_of_what_its_networks_were_trained_on(
+    provenance: dict[str, Any], same: bool, artifact: Artifact
+) -> None:
+    class Data:
+        digest = "d"
+        facts: ClassVar[dict[str, str]] = {}
+
+    assert made_of(replace(artifact, provenance=provenance), Data()) is same  # type: ignore[arg-type]

@@ -33,8 +33,10 @@ def test_the_better_model_is_named_with_its_lead():
     found = measure_difference((weak, strong), LABELS, np.arange(300), THREE)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     for name in HEADLINES:
-        if name != "ece":
-            row = found["figures"][name]
+        row = found["figures"][name]
+        if name == "ece":
+            assert row["interval"] is row["better"] is None
+        else:
             assert row["better"] == "second", name
             assert row["interval"][0] <= row["difference"] <= row["interval"][1]
     assert found["figures"]["balanced_accuracy"]["difference"] == pytest.approx(

@@ -13,11 +13,12 @@ from dermaray.errors import ConfigError
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
-from dermaray.models.classifier import build_classifier, set_weights, with_features
+from dermaray.models.classifier import build_classifier, with_features
 from dermaray.models.engine import KerasEngine
 from dermaray.models.ensemble import combine
 from dermaray.models.explain import GradCam
 from dermaray.models.spec import ModelConfig, check_views
+from dermaray.models.weights import set_weights
 from dermaray.training.ensembles import EnsembleConfig, ensemble_config
 
 SPEC = InputSpec(height=32, width=32)

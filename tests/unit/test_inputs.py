@@ -1,6 +1,7 @@
 """What is to be scored, as people have it: each kind of input gives its images, or says why not."""
 
 import io
+import os
 import socket
 import tarfile
 import zipfile
@@ -22,7 +23,6 @@ from dermaray.data.manifest import SCHEMA, Manifest
 from dermaray.data.members import Member, read_members
 from dermaray.errors import DataError, StoreError
 from dermaray.labels import LABEL_SETS
-from dermaray.scoring.pieces import name_at
 from tests.object_store import Bucket
 
 
@@ -114,18 +114,23 @@ def test_lines_that_name_nothing_have_their_rows(folder: Path, tmp_path: Path) -
     assert "%20" in str(others[0].error)
 
 
+def test_a_table_of_a_name_in_no_encoding_is_refused(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/l\xe4sionen"))
+    folder.mkdir()
+    write_parquet(tmp_path / "rows.parquet", table(bytes=list(IMAGES.values()))).rename(folder / "rows.parquet")
+    with pytest.raises(DataError, match=r"l\\xe4sionen/rows.parquet: the name is not valid UTF-8, and rows name"):
+        listing_of(folder / "rows.parquet")
+
+
 def test_a_row_group_is_not_held_as_a_whole(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = [rng.bytes(10_000) for _ in range(6000)]
-    rows = {"image_id": [f"ISIC_{number}" for number in range(6000)], "bytes": images}
-    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    pq.write_table(pa.table({"bytes": images}), tmp_path / "rows.parquet")
     listing = listing_of(tmp_path / "rows.parquet")
     before = pa.total_allocated_bytes()
     members = read_members(listing.members)
     assert next(members).data == images[0]
     assert pa.total_allocated_bytes() - before < 30_000_000
-    # A row of which no process lived to tell has the table's own id.
-    assert name_at(listing.members, 17, 0) == ("ISIC_17", f"{tmp_path / 'rows.parquet'}::17")
 
 
 @pytest.mark.parametrize("column", ["bytes", "image"])
