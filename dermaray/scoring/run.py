@@ -87,10 +87,7 @@ def score_shards(
         idle, read = 0 if came > read else idle + (not fresh), came
         if left and idle > _IDLE_ROUNDS:
             witness = witness or _scored_before(listed, ledger, done)
-            # As many as there are processes, which may have no room for one another.
-            asked = [] if witness is None else [witness] * actors.count
-            answers = sum(1 for _ in _batches(asked, artifact, actors, seconds, one_by_one=True)) if asked else 0
-            if not asked or answers < len(asked):
+            if witness is None or not _all_live(witness, artifact, actors, seconds):
                 raise ClusterError(
                     "the processes that hold the model die before they have scored anything, for want of memory "
                     "perhaps. --actors asks for fewer; -v shows what they wrote"
@@ -109,6 +106,12 @@ def _witness(batch: Batch, pieces: Sequence[Piece]) -> Piece | None:
     shard, task, row = (int(batch[name][scored[0]]) for name in ("shard", "task", "row"))
     piece = next(p for p in pieces if (p.shard, p.task) == (shard, task) and p.holds(row))
     return replace(piece, start=row, stop=row + 1, tries=0)
+
+
+def _all_live(witness: Piece, artifact: Artifact, actors: Actors, seconds: float) -> bool:
+    """Tell whether the witness is scored as often as there are processes, which may have no room for one another."""
+    answers = _batches([witness] * actors.count, artifact, actors, seconds, one_by_one=True)
+    return sum(1 for _ in answers) >= actors.count
 
 
 def _scored_before(listed: Listed, ledger: Ledger, done: Iterable[int]) -> Piece | None:
