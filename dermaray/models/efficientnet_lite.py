@@ -77,23 +77,27 @@ VARIANTS = {
 }
 
 
-def efficientnet_lite(pixels: Tensor, variant: Variant) -> Tensor:
+def efficientnet_lite(pixels: Tensor, variant: Variant, *, drop_connect: float = 0.0) -> Tensor:
     """Build the network up to its 1,280 pooled features.
 
     Args:
         pixels: uint8 [batch, height, width, 3]. It was trained at 224 (lite0), 240 (lite1) and 260 (lite2).
         variant: Its size.
+        drop_connect: While training, the share of images for which the last block would be left out, its input given on
+            as it is; of earlier ones less, linearly from 0 (Huang et al. 2016, "Deep Networks with Stochastic Depth").
+            ImageNet's weights were made with 0.2.
     """
     import keras
 
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(pixels)
     x = _convolved(x, "stem", 32, 3, stride=2)
+    blocks = sum(_repeats(position, variant) for position in range(len(_STAGES)))
     block = 0
     for position, stage in enumerate(_STAGES):
-        fixed = position in (0, len(_STAGES) - 1)
-        for repeat in range(stage.repeats if fixed else math.ceil(stage.repeats * variant.depth)):
+        for repeat in range(_repeats(position, variant)):
             stride = stage.stride if repeat == 0 else 1
-            x = _block(x, f"block{block}", stage, _filters(stage.filters * variant.width), stride)
+            left_out = drop_connect * block / blocks
+            x = _block(x, f"block{block}", stage, _filters(stage.filters * variant.width), stride, left_out)
             block += 1
     x = _convolved(x, "head", 1280, 1)
     return keras.layers.GlobalAveragePooling2D(name="pool")(x)
@@ -127,7 +131,13 @@ def imagenet_tensors(variant: Variant) -> dict[str, np.ndarray[Any, Any]]:
     return read_state_dict(Path(spec.origin).parent / "models" / name, variant.sha256)
 
 
-def _block(x: Tensor, name: str, stage: _Stage, filters: int, stride: int) -> Tensor:
+def _repeats(position: int, variant: Variant) -> int:
+    """Return how many blocks a stage has."""
+    repeats = _STAGES[position].repeats
+    return repeats if position in (0, len(_STAGES) - 1) else math.ceil(repeats * variant.depth)
+
+
+def _block(x: Tensor, name: str, stage: _Stage, filters: int, stride: int, left_out: float) -> Tensor:
     """Widen, convolve each channel by itself, narrow; and add the input where it has the same shape."""
     import keras
 
@@ -140,7 +150,11 @@ def _block(x: Tensor, name: str, stage: _Stage, filters: int, stride: int) -> Te
     x = _activated(_normalized(depthwise(x), f"{name}_depthwise"), f"{name}_depthwise")
     x = keras.layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project_conv")(x)
     x = _normalized(x, f"{name}_project")
-    return keras.layers.Add(name=f"{name}_add")([entry, x]) if entry.shape == x.shape else x
+    if entry.shape != x.shape:
+        return x
+    if left_out:
+        x = keras.layers.Dropout(left_out, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_connect")(x)
+    return keras.layers.Add(name=f"{name}_add")([entry, x])
 
 
 def _convolved(x: Tensor, name: str, filters: int, kernel: int, stride: int = 1) -> Tensor:

@@ -82,6 +82,31 @@ def test_a_saved_model_needs_no_class_of_ours(name: str, tmp_path: Path) -> None
     np.testing.assert_allclose(loaded(pixels), model(pixels), rtol=1e-5, atol=1e-6)
 
 
+def test_drop_connect_leaves_blocks_out_of_images_while_training_alone(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    whole = built("efficientnet_lite0", weights="imagenet")
+    dropping = built("efficientnet_lite0", weights="imagenet", options={"drop_connect": 0.5})
+    dropping.set_weights(whole.get_weights())
+    pixels = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8), 8, axis=0)
+    np.testing.assert_array_equal(dropping(pixels), whole(pixels))
+    rates = [layer.rate for layer in dropping.layers if layer.name.endswith("_drop_connect")]
+    assert len(rates) == 9
+    assert rates == sorted(rates)
+    assert (rates[0], rates[-1]) == (0.5 * 2 / 16, 0.5 * 14 / 16)
+    # Of each image all of a block's channels and places are kept or none is.
+    drop = dropping.get_layer("block14_drop_connect")
+    kept = np.asarray(drop(np.ones((400, 2, 2, 3), np.float32), training=True))
+    assert set(np.unique(kept)) == {np.float32(0.0), np.float32(1 / (1 - drop.rate))}
+    assert (kept == kept[:, :1, :1, :1]).all()
+    assert 0.35 < (kept[:, 0, 0, 0] == 0).mean() < 0.53
+    # A model that was made with it starts one that is made without it, and the other way round.
+    for first, options in ((dropping, {}), (whole, {"drop_connect": 0.2})):
+        first.save(tmp_path / "model.keras")
+        second = built("efficientnet_lite0", weights=str(tmp_path / "model.keras"), options=options)
+        for a, b in zip(first.get_weights()[:-2], second.get_weights()[:-2], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_weights_come_from_a_file(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     first = built("case_study_cnn")
