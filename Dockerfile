@@ -4,7 +4,8 @@ FROM python:3.11-slim
 # Ray, TensorFlow and OpenCV bring their libraries in their wheels; what else they need (libstdc++, zlib) is in slim.
 ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \
-    PIP_DISABLE_PIP_VERSION_CHECK=1
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    RAY_USAGE_STATS_ENABLED=0
 
 # KubeRay asks the pods of a RayService with wget whether they are ready.
 RUN apt-get update && apt-get install --yes --no-install-recommends wget && rm -rf /var/lib/apt/lists/*

@@ -14,20 +14,20 @@ from dermaray import __version__
 from dermaray.errors import find_user_error
 
 JOBS = {
-    "demo": "everything in turn, on images that it draws or on your own",
-    "prepare": "images and their labels to a manifest with splits",
-    "audit": "what is wrong with a source or a manifest, changing nothing",
-    "preview": "what a configuration's augmentation does to images",
-    "train": "a manifest and a configuration to a model",
-    "tune": "better values for a configuration",
-    "ensemble": "several models as one, or one with other decisions",
-    "runs": "what was trained, with its figures",
-    "evaluate": "a model and a manifest to figures and a report",
-    "compare": "two models on the same images",
-    "explain": "where in images a model sees what speaks for its answer",
-    "score": "one row per image of folders, archives, tables, lists or an object store",
-    "serve": "a model behind HTTP",
-    "submit": "one of these jobs, on a Ray cluster",
+    "demo": "run every step once, on images that it draws or on your own",
+    "prepare": "turn images and their labels into a manifest with splits",
+    "audit": "report what is wrong with a source or a manifest, changing nothing",
+    "preview": "show what a configuration's augmentation does to images",
+    "train": "train a model from a manifest and a configuration",
+    "tune": "search better values for keys of a configuration",
+    "ensemble": "combine models into one, or fit the decisions of one anew",
+    "runs": "list what was trained, with its figures",
+    "evaluate": "measure a model on a manifest, and write a report",
+    "compare": "compare two models on the same images",
+    "explain": "show which regions of images support a model's answer (Grad-CAM)",
+    "score": "score the images of folders, archives, tables, lists or an object store, one row each",
+    "serve": "serve a model over HTTP",
+    "submit": "run prepare, audit, train, tune, ensemble, evaluate, compare or score on a Ray cluster",
 }
 
 USER_ERROR = 2

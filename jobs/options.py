@@ -70,7 +70,11 @@ def add_out(parser: argparse.ArgumentParser) -> None:
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add `--overwrite`: replace an earlier result."""
-    parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it holds files")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier result there; a folder that dermaray did not write is never replaced",
+    )
 
 
 def add_run(parser: argparse.ArgumentParser, example: str, override: str) -> None:
@@ -86,7 +90,7 @@ def add_run(parser: argparse.ArgumentParser, example: str, override: str) -> Non
     add_allow_leaks(parser)
     add_overwrite(parser)
     parser.add_argument(
-        "--new", action="store_true", help="begin anew, where an earlier command was killed and could be gone on with"
+        "--new", action="store_true", help="start over instead of resuming what an interrupted command left"
     )
     add_address(parser)
 
@@ -158,7 +162,7 @@ def add_allow_leaks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-leaks",
         action="store_true",
-        help="go on although something crosses the splits; the result says so wherever it goes",
+        help="continue although the splits leak; the result says so for good",
     )
 
 

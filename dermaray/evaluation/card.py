@@ -28,12 +28,12 @@ from dermaray.pages import render_markdown, render_page
 
 _LIMITS = (
     "It knows dermoscopic images of single lesions and no others: not clinical photographs, not several lesions, not "
-    "what was treated before. `ood_score` above 1 warns of some of these, not of all.",
+    "lesions that were treated before. `ood_score` above 1 warns of some of these, not of all.",
     "It knows the diagnoses below and no others. A lesion of another kind gets one of them, or a set of several.",
-    "Other clinics, cameras, dermatoscopes and skin colours than those of its data may get worse answers, and the "
-    "figures below do not show it.",
-    "The truth that it learnt from holds mistakes, and the share of each diagnosis in the images is not that of any "
-    "practice: probabilities, precision and the rate of alerts move with it.",
+    "Images from other clinics, cameras or dermatoscopes, or of other skin colours, may get worse answers; the figures "
+    "below do not show this.",
+    "The labels that it learnt from hold mistakes, and the share of each diagnosis in the images is not that of any "
+    "clinic: probabilities, precision and the rate of alerts move with it.",
 )
 
 _USE = (
@@ -213,7 +213,7 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
         )
     said.append(
         "A prediction set holds each diagnosis with the share promised for it (split conformal prediction within the "
-        "class). `refer` is said where the set names not just one diagnosis, or the image is strange."
+        "class). `refer` is true unless the set holds the answer alone, and where the image is strange."
     )
     table = _Table(
         ["Decision", "Measured", "Promised, at least"],
@@ -243,7 +243,8 @@ def _reproduce(artifact: Artifact) -> _Section:
             ],
         )
     told = [
-        "The run's `config.yaml` stands beside the model's folder. The data must have the digest above: "
+        "The configuration is in `artifact.json`, under `provenance` and `config`, and in `config.yaml` in the run's "
+        "folder. The data must have the digest above: "
         f"`dermaray train --config config.yaml {shlex.quote('data.manifest=' + run['data']['manifest'])}`"
     ]
     if "fold" in made["data"] and run["data"]["fold"] is None and not made.get("run"):

@@ -41,11 +41,11 @@ _DECISIONS = {
     "alerts": "Images with an alert",
     "coverage": "Lesions whose prediction set holds the diagnosis",
     "decisive": "Sets that name one diagnosis",
-    "set_size": "Diagnoses in a set, in the mean",
+    "set_size": "Diagnoses in a set, on average",
     "strange": "Images unlike those that the model knows",
     "referred": "Images to be referred",
-    "kept_accuracy": "Accuracy on all others",
-    "kept_balanced_accuracy": "Balanced accuracy on all others",
+    "kept_accuracy": "Accuracy on images not referred",
+    "kept_balanced_accuracy": "Balanced accuracy on images not referred",
 }
 
 _AREAS = ("auc", "average_precision", "macro_auc", "melanoma_auc", "melanoma_partial_auc", "brier", "ece")
