@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format lock results quality leakage equality chaos chaos-score elastic overhead case-study clean
+.PHONY: help demo test lint types format docs lock results quality leakage equality chaos chaos-score elastic overhead case-study clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ types: $(READY) ## Check types
 format: $(READY) ## Mend style where that can be done by machine
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY) ## Write docs/configuration.md anew, from the docstrings of the keys
+	$(BIN)/python -m tests.configuration_page
 
 lock: ## Pin every dependency anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

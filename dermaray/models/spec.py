@@ -15,12 +15,14 @@ class ModelConfig(Section):
     """The network.
 
     Attributes:
-        backbone: A name of `dermaray.models.backbones.BACKBONES`.
+        backbone: `case_study_cnn`, `efficientnet_lite0`, `efficientnet_lite1`, `efficientnet_lite2`, or a name of
+            `keras.applications` (`ResNet50`, `EfficientNetV2B0`, ...).
         weights: What the backbone starts from: `none` (drawn from the run's seed), `imagenet`, or a file with the
             weights of such a backbone: the `model.keras` of a run of one network with one view, or what Keras's
             `save_weights` wrote.
         dropout: Share of the head's inputs set to zero while training.
-        options: Arguments of the backbone's builder.
+        options: Of the backbone: for the case study's CNN `{filters: [32, 32, 64, 64], dense: 512, dropout: 0.25,
+            batch_normalization: true}`, for EfficientNet-Lite `{drop_connect: 0.2}`, which skips blocks at random.
     """
 
     backbone: str = "case_study_cnn"
