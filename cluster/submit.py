@@ -133,8 +133,11 @@ def submit_job(job: str, arguments: Sequence[str], address: str, *, wait: bool =
     try:
         with _asking(address):
             return _exit_code(_follow(client, submission, echo), echo)
-    except KeyboardInterrupt:
-        echo(f"{submission} goes on. Stop it with: ray job stop {submission} --address {address}")
+    except (KeyboardInterrupt, BrokenPipeError) as error:
+        goes_on = f"{submission} goes on. Stop it with: ray job stop {submission} --address {address}"
+        if isinstance(error, BrokenPipeError):
+            raise ClusterError(f"nobody reads the log any more. {goes_on}") from error
+        echo(goes_on)
         raise
 
 
@@ -189,23 +192,25 @@ def _asking(address: str) -> Iterator[None]:
 
 
 def _follow(client: Any, submission: str, echo: Echo) -> Any:
-    """Echo the log until the job has ended; a connection that is lost is taken up again where it broke off."""
+    """Echo the log until the job has ended; where its stream breaks off, what is missing is asked for."""
     told = failures = 0
 
-    async def tail() -> None:
+    def tell(number: int, line: str) -> None:
         nonlocal told
-        number = 0
-        async for line in _lines(client, submission):
-            number += 1
-            if number > told:
-                told = number
-                echo(line)
+        if number > told:
+            told = number
+            echo(line)
 
     while True:
         try:
-            asyncio.run(tail())
+            streamed = _stream(client, submission, tell)
             info = client.get_job_info(submission)
-            if info.status.is_terminal():
+            ended = info.status.is_terminal()
+            if not streamed:
+                *lines, rest = client.get_job_logs(submission).split("\n")
+                for number, line in enumerate([*lines, rest] if ended and rest else lines, start=1):
+                    tell(number, line)
+            if ended:
                 return info
             failures = 0
         except BrokenPipeError:
@@ -216,6 +221,28 @@ def _follow(client: Any, submission: str, echo: Echo) -> Any:
                 ask = f"ray job status {submission} --address {client.get_address()}"
                 raise ClusterError(f"lost the cluster ({_reason(error)}). Has the job ended? {ask}") from error
         time.sleep(_RETRY_SECONDS)
+
+
+def _stream(client: Any, submission: str, tell: Callable[[int, str], None]) -> bool:
+    """Tell the lines of the log, by their numbers, as they come; return whether they came to an end.
+
+    A proxy on the way may end every stream on which nothing was said for a minute, and Ray's client takes none for
+    streams: one that breaks off is no failure yet.
+    """
+
+    async def follow() -> None:
+        number = 0
+        async for line in _lines(client, submission):
+            number += 1
+            tell(number, line)
+
+    try:
+        asyncio.run(follow())
+    except BrokenPipeError:
+        raise
+    except (OSError, RuntimeError):
+        return False
+    return True
 
 
 async def _lines(client: Any, submission: str) -> AsyncIterator[str]:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -190,8 +190,15 @@ def test_too_large_a_checkout_names_its_largest_files(tmp_path: Path) -> None:
         submit.working_dir_size(tmp_path)
 
 
-def follow(logs: Any, patch: pytest.MonkeyPatch, told: list[str], status: str = "SUCCEEDED", code: Any = 0) -> int:
-    """Follow a job whose log is sent once for each of `logs`, and may break off."""
+def follow(
+    logs: Any,
+    patch: pytest.MonkeyPatch,
+    told: list[str],
+    status: str = "SUCCEEDED",
+    code: Any = 0,
+    asked: Callable[[str], str] = lambda _: "",
+) -> int:
+    """Follow a job whose log is sent once for each of `logs`, and may break off; then `asked` gives it, or fails."""
 
     async def tail(_: str) -> AsyncIterator[str]:
         for part in logs.pop(0) if len(logs) > 1 else logs[0]:
@@ -201,7 +208,10 @@ def follow(logs: Any, patch: pytest.MonkeyPatch, told: list[str], status: str = 
 
     info = {"status": JobStatus(status), "driver_exit_code": code, "message": "why", "submission_id": "raysubmit_x"}
     client = SimpleNamespace(submit_job=lambda **_: "raysubmit_x", tail_job_logs=tail)
-    client.get_address, client.get_job_info = lambda: submit.EXAMPLE_ADDRESS, lambda _: SimpleNamespace(**info)
+    client.get_address, client.get_job_logs = lambda: submit.EXAMPLE_ADDRESS, asked
+    client.get_job_info = lambda _: SimpleNamespace(
+        **info | {"status": JobStatus("RUNNING" if len(logs) > 1 else status)}
+    )
     patch.setattr(submit, "_client", lambda _: client)
     patch.setattr(submit, "_check_address", lambda _: None)
     patch.setattr(submit, "_RETRY_SECONDS", 0.0)
@@ -211,10 +221,29 @@ def follow(logs: Any, patch: pytest.MonkeyPatch, told: list[str], status: str = 
 def test_lost_connection_is_taken_up_where_it_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     logs = [["a\nb\nc", RuntimeError("gone")], ["a\n", OSError("gone")], ["a\nb\nc\nd"]]
-    assert follow(logs, monkeypatch, told) == 0
+    assert follow(logs, monkeypatch, told, asked=lambda _: "a\nb\nc") == 0
     assert told[1:] == ["a", "b", "c", "d"]
+
+
+def test_a_stream_that_breaks_off_for_ever_loses_no_line_and_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    gone = [OSError("gone")]
+    written = iter(["a\nhalf a li", *["a\nhalf a line\n"] * 40, "a\nhalf a line\nb"])
+    assert follow([gone] * 42, monkeypatch, told, asked=lambda _: next(written)) == 0
+    assert told[1:] == ["a", "half a line", "b"]
+
+
+def test_a_cluster_that_answers_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(_: str) -> str:
+        raise OSError("gone")
+
     with pytest.raises(ClusterError, match=r"lost the cluster.*raysubmit_x"):
-        follow([[OSError("gone")]], monkeypatch, told)
+        follow([[OSError("gone")]], monkeypatch, [], asked=lost)
+
+
+def test_whoever_reads_no_further_is_told_that_the_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ClusterError, match=r"goes on. Stop it with: ray job stop raysubmit_x"):
+        follow([["a\n", BrokenPipeError()]], monkeypatch, [])
 
 
 def test_interrupt_leaves_the_job_and_says_how_to_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
