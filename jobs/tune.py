@@ -5,7 +5,6 @@ A search for better values of a training configuration's keys: `best.yaml`, whic
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from dermaray.data.manifest import Manifest
     from dermaray.files import atomic_directory, check_output
     from dermaray.training.search import load_search
-    from dermaray.training.unfinished import unfinished
+    from dermaray.training.unfinished import empty, unfinished
     from jobs.console import say
     from jobs.session import ray_session
 
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         trials = _run(search, folder, lambda run: plan_run(run, manifest, cpus, leaks=leaks))
         with atomic_directory(out, overwrite=args.overwrite) as partial:
             best = write_search(partial, search, trials)
-        shutil.rmtree(folder)
+        empty(folder)
     if failed := [trial.problem for trial in trials if trial.problem]:
         say(f"{len(failed)} of {len(trials)} trials failed, the first of them: {failed[0]}")
     say(

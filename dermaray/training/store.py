@@ -1,7 +1,6 @@
 """What a run keeps of itself until it has ended, and finds again when the same command is given after it was killed."""
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from dermaray.config import RunConfig
 from dermaray.data.storage import STORE_ERRORS, absolute, explained, locate
 from dermaray.errors import DataError, OutputError, TrainingError
 from dermaray.training.state import RunState
-from dermaray.training.unfinished import JOB_FILE, SUFFIX, check_job, settings_of, unfinished, write_job
+from dermaray.training.unfinished import JOB_FILE, SUFFIX, check_job, empty, settings_of, unfinished, write_job
 
 STATE_FILE = "state.npz"
 
@@ -91,7 +90,7 @@ class RunStore:
             self._clear()
         except STORE_ERRORS as error:
             raise _unusable(self.place, error) from error
-        shutil.rmtree(self.folder, ignore_errors=True)
+        empty(self.folder)
 
     def _begin(self, config: RunConfig, data_digest: str, new: bool) -> None:
         job = {"settings": settings_of(config), "data": data_digest}

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ SUFFIX = ".unfinished"
 TRIALS = "tune"
 """Within it, where that is a search's: what Ray Tune keeps."""
 
+_LOCK = "lock"
+
 JOB_FILE = "run.json"
 _FORMAT_VERSION = 1
 
@@ -33,14 +36,16 @@ _FREE_TO_CHANGE = (
 def unfinished(out: Path) -> Iterator[Path]:
     """Yield the hidden folder of an output, made where it is missing; no other process of this machine has it.
 
+    It is removed when the block ends and has left nothing in it (see `empty`).
+
     Raises:
-        OutputError: It cannot be made, or another process has it.
+        OutputError: It cannot be made or locked, or another process has it.
     """
     out = out.resolve()
     folder = out.parent / f".{out.name}{SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock = (folder / _LOCK).open("w")
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror}. Choose another folder") from error
     with lock:
@@ -48,7 +53,31 @@ def unfinished(out: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(f"another process is at work: it holds {folder}. Choose another folder") from None
-        yield folder
+        except OSError as error:
+            raise OutputError(
+                f"{folder} cannot be locked: {error.strerror}. Choose a folder on a file system with locks (flock)"
+            ) from error
+        try:
+            yield folder
+        finally:
+            kept = _kept(folder)
+            # Closed first: NFS keeps what is removed while it is open, under another name, and the folder with it.
+            lock.close()
+            if not kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def empty(folder: Path) -> None:
+    """Remove what a job has kept in its hidden folder, which goes itself when the block of `unfinished` ends."""
+    for path in _kept(folder):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _kept(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*") if path.name != _LOCK]
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

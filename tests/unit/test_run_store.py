@@ -1,5 +1,7 @@
 """What a run keeps of itself: it comes back whole or not at all, and only to the run that it belongs to."""
 
+import errno
+import fcntl
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from dermaray.config import RunConfig, TrainingConfig
 from dermaray.errors import OutputError, TrainingError
 from dermaray.training.state import RunState
 from dermaray.training.store import STATE_FILE, RunStore
+from dermaray.training.unfinished import empty, unfinished
 
 HISTORY = [
     {"epoch": 1, "val_loss": 0.9},
@@ -78,7 +81,7 @@ def test_the_last_checkpoint_that_is_whole_is_found(tmp_path: Path) -> None:
         assert found.state.step == 2
         assert store.attempt() == "attempt-0004"
         store.remove()
-        assert not store.folder.exists()
+    assert not store.folder.exists()
 
 
 def test_a_run_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
@@ -153,3 +156,27 @@ def test_a_run_is_stale_by_its_history(patience: int | None, head_epochs: int, e
 
 def test_of_equal_epochs_the_first_is_best() -> None:
     assert RunState(history=HISTORY).best_epoch["epoch"] == 2
+
+
+def test_the_hidden_folder_goes_when_nothing_is_kept_in_it_and_stays_otherwise(tmp_path: Path) -> None:
+    hidden = tmp_path / ".out.unfinished"
+    with unfinished(tmp_path / "out") as folder:
+        assert folder == hidden
+        (folder / "tune").mkdir()
+        (folder / "begun.txt").touch()
+    assert sorted(path.name for path in hidden.iterdir()) == ["begun.txt", "lock", "tune"]
+    with unfinished(tmp_path / "out") as folder:
+        empty(folder)
+        # The lock is held to the end.
+        with pytest.raises(OutputError, match="another process is at work"), unfinished(tmp_path / "out"):
+            pass
+    assert not hidden.exists()
+
+
+def test_a_file_system_without_locks_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OutputError, match=r"cannot be locked: No locks available"), unfinished(tmp_path / "out"):
+        pass
