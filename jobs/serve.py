@@ -51,11 +51,11 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
     """Run the application on the connected Ray cluster while the block runs, and yield its URL.
 
     Ray Serve itself stays when the block ends: an embedded Ray takes it along, and on a joined cluster it may be
-    others' too. Where it runs already, it keeps the host and port that it was started with.
+    others' too.
 
     Raises:
         ArtifactError: There is no usable model in the folder `model`.
-        ClusterError: The application did not start.
+        ClusterError: The application did not start, the cluster has one already, or its Ray Serve listens elsewhere.
     """
     import importlib
 
@@ -71,15 +71,33 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
     try:
         with waiting("Starting the application"), silent_stderr(verbose=verbose):
             serve.start(http_options={"host": host, "port": port, "request_timeout_s": _REQUEST_SECONDS})
+            _check_free(host, port)
             serve.run(app, name=APPLICATION_NAME)
     except RuntimeError as error:
         serve.delete(APPLICATION_NAME)
         raise ClusterError(f"the application did not start: {str(error).strip().splitlines()[0]}") from error
     try:
-        yield f"http://{host}:{port}"
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         with silent_stderr(verbose=verbose):
             serve.delete(APPLICATION_NAME)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Check that what listens is what was asked for, and that no other command serves by it."""
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    from dermaray.errors import ClusterError
+
+    # Where Ray Serve runs already, it keeps the address that it was started with.
+    listens = _get_global_client().http_config
+    if (listens.host, listens.port) != (host, port):
+        raise ClusterError(
+            f"Ray Serve runs on this cluster already, at {listens.host}:{listens.port}. Name these: --host, --port"
+        )
+    if APPLICATION_NAME in serve.status().applications:
+        raise ClusterError(f"the cluster serves a model already, at {host}:{port}. Stop that command first")
 
 
 if __name__ == "__main__":

@@ -77,8 +77,8 @@ async def _refuse(_: Request, error: ImageError) -> JSONResponse:
     return JSONResponse(content, STATUS_OF_REASON[error.reason])
 
 
-# Each request may hold the decoder's limit of bytes: few at a time, and a bounded number that wait.
-@serve.deployment(max_ongoing_requests=32, max_queued_requests=256)
+# Each request may hold the decoder's limit of bytes, those that wait too: 6 GiB at most.
+@serve.deployment(max_ongoing_requests=32, max_queued_requests=64)
 @serve.ingress(api)
 class Ingress:
     """Takes uploads, decodes them as the model wants them, and answers with predictions."""

@@ -64,6 +64,15 @@ def test_a_form_without_a_file_is_refused(client: httpx.Client) -> None:
     assert answer.status_code in (400, 415), json.dumps(answer.json())
 
 
+def test_a_second_command_takes_nobodys_place(client: httpx.Client, model: Path) -> None:
+    port = client.base_url.port
+    assert port is not None
+    for host, wanted, message in (("127.0.0.1", port, "serves a model already"), ("127.0.0.1", 1, f"at .*:{port}")):
+        with pytest.raises(ClusterError, match=message), serving(model, host, wanted):
+            pass
+    assert client.get("/healthz").status_code == 200
+
+
 def test_a_port_in_use_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(AddressInUse, match="in use"):
         check_port("127.0.0.1", server.getsockname()[1])
