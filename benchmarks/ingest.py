@@ -168,10 +168,12 @@ def image_table(paths: list[str], height: int, width: int) -> Any:
     import pyarrow as pa
 
     from dermaray.data.streams import ImageTable
+    from dermaray.files import sha256_file
 
     sizes = [np.full(len(paths), size, np.int32) for size in (height, width)]
     labels = np.array(["nevus" in path for path in paths], np.int32)
-    return ImageTable(pa.array([Path(path).stem for path in paths]), pa.array(paths), labels, *sizes, "benchmark")
+    ids, sha256s = ([of(Path(path)) for path in paths] for of in (lambda path: path.stem, sha256_file))
+    return ImageTable(pa.array(ids), pa.array(paths), pa.array(sha256s), labels, *sizes, "benchmark")
 
 
 class Worker:

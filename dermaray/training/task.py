@@ -104,8 +104,8 @@ def image_table(manifest: Manifest, rows: pa.Table) -> ImageTable:
     """Return rows of a manifest as what image streams draw from."""
     labels = np.asarray(manifest.label_indices(rows), np.int32)
     heights, widths = (rows[name].to_numpy().astype(np.int32) for name in ("height", "width"))
-    image_ids, uris = (rows[name].combine_chunks() for name in ("image_id", "uri"))
-    return ImageTable(image_ids, uris, labels, heights, widths, _digest(rows.select(["uri", "sha256"])))
+    image_ids, uris, sha256s = (rows[name].combine_chunks() for name in ("image_id", "uri", "sha256"))
+    return ImageTable(image_ids, uris, sha256s, labels, heights, widths, _digest(rows.select(["uri", "sha256"])))
 
 
 def _digest(rows: pa.Table) -> str:

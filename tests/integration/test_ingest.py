@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -195,6 +196,7 @@ def test_the_package_gets_images_of_their_original_size(table: ImageTable) -> No
     part = ImageTable(
         table.image_ids.take(pa.array(rows)),
         table.uris.take(pa.array(rows)),
+        table.sha256s.take(pa.array(rows)),
         np.zeros(len(rows), np.int32),
         table.heights[rows],
         table.widths[rows],
@@ -205,7 +207,7 @@ def test_the_package_gets_images_of_their_original_size(table: ImageTable) -> No
     assert streamed(part, recipe=recipe) == expected(part, recipe, full)
 
 
-@pytest.mark.parametrize("mistake", ["is gone", "is damaged", "has another size"])
+@pytest.mark.parametrize("mistake", ["is gone", "is damaged", "is another picture"])
 def test_an_image_that_changed_since_it_was_prepared_is_named(mistake: str, table: ImageTable) -> None:
     path = Path(table.uris[5].as_py())
     if mistake == "is gone":
@@ -213,9 +215,8 @@ def test_an_image_that_changed_since_it_was_prepared_is_named(mistake: str, tabl
     elif mistake == "is damaged":
         path.write_bytes(path.read_bytes()[:900])
     else:
-        import cv2
-
-        path.write_bytes(cv2.imencode(".jpg", render_lesion("nevus", 1, (100, 260)))[1].tobytes())
+        size = int(table.heights[5]), int(table.widths[5])
+        path.write_bytes(cv2.imencode(".jpg", render_lesion("nevus", 1, size))[1].tobytes())
     plan = plan_of(table).shard(0, 1)
     stream = worker_stream(plan, table, SPEC, RECIPE, batch_size=BATCH, world_size=1, reserved_cpus=4, cached=True)
     failures: list[Exception] = []
@@ -229,8 +230,8 @@ def test_an_image_that_changed_since_it_was_prepared_is_named(mistake: str, tabl
     assert said.startswith(str(path))
     assert "was usable when it was prepared, now" in said
     assert said.endswith("Prepare the data again")
-    if mistake == "has another size":
-        assert f"260x100 pixels instead of {table.widths[5]}x{table.heights[5]}" in said
+    if mistake != "is gone":
+        assert "it holds other bytes" in said
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
