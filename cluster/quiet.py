@@ -8,8 +8,7 @@ from contextlib import contextmanager
 _SETTINGS = {
     # TensorFlow: errors alone.
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    # Ray: no banner, no report of who uses it.
-    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray: no banner.
     "RAY_LOGGER_LEVEL": "error",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

@@ -56,7 +56,7 @@ class Cluster:
                 f"{self.gpus:g}. Set scaling.use_gpu=false, ask for fewer, or join another cluster with --address"
             )
         # A worker is on one node, however large the cluster.
-        share = min(self.cpus / 2 / num_workers, self._largest_node / 2) if wanted is None else wanted
+        share = min(self.cpus / 2 / num_workers, self._largest_node(use_gpu) / 2) if wanted is None else wanted
         if num_workers * share > self.cpus - 1:
             raise ResourceError(
                 f"{num_workers} workers with scaling.cpus_per_worker={share:g} leave less than one of the cluster's "
@@ -66,7 +66,7 @@ class Cluster:
             raise ResourceError(
                 f"the nodes have room for {self._places(share, use_gpu)} workers of {share:g} CPUs"
                 f"{' and one GPU' if use_gpu else ''}; {num_workers} were asked for. The largest node has "
-                f"{self._largest_node:g} CPUs: set scaling.cpus_per_worker lower, or ask for fewer workers"
+                f"{self._largest_node(use_gpu):g} CPUs: set scaling.cpus_per_worker lower, or ask for fewer workers"
             )
         return share
 
@@ -87,9 +87,9 @@ class Cluster:
                 f"Ask for 1 to {int(self.cpus) - spare}"
             )
 
-    @property
-    def _largest_node(self) -> float:
-        return max((cpus for cpus, _ in self.nodes), default=0.0)
+    def _largest_node(self, with_gpu: bool) -> float:
+        """Return the CPUs of the largest node, or of the largest that has a GPU."""
+        return max((cpus for cpus, gpus in self.nodes if gpus or not with_gpu), default=0.0)
 
     def _places(self, share: float, use_gpu: bool) -> int:
         """Return how many workers the nodes have room for, each whole on one node."""
@@ -105,17 +105,18 @@ def connect(address: str | None, *, verbose: bool = False, num_cpus: int | None 
     this process and its children know. Where Ray is connected already, that connection is used and left open.
 
     Args:
-        address: `auto` or `ray://HOST:PORT` to join a cluster. None for what `RAY_ADDRESS` names (Ray sets it for a job
-            that was submitted), and for an embedded Ray where it names nothing.
+        address: `auto` or `HOST:PORT` to join a cluster whose node this is. None for what `RAY_ADDRESS` names (Ray sets
+            it for a job that was submitted), and for an embedded Ray where it names nothing.
         verbose: Let Ray's and TensorFlow's own messages through.
         num_cpus: Logical CPUs of an embedded Ray, or None for as many as the machine has.
 
     Raises:
-        ClusterError: No cluster answers at the address, or none can be started.
+        ClusterError: No cluster answers at the address, none can be started, or the address is Ray Client's.
     """
     if not verbose:
         hush()
     address = address or _ray_address()
+    _refuse_ray_client(address)
     if address is None:
         guard_embedded_ray()
     import ray
@@ -158,6 +159,15 @@ def _ray_address() -> str | None:
     return None if not address or address.startswith(("http://", "https://")) else address
 
 
+def _refuse_ray_client(address: str | None) -> None:
+    """Refuse an address by which Ray Data does not run: Ray Client knows no tasks that stream their results."""
+    if (address or "").startswith("ray://"):
+        raise ClusterError(
+            f"jobs do not run through Ray Client. Received: {address}. Use --address auto on a node of the cluster, or "
+            "send the job there: dermaray submit JOB --address http://HOST:8265 -- ..."
+        )
+
+
 def guard_embedded_ray() -> None:
     """Set what keeps an embedded Ray to this process and its children, unless the user has set it.
 
@@ -165,6 +175,8 @@ def guard_embedded_ray() -> None:
     """
     # The setting that keeps Ray on the loopback interface; it is named for the systems on which it is the default.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # No report of who uses it.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray asks for a token wherever it starts a local cluster; without this it would keep one in the home folder.
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -191,7 +203,7 @@ def _init(address: str | None, verbose: bool, num_cpus: int | None) -> None:
             raise ClusterError(f"Ray could not be started on this machine: {reason}") from error
         raise ClusterError(
             f"no Ray cluster answers at --address {address}: {reason}. "
-            "Use auto on a node of the cluster, ray://HOST:10001 from elsewhere, or leave it out for an embedded Ray"
+            "Use auto on a node of the cluster, dermaray submit from elsewhere, or leave it out for an embedded Ray"
         ) from error
 
 

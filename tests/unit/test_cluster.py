@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.runtime import Cluster, check_lasting
+from cluster.runtime import Cluster, check_lasting, connect
 from dermaray.errors import ClusterError, ResourceError
 
 LAPTOP = Cluster(((2.0, 0.0),))
@@ -20,6 +20,8 @@ CLUSTER = Cluster(((4.0, 1.0),) * 4)
         (CLUSTER, 1, False, None, 2.0),
         (CLUSTER, 8, False, None, 1.0),
         (CLUSTER, 4, True, 3.0, 3.0),
+        # Half of the largest node that has a GPU, which is not the largest.
+        (Cluster(((64.0, 0.0), (8.0, 1.0))), 1, True, None, 4.0),
     ],
 )
 def test_what_fits(cluster: Cluster, workers: int, gpu: bool, wanted: float | None, share: float) -> None:
@@ -56,3 +58,13 @@ def test_a_submitted_job_may_not_write_where_nothing_lasts(monkeypatch: pytest.M
     check_lasting(Path("/shared/x"))
     with pytest.raises(ClusterError, match="would be lost"):
         check_lasting(Path("runs/x"))
+
+
+def test_ray_client_is_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    for address in ("ray://head:10001", None):
+        with (
+            pytest.raises(ClusterError, match=r"Ray Client\. Received: ray://head:10001.*dermaray submit"),
+            connect(address),
+        ):
+            pass
