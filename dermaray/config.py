@@ -13,7 +13,7 @@ from dermaray.decisions.settings import DecisionConfig
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import check_backbone
 from dermaray.models.spec import ModelConfig, Version, check_views
-from dermaray.yaml_config import Name, Section, load_yaml_config, validated
+from dermaray.yaml_config import Folder, Name, Section, load_yaml_config, validated
 
 
 class PerClass(Section):
@@ -228,7 +228,7 @@ class RunConfig(Section):
 
     name: Name
     version: Version = "1"
-    out: str
+    out: Folder
     seed: int = Field(0, ge=0, lt=2**32)
     data: DataConfig
     input: InputSpec = Field(default_factory=InputSpec)

@@ -73,7 +73,7 @@ def _publish(partial: Path, target: Path, *, overwrite: bool) -> None:
             old = partial.with_suffix(".replaced")
             target.rename(old)
             partial.rename(target)
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
         else:
             partial.rename(target)
     except (OSError, OutputError) as error:

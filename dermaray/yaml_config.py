@@ -8,13 +8,23 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from dermaray.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that may be part of a path anywhere."""
+
+
+def _local(path: str) -> str:
+    if "://" in path:
+        raise ValueError(f"a local folder was expected. Received: {path}")
+    return path
+
+
+Folder = Annotated[str, AfterValidator(_local)]
+"""The path of a local folder; as a `Path` a URI would silently be one too."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -5,7 +5,9 @@ takes long inside `run`, so that `--help` answers at once.
 """
 
 import argparse
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -74,10 +76,21 @@ def run_job(name: str, argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"dermaray {name}: interrupted\n")
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output, as `head` does, has read enough. Python would complain when it flushes the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return USER_ERROR
     except Exception as error:
         # What a task or an actor raised arrives inside an error of Ray's.
-        mistake = find_user_error(error)
+        mistake = find_user_error(error) or _of_a_path(error)
         if mistake is None:
             raise
         sys.stderr.write(f"dermaray {name}: {mistake}\n")
         return USER_ERROR
+
+
+def _of_a_path(error: Exception) -> str | None:
+    """Return what is wrong with a path of the user's that may not even be looked at, or is none."""
+    if isinstance(error, OSError) and error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+        return f"{error.filename}: {error.strerror}. Name another path"
+    return None

@@ -22,7 +22,7 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="the Ray cluster to join: auto, or ray://HOST:10001 (default: RAY_ADDRESS, else a Ray of its own)",
+        help="auto: the Ray cluster of this node (default: what RAY_ADDRESS names, else a Ray of its own)",
     )
 
 
@@ -64,7 +64,7 @@ def chosen_model(args: argparse.Namespace) -> "Artifact":
 
 def add_out(parser: argparse.ArgumentParser) -> None:
     """Add `--out` and `--overwrite`: where the result goes."""
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--out", type=folder, required=True, metavar="DIR", help="the folder to write")
     add_overwrite(parser)
 
 
@@ -164,6 +164,13 @@ def add_allow_leaks(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue although the splits leak; the result says so for good",
     )
+
+
+def folder(text: str) -> Path:
+    """Read the path of a local folder; `Path` would make one of a URI."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"a local folder was expected. Received: {text}")
+    return Path(text)
 
 
 def seed(text: str) -> int:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dermaray.config import RunConfig, make_config
 from dermaray.errors import ConfigError
-from dermaray.yaml_config import Name, Section, flat, load_yaml_config, read_yaml, set_key
+from dermaray.yaml_config import Folder, Name, Section, flat, load_yaml_config, read_yaml, set_key
 
 Bounds = tuple[float, float]
 
@@ -91,7 +91,7 @@ class TuneConfig(Section):
     """
 
     name: Name
-    out: str
+    out: Folder
     train: str
     fixed: dict[str, Any] = Field(default_factory=dict)
     search: dict[str, Range] = Field(min_length=1)

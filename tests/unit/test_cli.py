@@ -47,6 +47,12 @@ MISTAKES = {
     "a missing model": (["score", ".", "--model", "/nowhere", "--out", "{tmp}/out"], "/nowhere does not exist"),
     "a folder that is no model": (["serve", "--model", "{tmp}/full"], "holds no artifact.json"),
     "a model that is damaged": (["serve", "--model", "{tmp}/damaged"], "is damaged"),
+    "an output that is a URI": (["prepare", ".", "--out", "s3://bucket/out"], "a local folder was expected"),
+    "a run that is to be a URI": (
+        ["train", "--config", "{config}", "out=s3://bucket/run"],
+        "a local folder was expected",
+    ),
+    "a path that is none": (["prepare", ".", "--out", "x" * 300], "File name too long"),
     "a submission to nowhere": (["submit", "train", "--address", "ftp://x"], "ftp://x"),
 }
 
