@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ImageColor
 from pydantic import Field, field_validator
 
-from dermaray.augmentation.operation import FactorOperation, Operation
+from dermaray.augmentation.operation import Operation
 from dermaray.augmentation.pixel_map import Matrix, leaves, scaling, shift
 from dermaray.augmentation.scene import BLACK, Colour, Scene
 
@@ -140,8 +140,11 @@ class RotateWithoutCrop(Operation):
         return self.fillcolor or BLACK
 
 
-class Zoom(FactorOperation):
-    """Enlarge by a factor, or below 1 make smaller on black, about the middle; the size stays."""
+class Zoom(Operation):
+    """Enlarge by a factor, or below 1 make smaller on black, about the middle; the size stays.
+
+    As in Augmentor the bounds of the factor may stand in either order.
+    """
 
     name = "zoom"
     min_factor: float = Field(gt=0.0, le=100.0)

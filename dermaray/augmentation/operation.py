@@ -27,10 +27,10 @@ class Operation(BaseModel):
 
 
 class FactorOperation(Operation):
-    """An operation that draws a factor from a range.
+    """An operation that blends with another image, by a factor drawn from a range.
 
     Attributes:
-        min_factor: Its smallest value. Where images are blended, 0 gives the other image and 1 this one.
+        min_factor: Its smallest value; 0 gives the other image and 1 this one.
         max_factor: Its largest.
     """
 
