@@ -163,15 +163,18 @@ def theirs_and_ours(steps: Sequence[tuple[str, dict[str, Any]]], pixels: UInt8Ar
     operations = parse_recipe([{"operation": name, "probability": 1.0, **arguments} for name, arguments in steps])
     image, scene = Image.fromarray(pixels), Scene(*pixels.shape[:2])
     for index, (operation, packaged) in enumerate(zip(operations, pipeline_of(operations).operations, strict=True)):
+        if not operation.takes(image.mode):
+            image, scene.mode = image.convert("RGB"), "RGB"
         recorder = _Recorder(seed + 1000 * index)
         with _recorded(recorder):
-            image = packaged.perform_operation([image])[0].convert("RGB")
+            image = packaged.perform_operation([image])[0]
         replay = Replay(operation.name, recorder.drawn)
         operation.apply(scene, replay)
         # Flips and quarter turns of a given direction draw one number in vain.
         assert len(replay.left) in (0, 1), f"{operation.name} draws other numbers than the package"
+        assert image.mode == scene.mode, f"{operation.name} leaves another mode than the package"
     assert image.size == (scene.width, scene.height), f"{steps}: another size than the package's"
-    return np.asarray(image), scene
+    return np.asarray(image.convert("RGB")), scene
 
 
 def difference_as_it_is(name: str, pixels: UInt8Array, seed: int) -> float:

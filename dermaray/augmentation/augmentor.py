@@ -24,7 +24,8 @@ class AugmentorEngine:
     Reproduced are its bugs: a probability below 1 becomes floor(10 p) / 10 + 0.05, since it rounds its draw to tenths;
     a rotation has whole degrees; an erased rectangle has its sides swapped. Not reproduced is that what an
     image becomes depends on the images before it: the global generators, which the package draws from, are set anew
-    for every image. Two threads of one process would still take each other's numbers.
+    for every image. Two threads of one process would still take each other's numbers. And an image that was made grey,
+    which the package leaves with one channel, has three again before an operation that fails on one.
 
     Args:
         operations: See `parse_recipe`.
@@ -36,7 +37,8 @@ class AugmentorEngine:
     """
 
     def __init__(self, operations: Sequence[Operation], spec: InputSpec, seed: int) -> None:
-        self._pipeline, self._spec, self._seed = pipeline_of(operations), spec, seed
+        self._steps = list(zip(operations, pipeline_of(operations).operations, strict=True))
+        self._spec, self._seed = spec, seed
 
     def __call__(
         self, frame: UInt8Array, size: tuple[int, int], image_id: str, epoch: int, draw: int = 0
@@ -46,10 +48,10 @@ class AugmentorEngine:
         if image.size != size[::-1]:
             image = image.resize(size[::-1], Image.Resampling.BICUBIC)
         with _seeded(seed_of(self._seed, epoch, image_id, draw)):
-            for operation in self._pipeline.operations:
-                if round(random.uniform(0, 1), 1) <= operation.probability:
-                    image = _perform(operation, image)
-        pixels = np.array(image)
+            for operation, packaged in self._steps:
+                if round(random.uniform(0, 1), 1) <= packaged.probability:
+                    image = _perform(packaged, image if operation.takes(image.mode) else image.convert("RGB"))
+        pixels = np.array(image.convert("RGB"))
         return fit(to_frame(pixels, frame_shape(pixels.shape[0], pixels.shape[1], self._spec), self._spec), self._spec)
 
 
@@ -68,8 +70,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def _perform(operation: Any, image: Image.Image) -> Image.Image:
     try:
-        # Grey images, which some operations leave, would make others fail.
-        return operation.perform_operation([image])[0].convert("RGB")  # type: ignore[no-any-return]
+        return operation.perform_operation([image])[0]  # type: ignore[no-any-return]
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         size = f"{image.width}x{image.height}"
         raise ConfigError(

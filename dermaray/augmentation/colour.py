@@ -58,6 +58,7 @@ class Greyscale(Operation):
 
     def apply(self, scene: Scene, draws: Random) -> None:
         scene.repaint(_each(_grey))
+        scene.mode = "L"
 
 
 class BlackAndWhite(Operation):
@@ -69,6 +70,7 @@ class BlackAndWhite(Operation):
     def apply(self, scene: Scene, draws: Random) -> None:
         scene.repaint(_each(_grey))
         scene.recolour(np.where(self.threshold > _LEVELS, 0, 255).astype(np.uint8))
+        scene.mode = "1"
 
 
 class Invert(Operation):
@@ -88,6 +90,10 @@ class HistogramEqualisation(Operation):
 
     def apply(self, scene: Scene, draws: Random) -> None:
         scene.adjust(lambda pixels: np.stack([_equalising(pixels[..., c]) for c in range(3)], axis=1))
+
+    def takes(self, mode: str) -> bool:
+        """See `Operation.takes`."""
+        return mode != "1"
 
 
 class HSVShifting(Operation):
@@ -121,6 +127,7 @@ class HSVShifting(Operation):
             return np.asarray(Image.fromarray(pixels).convert("HSV").point(table).convert("RGB"))
 
         scene.repaint(_each(shifted))
+        scene.mode = "RGB"
 
 
 class RandomErasing(Operation):
@@ -134,7 +141,7 @@ class RandomErasing(Operation):
         left, top = draws.randint(0, scene.width - width), draws.randint(0, scene.height - height)
         # As fine as the original's pixels are, up to a size at which no model sees grains any more.
         rows, columns = min(height, _FINEST_NOISE), min(width, _FINEST_NOISE)
-        noise = np.frombuffer(draws.randbytes(rows * columns * 3), np.uint8).reshape(rows, columns, 3)
+        noise = _noise(rows, columns, scene.mode, draws)
 
         def erase(pixels: UInt8Array, pixel_map: PixelMap) -> UInt8Array:
             inside = ~pixel_map.outside(left, top, left + width, top + height)
@@ -193,6 +200,14 @@ def _equalising(channel: UInt8Array) -> UInt8Array:
         return np.arange(256, dtype=np.uint8)
     below = np.cumsum(counts) - counts
     return ((step // 2 + below) // step).clip(0, 255).astype(np.uint8)
+
+
+def _noise(rows: int, columns: int, mode: str, draws: Random) -> UInt8Array:
+    """Draw uint8 [rows, columns, 3]: on a grey image grey, on a black and white one dithered to that."""
+    if mode == "RGB":
+        return np.frombuffer(draws.randbytes(rows * columns * 3), np.uint8).reshape(rows, columns, 3)
+    grey = np.frombuffer(draws.randbytes(rows * columns), np.uint8).reshape(rows, columns)
+    return np.asarray(Image.fromarray(grey).convert(mode).convert("RGB"))
 
 
 def _side(side: int, area: float, draws: Random) -> int:

@@ -85,6 +85,9 @@ class _FusedEngine:
         scene = Scene(*size)
         for operation in self._operations:
             if draws.random() < operation.probability:
+                # Where the package would fail, the image has colours again.
+                if not operation.takes(scene.mode):
+                    scene.mode = "RGB"
                 operation.apply(scene, draws)
         return render(scene, frame, self._spec)
 

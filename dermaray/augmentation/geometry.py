@@ -8,7 +8,7 @@ from random import Random
 from typing import Literal
 
 import numpy as np
-from PIL import ImageColor
+from PIL import Image, ImageColor
 from pydantic import Field, field_validator
 
 from dermaray.augmentation.operation import Operation
@@ -131,13 +131,18 @@ class RotateWithoutCrop(Operation):
         rotation = _rotation(degrees, width, height)
         if self.expand:
             rotation, width, height = _expanded(rotation, width, height)
-        scene.warp(rotation, width, height, fill=self._fill())
+        scene.warp(rotation, width, height, fill=self._fill(scene.mode))
 
-    def _fill(self) -> Colour:
-        if isinstance(self.fillcolor, str):
-            red, green, blue = ImageColor.getrgb(self.fillcolor)[:3]
-            return red, green, blue
-        return self.fillcolor or BLACK
+    def takes(self, mode: str) -> bool:
+        """See `Operation.takes`."""
+        return mode == "RGB" or not isinstance(self.fillcolor, tuple)
+
+    def _fill(self, mode: str) -> Colour:
+        """Return the colour as Pillow fills an image of that mode."""
+        if not isinstance(self.fillcolor, str):
+            return self.fillcolor or BLACK
+        red, green, blue = Image.new(mode, (1, 1), self.fillcolor).convert("RGB").tobytes()
+        return red, green, blue
 
 
 class Zoom(Operation):

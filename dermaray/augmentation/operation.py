@@ -25,6 +25,10 @@ class Operation(BaseModel):
         """Draw what is random, and do it."""
         raise NotImplementedError
 
+    def takes(self, mode: str) -> bool:
+        """Tell whether Augmentor can do it to an image of one of Pillow's modes, see `Scene.mode`."""
+        return True
+
 
 class FactorOperation(Operation):
     """An operation that blends with another image, by a factor drawn from a range.
@@ -42,3 +46,7 @@ class FactorOperation(Operation):
         if self.min_factor > self.max_factor:
             raise ValueError(f"min_factor must be at most max_factor, which is {self.max_factor:g}")
         return self
+
+    def takes(self, mode: str) -> bool:
+        """See `Operation.takes`."""
+        return mode != "1"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from dermaray.augmentation.pixel_map import Displacement, Matrix, PixelMap, leaves
 from dermaray.images.resize import UInt8Array
@@ -71,11 +72,14 @@ class Scene:
         original: (height, width) of the image, in pixels.
         width: Of the canvas as it is now, in pixels.
         height: The same.
+        mode: Pillow's, which the image has now in Augmentor: `RGB`, `L` after `greyscale`, or `1` after
+            `black_and_white`. Pixels have three channels here all the same; what is painted on them follows it.
         steps: What was done so far.
     """
 
     def __init__(self, height: int, width: int) -> None:
         self.original = self.height, self.width = height, width
+        self.mode: Literal["RGB", "L", "1"] = "RGB"
         self.steps: list[Step] = []
 
     def warp(self, matrix: Matrix, width: int | None = None, height: int | None = None, fill: Colour = BLACK) -> None:

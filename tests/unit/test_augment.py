@@ -181,6 +181,38 @@ def test_corners_take_the_fill_colour() -> None:
     assert turned[0, 0].tolist() == [0, 255, 0]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_grey_image_gets_is_grey(engine: Engine) -> None:
+    for first in ("greyscale", "black_and_white"):
+        noisy = once(step(first), step("random_erasing", rectangle_area=0.9), engine=engine)
+        assert (noisy == noisy[..., :1]).all()
+        assert len(np.unique(noisy)) == 2 or first == "greyscale"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_black_and_white_stays_so(engine: Engine) -> None:
+    turned = once(
+        step("black_and_white"), step("rotate", **TURN), step("zoom_random", percentage_area=0.7), engine=engine
+    )
+    assert set(np.unique(turned)) == {0, 255}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("first", "fill", "corner"),
+    [
+        ("greyscale", "red", [76, 76, 76]),
+        ("black_and_white", "red", [255, 255, 255]),
+        # The package cannot do it to one channel.
+        ("greyscale", [9, 8, 7], [9, 8, 7]),
+        ("invert", "red", [255, 0, 0]),
+    ],
+)
+def test_corners_of_a_grey_image_are_grey(engine: Engine, first: str, fill: Any, corner: list[int]) -> None:
+    turns = step("rotate_without_crop", max_left_rotation=40, max_right_rotation=40, fillcolor=fill)
+    assert once(step(first), turns, engine=engine)[0, 0].tolist() == corner
+
+
 def test_detail_that_a_resize_loses_stays_lost() -> None:
     stripes = np.zeros((96, 96, 3), np.uint8)
     stripes[:, ::2] = 255

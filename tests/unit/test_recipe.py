@@ -1,4 +1,5 @@
 import inspect
+import random
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from Augmentor import Operations as package
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from benchmarks.parity import ARGUMENTS, difference_as_it_is, theirs_and_ours
 from dermaray.augmentation.augmentor import pipeline_of, recipe_of
@@ -256,6 +258,30 @@ def test_an_operation_is_augmentors_at_the_same_draws(name: str) -> None:
 def test_colours_are_augmentors_to_the_last_bit(name: str) -> None:
     every = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     assert [difference_as_it_is(name, every, seed) for seed in range(4)] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("first", ["greyscale", "black_and_white"])
+@pytest.mark.parametrize("name", COLOURS)
+def test_colours_of_a_grey_image_are_augmentors(first: str, name: str) -> None:
+    for seed in range(3):
+        theirs, scene = theirs_and_ours([(first, {}), (name, ARGUMENTS[name])], PICTURE, seed)
+        spec = InputSpec.model_construct(height=theirs.shape[0], width=theirs.shape[1], resize="stretch")
+        assert np.abs(render(scene, PICTURE, spec).astype(int) - theirs).mean() <= 0.05
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1"])
+def test_what_the_package_cannot_do_to_a_grey_image_is_known(mode: str) -> None:
+    recipe = [step(name, **arguments) for name, arguments in ARGUMENTS.items()]
+    recipe += [step("rotate_without_crop", **TURN, fillcolor=colour) for colour in ("red", [1, 2, 3])]
+    operations = parse_recipe(recipe)
+    for operation, packaged in zip(operations, pipeline_of(operations).operations, strict=True):
+        # A rotation by no degrees fills nothing, and never fails.
+        random.seed(1)
+        try:
+            packaged.perform_operation([Image.fromarray(PICTURE).convert(mode)])
+            assert operation.takes(mode), operation.name
+        except (OSError, TypeError, ValueError):
+            assert not operation.takes(mode), operation.name
 
 
 def test_a_whole_recipe_is_augmentors_at_the_same_draws() -> None:
