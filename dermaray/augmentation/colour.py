@@ -65,11 +65,11 @@ class BlackAndWhite(Operation):
     """Turn every pixel black whose grey is below the threshold, and every other white."""
 
     name = "black_and_white"
-    threshold: int = Field(128, ge=0, le=255)
+    threshold: float = Field(128, ge=0, le=255)
 
     def apply(self, scene: Scene, draws: Random) -> None:
         scene.repaint(_each(_grey))
-        scene.recolour(np.where(self.threshold > _LEVELS, 0, 255).astype(np.uint8))
+        scene.recolour(np.where(np.arange(256) < self.threshold, 0, 255).astype(np.uint8))
         scene.mode = "1"
 
 

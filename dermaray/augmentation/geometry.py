@@ -106,11 +106,11 @@ class Rotate(Operation):
 
 
 class RotateWithoutCrop(Operation):
-    """Rotate, and fill the corners; degrees. With `expand` the canvas grows to hold the whole image."""
+    """Rotate, and fill the corners; degrees, of either sign. With `expand` the canvas grows to hold the whole image."""
 
     name = "rotate_without_crop"
-    max_left_rotation: float = Field(ge=0.0, le=360.0)
-    max_right_rotation: float = Field(ge=0.0, le=360.0)
+    max_left_rotation: float = Field(ge=-1000, le=1000)
+    max_right_rotation: float = Field(ge=-1000, le=1000)
     expand: bool = False
     fillcolor: str | tuple[int, int, int] | None = None
 
@@ -119,14 +119,15 @@ class RotateWithoutCrop(Operation):
     def _a_colour(cls, colour: object) -> object:
         if isinstance(colour, str):
             ImageColor.getrgb(colour)
-        if isinstance(colour, list | tuple):
-            if len(colour) != 3 or not all(isinstance(level, int) and 0 <= level <= 255 for level in colour):
-                raise ValueError("should be the name of a colour, or three levels from 0 to 255")
-            return tuple(colour)
-        return colour
+        if colour is None or isinstance(colour, str):
+            return colour
+        levels = tuple(colour) if isinstance(colour, list | tuple) else ()
+        if len(levels) != 3 or not all(isinstance(level, int) and 0 <= level <= 255 for level in levels):
+            raise ValueError("should be the name of a colour, or three levels from 0 to 255")
+        return levels
 
     def apply(self, scene: Scene, draws: Random) -> None:
-        degrees = _draw_rotation(self.max_left_rotation, self.max_right_rotation, draws)
+        degrees = _draw_rotation(abs(self.max_left_rotation), abs(self.max_right_rotation), draws)
         width, height = scene.width, scene.height
         rotation = _rotation(degrees, width, height)
         if self.expand:

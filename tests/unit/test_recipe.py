@@ -59,7 +59,7 @@ MAGNITUDES = st.fixed_dictionaries({}, optional={"magnitude": unit(0.01, 1)})
 CELLS = {"grid_width": st.integers(1, 40), "grid_height": st.integers(1, 40)}
 NONE = st.just({})
 VALID: dict[str, st.SearchStrategy[dict[str, Any]]] = {
-    "black_and_white": st.fixed_dictionaries({}, optional={"threshold": st.integers(0, 255)}),
+    "black_and_white": st.fixed_dictionaries({}, optional={"threshold": unit(0, 255)}),
     "crop_by_size": st.fixed_dictionaries(
         {"width": st.integers(2, 90), "height": st.integers(2, 90)}, optional={"centre": st.booleans()}
     ),
@@ -101,7 +101,7 @@ VALID: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "rotate90": NONE,
     "rotate_random_90": NONE,
     "rotate_without_crop": st.fixed_dictionaries(
-        {"max_left_rotation": unit(0, 360), "max_right_rotation": unit(0, 360)},
+        {"max_left_rotation": unit(-1000, 1000), "max_right_rotation": unit(-1000, 1000)},
         optional={
             "expand": st.booleans(),
             "fillcolor": st.sampled_from([None, "white", "#0a0B0c", [1, 2, 3]]),
@@ -240,6 +240,7 @@ def test_any_invalid_recipe_is_an_error_of_one_line(data: st.DataObject, good: d
             step("rotate_without_crop", **TURN, fillcolor=[1, 2]),
             r"rotate_without_crop: fillcolor: .*Received: \[1, 2\]",
         ),
+        (step("rotate_without_crop", **TURN, fillcolor=76), "fillcolor: .* three levels from 0 to 255. Received: 76"),
     ],
 )
 def test_a_wrong_step_is_refused_before_any_image_is_read(wrong: dict[str, Any], message: str) -> None:
@@ -328,11 +329,23 @@ def test_a_pipeline_as_users_write_it_becomes_a_recipe() -> None:
 def test_what_the_package_takes_of_a_users_pipeline_a_recipe_takes() -> None:
     pipeline = Augmentor.Pipeline()
     pipeline.zoom(1, 1.5, 1.1)
+    pipeline.black_and_white(1, 127.5)
+    pipeline.rotate_without_crop(1, -720, 400)
     recipe = recipe_of(pipeline)
-    assert recipe == [step("zoom", 1, min_factor=1.5, max_factor=1.1)]
+    assert recipe[0] == step("zoom", 1, min_factor=1.5, max_factor=1.1)
+    assert recipe[1] == step("black_and_white", 1, threshold=127.5)
+    assert (recipe[2]["max_left_rotation"], recipe[2]["max_right_rotation"]) == (720, 400)
     for engine in ENGINES:
         augment = build_augmenter(recipe, InputSpec(height=288, width=384), 0, engine)
         assert augment(PICTURE, (288, 384), "a", 0).shape == (288, 384, 3)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_limit_of_a_rotation_counts_without_its_sign(engine: Engine) -> None:
+    spec = InputSpec(height=288, width=384)
+    limits = [{"max_left_rotation": sign * 40, "max_right_rotation": sign * 60} for sign in (1, -1)]
+    turned, same = (build_augmenter([step("rotate_without_crop", **turn)], spec, 0, engine) for turn in limits)
+    np.testing.assert_array_equal(turned(PICTURE, (288, 384), "a", 0), same(PICTURE, (288, 384), "a", 0))
 
 
 def test_numbers_of_numpy_become_numbers_that_yaml_can_hold() -> None:
