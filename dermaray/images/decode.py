@@ -93,8 +93,9 @@ def decode_frame(data: bytes, spec: InputSpec | None) -> DecodedImage:
         return _decoded(data, spec, FORMATS)
     picture = picture_of(data, MAX_PIXELS)
     if isinstance(picture, tuple):
-        file, form = picture
-        return replace(_decoded(file, spec, (form,)), format=DICOM)
+        file, form, negative = picture
+        frame = _decoded(file, spec, (form,))
+        return replace(frame, pixels=255 - frame.pixels if negative else frame.pixels, format=DICOM)
     return _framed(picture, spec, DICOM)
 
 

@@ -25,7 +25,7 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def picture_of(data: bytes, max_pixels: int) -> tuple[bytes, str] | UInt8Array:
+def picture_of(data: bytes, max_pixels: int) -> tuple[bytes, str, bool] | UInt8Array:
     """Return the first frame of a DICOM file.
 
     Args:
@@ -33,8 +33,8 @@ def picture_of(data: bytes, max_pixels: int) -> tuple[bytes, str] | UInt8Array:
         max_pixels: What it may have of them.
 
     Returns:
-        A whole image file and its format, one of Pillow's, where the frame is one; otherwise its pixels, uint8
-        [rows, columns, 3], RGB.
+        A whole image file, its format, one of Pillow's, and whether it is a negative, where the frame is one; otherwise
+        its pixels, uint8 [rows, columns, 3], RGB.
 
     Raises:
         ImageError: It is damaged, has no picture or too large a one, or one of a kind that is not read.
@@ -60,14 +60,15 @@ def picture_of(data: bytes, max_pixels: int) -> tuple[bytes, str] | UInt8Array:
         raise ImageError("truncated", f"damaged or cut short: {error}") from None
 
 
-def _first_frame(dataset: Any) -> tuple[bytes, str] | UInt8Array:
+def _first_frame(dataset: Any) -> tuple[bytes, str, bool] | UInt8Array:
     from pydicom.encaps import get_frame
     from pydicom.pixels.utils import pixel_array
 
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in _AS_A_FILE:
         frames = int(dataset.get("NumberOfFrames") or 1)
-        return get_frame(dataset.PixelData, 0, number_of_frames=frames), _AS_A_FILE[syntax]
+        file = get_frame(dataset.PixelData, 0, number_of_frames=frames)
+        return file, _AS_A_FILE[syntax], _is_negative(dataset)
     if syntax.is_encapsulated and syntax != _RLE:
         raise ImageError("unsupported", f"a DICOM file whose picture is encoded by {syntax.name}")
     return _rgb(pixel_array(dataset, index=0), dataset)
@@ -77,13 +78,17 @@ def _rgb(pixels: np.ndarray[Any, Any], dataset: Any) -> UInt8Array:
     """Return pixels as they are shown: coloured, with eight bits each."""
     from pydicom.pixels.processing import apply_color_lut
 
-    bits, kind = dataset.BitsStored, dataset.PhotometricInterpretation
-    if kind == "PALETTE COLOR":
+    bits = dataset.BitsStored
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
         bits = 8 * pixels.itemsize
     if dataset.get("PixelRepresentation") == 1:
         pixels = pixels.astype(np.int32) + (1 << (bits - 1))
     shown = (pixels >> max(bits - 8, 0)).clip(0, 255).astype(np.uint8)
-    if kind == "MONOCHROME1":
+    if _is_negative(dataset):
         shown = 255 - shown
     return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
+
+
+def _is_negative(dataset: Any) -> bool:
+    return bool(dataset.PhotometricInterpretation == "MONOCHROME1")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import ImageOps
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
@@ -56,6 +57,23 @@ def test_a_file_within_is_decoded_as_one_outside(syntax: str, form: str) -> None
     if form == "JPEG":
         assert np.array_equal(found.pixels, decode_image(file, SPEC).pixels)
     assert np.abs(found.pixels.astype(int) - decode_image(encode(picture(0), "PNG"), SPEC).pixels).mean() < 8
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(("syntax", "form"), [(JPEGBaseline8Bit, "JPEG"), (JPEG2000Lossless, "JPEG2000")])
+def test_a_negative_within_is_shown_as_a_positive(syntax: str, form: str, kind: str) -> None:
+    grey = picture(0).convert("L")
+    stored = ImageOps.invert(grey) if kind == "MONOCHROME1" else grey
+    data = encapsulate([encode(stored, form)])
+    dataset = changed(PhotometricInterpretation=kind, SamplesPerPixel=1, PixelData=data)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    found = decode_frame(written(dataset), None)
+    assert found.format == "DICOM"
+    assert np.abs(found.pixels.astype(int) - np.asarray(grey.convert("RGB"))).mean() < 3
+    # Bars that pad it are no part of it.
+    padded = decode_image(written(dataset), InputSpec(height=32, width=32, resize="pad")).pixels
+    assert padded[0].max() == 0
+    assert padded[16].min() > 0
 
 
 def test_run_lengths_are_read() -> None:
