@@ -15,6 +15,11 @@ _BY_HAND = re.compile(rf"[_-](?:{'|'.join(_WORDS.split())})[a-z]*", re.IGNORECAS
 """What scripts append to a name: `ISIC_0000139_rot90.jpg`, `ISIC_0000139-aug-3.jpg`."""
 
 
+def is_augmentors(stem: str) -> bool:
+    """Tell whether a file's name without suffix is one that Augmentor gives to copies."""
+    return _AUGMENTOR.fullmatch(stem) is not None
+
+
 def parents_of(labels: Sequence[str | None], stems: Sequence[str]) -> list[str | None]:
     """Return the name of the image that each belongs to as copy or as parent, or None.
 

@@ -16,10 +16,10 @@ def read_source(source: str | Path) -> list[SourceImage]:
     Args:
         source: A local folder or the URI of a prefix in an object store (see `dermaray.data.storage`), of one of two
             kinds. Class folders, one level deeper under `Train`, `Val` and `Test` where it has those; a CSV beside them
-            adds what else it knows. Or images anywhere below it, in `Train`, `Val` and `Test` where it has those, with
-            CSVs that give their labels, in the folder itself or one level below: those of HAM10000, of the ISIC
-            challenges of 2016 to 2020, or the `metadata.csv` that the ISIC archive's own downloader writes (see
-            `dermaray.data.tables`).
+            adds what else it knows, and the copies that Augmentor wrote into a folder beside them are of their classes.
+            Or images anywhere below it, in `Train`, `Val` and `Test` where it has those, with CSVs that give their
+            labels, in the folder itself or one level below: those of HAM10000, of the ISIC challenges of 2016 to 2020,
+            or the `metadata.csv` that the ISIC archive's own downloader writes (see `dermaray.data.tables`).
 
     Returns:
         One per image. A row of a CSV belongs to the file of that name, or of that name with `_downsampled` after it. A

@@ -1,10 +1,11 @@
 """From the files of a source to its images: class folders, or images that a CSV lists."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from dermaray.data.copies import is_augmentors
 from dermaray.data.source import SourceImage, is_image_name
 from dermaray.data.storage import Tree, check_named
 from dermaray.data.tables import Table, fill_in, merge, read_table
@@ -14,6 +15,7 @@ _SPLIT_OF_FOLDER = {"train": "train", "training": "train", "val": "val", "valida
 _DOWNSAMPLED = "_downsampled"
 
 _Found = tuple[SourceImage, PurePosixPath | None]
+_Within = defaultdict[PurePosixPath, list[PurePosixPath]]
 
 
 def find_tables(tree: Tree) -> list[Table]:
@@ -50,7 +52,9 @@ def _images(tree: Tree) -> Iterator[PurePosixPath]:
 
 def _read_class_folders(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]:
     parents = _split_folders(tree)
-    classes = {parent: [f for f in tree.folders if f.parent == parent] for parent in parents}
+    within = _folders_within(tree)
+    outputs = {folder for parent in parents for folder in within[parent] if _is_output(tree, folder, within)}
+    classes = {parent: [folder for folder in within[parent] if folder not in outputs] for parent in parents}
     if tables and max(len(folders) for folders in classes.values()) < 2:
         raise DataError(f"{tables[0].place} gives no labels, and no other CSV does. Add the one with the ground truth")
     for parent, folders in classes.items():
@@ -62,9 +66,11 @@ def _read_class_folders(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]
     for path in _images(tree):
         top = PurePosixPath(path.parts[0])
         parent = top if top in parents else PurePosixPath()
-        depth = len(parent.parts)
+        parts = path.parts[len(parent.parts) :]
+        if parent / parts[0] in outputs:
+            parts = parts[1:]
         # An image beside the class folders, rather than in one, has no label.
-        label = path.parts[depth] if len(path.parts) > depth + 1 else None
+        label = parts[0] if len(parts) > 1 else None
         if label is not None:
             empty.discard(parent / label)
         record = known.get(path.stem) or known.get(path.stem.removesuffix(_DOWNSAMPLED))
@@ -72,6 +78,22 @@ def _read_class_folders(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]
         yield fill_in(image, record), path
     if empty:
         raise DataError(f"class folder {tree.uri(min(empty))} holds no image. Put images in it or remove it")
+
+
+def _folders_within(tree: Tree) -> _Within:
+    within: _Within = defaultdict(list)
+    for folder in tree.folders:
+        within[folder.parent].append(folder)
+    return within
+
+
+def _is_output(tree: Tree, folder: PurePosixPath, within: _Within) -> bool:
+    """Tell whether a folder is what Augmentor wrote beside class folders: one for each, with only copies in it."""
+    classes = {other.name for other in within[folder.parent] if other != folder}
+    if not within[folder] or not {copied.name for copied in within[folder]} <= classes:
+        return False
+    images = [path for path in tree.files if folder in path.parents and is_image_name(path)]
+    return all(path.parent != folder and is_augmentors(path.stem) for path in images)
 
 
 def _split_folders(tree: Tree) -> dict[PurePosixPath, str | None]:

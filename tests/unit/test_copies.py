@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from dermaray.data.copies import parents_of
+from dermaray.data.formats import read_source
 from dermaray.data.synthetic import render_lesion
 
 
@@ -24,6 +25,21 @@ def test_names_that_augmentor_writes_lead_to_their_parent(tmp_path) -> None:
     written = [path.stem for path in (tmp_path / "output").iterdir()]
     assert len(written) == 3
     assert of_one_class(written) == ["ISIC_0000139"] * 3
+
+
+def test_augmentors_own_folder_of_copies_leads_to_the_class_folders(tmp_path) -> None:
+    for label, name in (("melanoma", "a"), ("nevus", "b"), ("nevus", "c")):
+        (tmp_path / label).mkdir(exist_ok=True)
+        Image.fromarray(render_lesion(label, 1, (60, 80))).save(tmp_path / label / f"{name}.jpg")
+    random.seed(0)
+    pipeline = Augmentor.Pipeline(str(tmp_path))
+    pipeline.flip_left_right(probability=1)
+    pipeline.sample(12, multi_threaded=False)
+    images = read_source(tmp_path)
+    parents = parents_of([image.label for image in images], [image.image_id for image in images])
+    found = {(image.label, parent) for image, parent in zip(images, parents, strict=True)}
+    assert len(images) == 3 + 12
+    assert found == {("melanoma", "a"), ("nevus", "b"), ("nevus", "c")}
 
 
 def test_a_copy_of_a_copy_leads_to_the_first_parent() -> None:

@@ -8,6 +8,7 @@ from dermaray.data.formats import read_source
 from dermaray.data.source import SourceImage, is_image_name
 from dermaray.errors import DataError
 
+UUID = "3f0c7c1e-58f8-4d53-8b0e-0d9f1f0a2b3c"
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
 
 
@@ -60,6 +61,35 @@ def test_links_are_followed_and_those_in_a_circle_once(tmp_path: Path) -> None:
     (tmp_path / "source" / "melanoma" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     images = {image.image_id: image.label for image in read_source(tmp_path / "source")}
     assert images == {"a": "nevus", "b": "melanoma", "gone": "melanoma"}
+
+
+@pytest.mark.parametrize("parent", ["", "Train/"])
+def test_the_folder_that_augmentor_writes_is_no_class(tmp_path: Path, parent: str) -> None:
+    copy = f"melanoma_original_a.jpg_{UUID}.jpg"
+    names = [
+        "melanoma/a.jpg",
+        "nevus/c.jpg",
+        f"output/melanoma/{copy}",
+        f"output/nevus/nevus_original_c.jpg_{UUID}.jpg",
+    ]
+    make_images(tmp_path, *(f"{parent}{name}" for name in names))
+    labels = {image.image_id: image.label for image in read_source(tmp_path)}
+    assert labels == {
+        "a": "melanoma",
+        "c": "nevus",
+        copy.removesuffix(".jpg"): "melanoma",
+        f"nevus_original_c.jpg_{UUID}": "nevus",
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["output/melanoma/b.jpg", f"output/nevus_original_c.jpg_{UUID}.jpg", f"output/x/x_original_c.jpg_{UUID}.jpg"],
+)
+def test_a_folder_with_anything_else_in_it_is_a_class(tmp_path: Path, other: str) -> None:
+    copy = f"output/melanoma/melanoma_original_a.jpg_{UUID}.jpg"
+    make_images(tmp_path, "melanoma/a.jpg", "nevus/c.jpg", copy, other)
+    assert {image.label for image in read_source(tmp_path)} == {"melanoma", "nevus", "output"}
 
 
 def test_split_folders_give_official_splits(tmp_path: Path) -> None:
