@@ -1,7 +1,7 @@
 """From the files of a source to its images: class folders, or images that a CSV lists."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -11,7 +11,11 @@ from dermaray.data.storage import Tree, check_named
 from dermaray.data.tables import Table, fill_in, merge, read_table
 from dermaray.errors import DataError
 
-_SPLIT_OF_FOLDER = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test"}
+_SPLIT_OF_NAME = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 _DOWNSAMPLED = "_downsampled"
 
 _Found = tuple[SourceImage, PurePosixPath | None]
@@ -99,9 +103,7 @@ def _is_output(tree: Tree, folder: PurePosixPath, within: _Within) -> bool:
 def _split_folders(tree: Tree) -> dict[PurePosixPath, str | None]:
     """Return the folders that class folders lie in, each with the split that it stands for."""
     top = [folder for folder in tree.folders if len(folder.parts) == 1]
-    splits: dict[PurePosixPath, str | None] = {
-        folder: _SPLIT_OF_FOLDER[folder.name.lower()] for folder in top if folder.name.lower() in _SPLIT_OF_FOLDER
-    }
+    splits: dict[PurePosixPath, str | None] = {folder: split for folder in top if (split := _split_of(folder.name))}
     if splits and len(splits) < len(top):
         names = ", ".join(folder.name for folder in top)
         raise DataError(f"{tree.root} mixes split folders and class folders: {names}. Have one kind or the other")
@@ -110,14 +112,32 @@ def _split_folders(tree: Tree) -> dict[PurePosixPath, str | None]:
 
 def _has_classes_in_splits(tree: Tree) -> bool:
     within = Counter(folder.parent for folder in tree.folders if len(folder.parts) == 2)
-    return any(count > 1 and parent.name.lower() in _SPLIT_OF_FOLDER for parent, count in within.items())
+    return any(count > 1 and _split_of(parent.name) for parent, count in within.items())
 
 
-def _listed_splits(files: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
-    """Return the split of each file where all of them lie in folders of splits."""
-    splits = {file: _SPLIT_OF_FOLDER.get(file.parts[0].lower()) for file in files}
-    found = {file: split for file, split in splits.items() if split is not None and len(file.parts) > 1}
-    return found if len(found) == len(splits) and len(set(found.values())) > 1 else {}
+def _split_of(folder: str) -> str | None:
+    """Return the split that a folder stands for by its name, or None."""
+    return _SPLIT_OF_NAME.get(folder.lower())
+
+
+def _listed_splits(
+    tree: Tree, listed: Collection[PurePosixPath], others: Sequence[PurePosixPath]
+) -> dict[PurePosixPath, str]:
+    """Return the split of each file in the folder of one, where all those that rows list lie in such folders.
+
+    Raises:
+        DataError: Only some of those lie there: nobody can tell which split the others belong to.
+    """
+    within = (path for path in (*listed, *others) if len(path.parts) > 1)
+    splits = {path: split for path in within if (split := _split_of(path.parts[0]))}
+    strays = [path for path in listed if path not in splits]
+    if strays and len(strays) < len(listed):
+        folders = " and ".join(sorted({path.parts[0] for path in listed if path in splits}))
+        raise DataError(
+            f"of the images that CSVs list, {len(listed) - len(strays):,} lie in {folders}, {len(strays):,} elsewhere: "
+            f"{tree.uri(min(strays))}, say. All in folders of splits, or none, was expected"
+        )
+    return splits if len({splits.get(path) for path in listed}) > 1 else {}
 
 
 def _read_listed(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]:
@@ -126,7 +146,7 @@ def _read_listed(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]:
     if not files:
         places = " and ".join(table.place for table in tables)
         raise DataError(f"not one of the {len(records)} images that {places} list is below {tree.root}")
-    splits = _listed_splits([*files.values(), *others])
+    splits = _listed_splits(tree, files.values(), others)
     for image_id, record in records.items():
         file = files.get(image_id)
         if file is None:

@@ -98,6 +98,13 @@ def test_split_folders_give_official_splits(tmp_path: Path) -> None:
     assert images == {"a": ("nevus", "train"), "b": ("nevus", "test"), "c": ("melanoma", "val")}
 
 
+@pytest.mark.parametrize("val", ["valid", "Validation", "VAL"])
+def test_a_split_has_more_than_one_name(tmp_path: Path, val: str) -> None:
+    make_images(tmp_path, "training/nevus/a.jpg", "testing/nevus/b.jpg", f"{val}/nevus/c.jpg")
+    splits = {image.image_id: image.official_split for image in read_source(tmp_path)}
+    assert splits == {"a": "train", "b": "test", "c": "val"}
+
+
 def test_split_and_class_folders_do_not_mix(tmp_path: Path) -> None:
     make_images(tmp_path, "Train/nevus/a.jpg", "melanoma/b.jpg")
     with pytest.raises(DataError, match="mixes split folders and class folders: Train, melanoma"):
@@ -260,3 +267,21 @@ def test_images_that_a_table_lists_keep_the_split_of_their_folders(tmp_path: Pat
     (tmp_path / "truth.csv").write_text("image_id,dx\nA,mel\nB,nv\nC,nv\nD,nv\n")
     splits = {image.image_id: image.official_split for image in read_source(tmp_path)}
     assert splits == {"A": "train", "B": "train", "C": "test", "D": None}
+
+
+@pytest.mark.parametrize(("val", "test"), [("valid", "test"), ("Validation", "testing"), ("val", "Test")])
+def test_files_without_a_row_do_not_decide_about_the_splits_of_those_that_have_one(
+    tmp_path: Path, val: str, test: str
+) -> None:
+    make_images(tmp_path, "train/A.jpg", f"{val}/B.jpg", f"{test}/C.jpg", f"{test}/more.jpg", "preview.jpg")
+    (tmp_path / "truth.csv").write_text("image_id,dx\nA,mel\nB,nv\nC,nv\n")
+    splits = {image.image_id: image.official_split for image in read_source(tmp_path)}
+    assert splits == {"A": "train", "B": "val", "C": "test", "more": "test", "preview": None}
+
+
+@pytest.mark.parametrize("stray", ["B.jpg", "images/B.jpg"])
+def test_listed_images_of_which_some_have_a_split_and_others_none_are_refused(tmp_path: Path, stray: str) -> None:
+    make_images(tmp_path, "train/A.jpg", stray, "test/C.jpg")
+    (tmp_path / "truth.csv").write_text("image_id,dx\nA,mel\nB,nv\nC,nv\n")
+    with pytest.raises(DataError, match=rf"2 lie in test and train, 1 elsewhere: {tmp_path}/{stray}, say\. All in"):
+        read_source(tmp_path)
