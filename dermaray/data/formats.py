@@ -29,8 +29,9 @@ def read_source(source: str | Path) -> list[SourceImage]:
 
     Raises:
         DataError: The source is missing, cannot be listed or is of neither kind; split folders and class folders are
-            mixed; a class folder holds no image; a CSV is damaged or contradicts itself or another; two files could be
-            meant by one row; none of the rows has a file; or only some of those files lie in split folders.
+            mixed; folders that hold the same folders are there in place of class folders; a class folder holds no
+            image; a CSV is damaged or contradicts itself or another; two files could be meant by one row; none of the
+            rows has a file; or only some of those files lie in split folders.
     """
     folder = local_path(source)
     if folder is not None and not folder.is_dir():

@@ -1,5 +1,6 @@
 """From the files of a source to its images: class folders, or images that a CSV lists."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -10,13 +11,16 @@ from dermaray.data.source import SourceImage, is_image_name
 from dermaray.data.storage import Tree, check_named
 from dermaray.data.tables import Table, fill_in, merge, read_table
 from dermaray.errors import DataError
+from dermaray.labels import diagnosis_code
 
 _SPLIT_OF_NAME = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_ADDED_TO_SPLITS = re.compile(r"[ _-]?(?:dir|folder|set|dataset|data|split)$")
 _DOWNSAMPLED = "_downsampled"
+_NAMED = 3
 
 _Found = tuple[SourceImage, PurePosixPath | None]
 _Within = defaultdict[PurePosixPath, list[PurePosixPath]]
@@ -65,6 +69,7 @@ def _read_class_folders(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]
         if not folders:
             shown = tree.uri(parent)
             raise DataError(f"{shown} holds no folder. One folder per class was expected, with the images in it")
+        _check_classes(tree.uri(parent), folders, within)
     known = merge(tables)
     empty = {folder for folders in classes.values() for folder in folders}
     for path in _images(tree):
@@ -100,6 +105,24 @@ def _is_output(tree: Tree, folder: PurePosixPath, within: _Within) -> bool:
     return all(path.parent != folder and is_augmentors(path.stem) for path in images)
 
 
+def _check_classes(place: str, folders: Sequence[PurePosixPath], within: _Within) -> None:
+    """Refuse folders that are none of classes: several of them hold the same folders, so it is those, or neither.
+
+    Diagnoses are classes all the same (`melanoma/clinical`), unless what is in them are splits.
+    """
+    holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for folder in folders:
+        names = tuple(sorted(inner.name for inner in within[folder]))
+        if len(names) > 1 and (diagnosis_code(folder.name) is None or any(map(_split_of, names))):
+            holders[names].append(folder.name)
+    for names, holding in holders.items():
+        if len(holding) > 1:
+            raise DataError(
+                f"folders of classes were expected in {place}, within Train, Val and Test if need be. Received: "
+                f"{' and '.join(holding[:_NAMED])}, which hold the same folders: {', '.join(names[:_NAMED])}"
+            )
+
+
 def _split_folders(tree: Tree) -> dict[PurePosixPath, str | None]:
     """Return the folders that class folders lie in, each with the split that it stands for."""
     top = [folder for folder in tree.folders if len(folder.parts) == 1]
@@ -116,8 +139,8 @@ def _has_classes_in_splits(tree: Tree) -> bool:
 
 
 def _split_of(folder: str) -> str | None:
-    """Return the split that a folder stands for by its name, or None."""
-    return _SPLIT_OF_NAME.get(folder.lower())
+    """Return the split that a folder stands for by its name, `Test` or `test_dir`, or None."""
+    return _SPLIT_OF_NAME.get(_ADDED_TO_SPLITS.sub("", folder.lower()))
 
 
 def _listed_splits(

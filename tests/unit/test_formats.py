@@ -98,11 +98,32 @@ def test_split_folders_give_official_splits(tmp_path: Path) -> None:
     assert images == {"a": ("nevus", "train"), "b": ("nevus", "test"), "c": ("melanoma", "val")}
 
 
-@pytest.mark.parametrize("val", ["valid", "Validation", "VAL"])
+@pytest.mark.parametrize("val", ["valid", "Validation", "VAL", "val_dir", "valid-set", "Val data", "valset"])
 def test_a_split_has_more_than_one_name(tmp_path: Path, val: str) -> None:
-    make_images(tmp_path, "training/nevus/a.jpg", "testing/nevus/b.jpg", f"{val}/nevus/c.jpg")
+    for folder, name in (("training", "a"), ("test_set", "b"), (val, "c")):
+        make_images(tmp_path / folder, f"nevus/{name}.jpg", f"melanoma/{name}{name}.jpg")
     splits = {image.image_id: image.official_split for image in read_source(tmp_path)}
-    assert splits == {"a": "train", "b": "test", "c": "val"}
+    assert splits == {"a": "train", "aa": "train", "b": "test", "bb": "test", "c": "val", "cc": "val"}
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (["fold_1", "fold_2"], ["mel", "nv"]),
+        (["for learning", "held out"], ["a", "b", "c"]),
+        (["mel", "nv"], ["test", "train"]),
+    ],
+)
+def test_folders_that_hold_the_same_folders_are_no_classes(tmp_path: Path, outer: list[str], inner: list[str]) -> None:
+    make_images(tmp_path, *(f"{one}/{other}/{one}_{other}.jpg" for one in outer for other in inner))
+    with pytest.raises(DataError, match=f"classes were expected in .*: {' and '.join(outer)}, .*: {', '.join(inner)}$"):
+        read_source(tmp_path)
+
+
+def test_folders_within_those_of_diagnoses_are_passed_through(tmp_path: Path) -> None:
+    make_images(tmp_path, *(f"{c}/{kind}/{c}_{kind}.jpg" for c in ("mel", "nv") for kind in ("close", "overview")))
+    labels = {image.image_id: image.label for image in read_source(tmp_path)}
+    assert labels == {"mel_close": "mel", "mel_overview": "mel", "nv_close": "nv", "nv_overview": "nv"}
 
 
 def test_split_and_class_folders_do_not_mix(tmp_path: Path) -> None:
