@@ -50,6 +50,9 @@ def detect(
         "parent": pictures.parents,
         "lesion": [image.lesion_id for image in images],
         "patient": [image.patient_id for image in images],
+        # The source and a reference may name one lesion differently.
+        "reference lesion": [known.lesion_id if known else None for known in matched],
+        "reference patient": [known.patient_id if known else None for known in matched],
         "duplicate cluster": pictures.clusters,
     }
     groups = group_ids([image.image_id for image in images], bonds)

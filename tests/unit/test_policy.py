@@ -179,6 +179,19 @@ def test_a_reference_holds_for_a_copy_under_another_name() -> None:
     assert fates(examined, reference_contradiction="relabel").classes == [MEL, MEL]
 
 
+@pytest.mark.parametrize("field", ["lesion_id", "patient_id"])
+def test_what_only_the_reference_puts_together_is_one_group(field: str) -> None:
+    # The source has an id of its own for one of the two, and the reference another for both.
+    images = [SourceImage("a", "/a.jpg", NV, **{field: "own"}, official_split="train"), image("b", NV, "test")]
+    inspected = [Inspected(d, "JPEG", 9, 9, "", "", None, None) for d in "12"]
+    known = {name: SourceImage(name, None, NV, **{field: "other"}) for name in "ab"}
+    examined = assess(images, inspected, LABEL_SETS["kaggle9"], known)
+    assert examined.detection.groups == ["a", "a"]
+    leak = f"reference {field.removesuffix('_id')} other: b in test, a in train"
+    assert [case.detail for case in examined.detection.findings["split_leak"]] == [leak]
+    assert fates(examined).usable() == [1]
+
+
 def test_a_reference_that_contradicts_itself_settles_nothing() -> None:
     examined = read([image("a", MEL), image("b", NV)], ["same", "same"], {"a": "MEL", "b": "NV"})
     assert fates(examined, label_conflict="relabel").finding == ["label_conflict"] * 2
