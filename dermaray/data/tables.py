@@ -20,7 +20,9 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from dermaray.data.groups import group_ids
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import read_bytes
 from dermaray.errors import DataError
@@ -87,6 +89,9 @@ def read_table(place: str) -> Table | None:
 def merge(tables: Sequence[Table]) -> dict[str, SourceImage]:
     """Join what several CSVs say of each image: the first that says something, those with labels before the others.
 
+    Lesions and patients that one of them names otherwise than another get one name: the CSVs may have ids of their own,
+    and what any of them puts together stays together.
+
     Raises:
         DataError: Two of them give labels to one image that cannot both be right.
     """
@@ -98,7 +103,20 @@ def merge(tables: Sequence[Table]) -> dict[str, SourceImage]:
             merged[image_id] = image if known is None else _joined(known, image, labelled_by.get(image_id), table.place)
             if image.label is not None:
                 labelled_by.setdefault(image_id, table.place)
+    for field in ("lesion_id", "patient_id") if len(tables) > 1 else ():
+        _name_once(field, merged, tables)
     return merged
+
+
+def _name_once(field: str, merged: dict[str, SourceImage], tables: Sequence[Table]) -> None:
+    """Give all images that any chain of CSVs puts into one lesion, or to one patient, the first one's id of it."""
+    told = {table.place: [getattr(table.rows.get(i), field, None) for i in merged] for table in tables}
+    groups = group_ids(list(merged), {**told, "merged": [getattr(image, field) for image in merged.values()]})
+    names: dict[str, Any] = {}
+    for (image_id, image), group in zip(list(merged.items()), groups, strict=True):
+        own = getattr(image, field)
+        if own is not None and own != names.setdefault(group, own):
+            merged[image_id] = replace(image, **{field: names[group]})
 
 
 def fill_in(image: SourceImage, known: SourceImage | None) -> SourceImage:

@@ -105,6 +105,22 @@ def test_what_the_ground_truth_says_comes_before_metadata(tmp_path: Path) -> Non
     }
 
 
+def test_a_lesion_that_two_csvs_name_differently_has_one_name(tmp_path: Path) -> None:
+    put(tmp_path, "ham.csv", "lesion_id,image_id,dx\nHAM_1,A,nv\n,B,nv\nHAM_2,C,nv\nHAM_3,D,nv\n,E,nv\n")
+    put(tmp_path, "archive.csv", "isic_id,lesion_id,patient_id\nA,IL_9,IP_1\nB,IL_9,IP_1\nC,IL_9,IP_2\nD,IL_8,IP_2\n")
+    for name in "ABCDE":
+        put(tmp_path, f"{name}.jpg")
+    images = read_source(tmp_path)
+    assert [image.lesion_id for image in images] == ["HAM_1", "HAM_1", "HAM_1", "HAM_3", None]
+    assert [image.patient_id for image in images] == ["IP_1", "IP_1", "IP_2", "IP_2", None]
+
+
+def test_ids_that_two_csvs_use_for_different_lesions_join_none(tmp_path: Path) -> None:
+    first = put(tmp_path, "a.csv", "lesion_id,image_id,dx\n1,A,nv\n2,B,nv\n3,C,nv\n")
+    second = put(tmp_path, "b.csv", "lesion_id,image_id\n2,A\n3,B\n1,C\n")
+    assert [image.lesion_id for image in read_reference([first, second]).values()] == ["1", "2", "3"]
+
+
 def test_the_lesions_of_2018_lie_in_a_file_of_their_own(tmp_path: Path) -> None:
     truth = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nISIC_1,0,1,0,0,0,0,0\n"
     put(tmp_path, "ISIC2018_Task3_Training_GroundTruth/truth.csv", truth)
