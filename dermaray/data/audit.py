@@ -59,7 +59,7 @@ def detect(
     findings: Findings = {
         **_single_findings(images, inspected, classes, matched),
         "label_conflict": _conflicts(pictures.shown, classes),
-        "augmented_copy": _copies(pictures.parents),
+        "augmented_copy": _copies(pictures),
         "exact_duplicate": _exact(pictures.files),
         "near_duplicate": _near(pictures),
         # A chain of bonds parts what no single one does: a lesion's other picture, copied to the other side.
@@ -115,8 +115,8 @@ def _conflicts(pictures: Sequence[str], classes: Sequence[str | None]) -> list[C
     return cases
 
 
-def _copies(parents: Sequence[str | None]) -> list[Case]:
-    found = members_of(parents).items()
+def _copies(pictures: Pictures) -> list[Case]:
+    found = [(parent, p) for parent, p in members_of(pictures.parents).items() if any(pictures.copies[i] for i in p)]
     return [Case(tuple(positions), f"made from {parent}") for parent, positions in found]
 
 

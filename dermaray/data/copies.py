@@ -1,6 +1,7 @@
 """Augmented copies, told by their names: programs that write them say in the name which image they were made of."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from dermaray.data.source import IMAGE_SUFFIXES
@@ -10,9 +11,12 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _AUGMENTOR = re.compile(rf".*?_original_(?P<parent>.+)_{_UUID}", re.IGNORECASE | re.DOTALL)
 """Augmentor's own: `melanoma_original_ISIC_0000139.jpg_3f0c....jpg`, written by `Pipeline.sample`."""
 
-_WORDS = "aug rot flip hflip vflip mirror crop zoom shear skew shift blur noise bright contrast distort elastic"
-_BY_HAND = re.compile(rf"[_-](?:{'|'.join(_WORDS.split())})[a-z]*", re.IGNORECASE)
-"""What scripts append to a name: `ISIC_0000139_rot90.jpg`, `ISIC_0000139-aug-3.jpg`."""
+_WORDS = (
+    "aug(mented|mentation)?|rot(ate|ated|ation)?|[hv]?flip(ped|lr|ud|[hvxy])?|mirror(ed)?|crop(ped)?|zoom(ed)?"
+    "|shear(ed)?|skew(ed)?|shift(ed)?|blur(red)?|nois[ey]|bright(er|ness)?|contrast|distort(ed|ion)?|elastic"
+)
+_BY_HAND = re.compile(rf"[_-]({_WORDS})(?![^\W\d_])", re.IGNORECASE)
+"""What scripts append to a name: `ISIC_0000139_rot90.jpg`, `ISIC_0000139-aug-3.jpg`; whole words, not `_rotterdam`."""
 
 
 def is_augmentors(stem: str) -> bool:
@@ -25,7 +29,7 @@ def parents_of(labels: Sequence[str | None], stems: Sequence[str]) -> list[str |
 
     Augmentor's names are known by themselves; one that a script made counts only where the source has the parent too,
     for other programs use such words in names of their own. Names mean something within one label: folders of
-    different classes may each have a `1.jpg`.
+    different classes may each have a `1.jpg`. Whether it is a copy, `are_copies` tells.
 
     Args:
         labels: One per image.
@@ -36,6 +40,24 @@ def parents_of(labels: Sequence[str | None], stems: Sequence[str]) -> list[str |
     parents = [_parent(label, stem, present) for label, stem in files]
     known = {(label, parent) for label, parent in zip(labels, parents, strict=True) if parent is not None}
     return [parent or (file[1] if file in known else None) for file, parent in zip(files, parents, strict=True)]
+
+
+def are_copies(labels: Sequence[str | None], stems: Sequence[str], parents: Sequence[str | None]) -> list[bool]:
+    """Tell which images are copies for sure: what programs write has a number after the word, or its like beside it.
+
+    A bare word alone may be the photographer's: `case12_zoom.jpg` is another picture of the same lesion then.
+
+    Args:
+        labels: One per image.
+        stems: Its file's name without folder and suffix.
+        parents: What `parents_of` says of it.
+    """
+    of = list(zip(labels, parents, strict=True))
+    made = [parent not in (None, stem) for stem, parent in zip(stems, parents, strict=True)]
+    # Beyond the parent's name, that is. Augmentor's UUID always has a digit.
+    numbered = [any(map(str.isdigit, s[len(parent or "") :])) for s, parent in zip(stems, parents, strict=True)]
+    bare = Counter(of[i] for i in range(len(of)) if made[i] and not numbered[i])
+    return [made[i] and (numbered[i] or bare[of[i]] > 1) for i in range(len(of))]
 
 
 def _parent(label: str | None, stem: str, present: set[tuple[str | None, str]]) -> str | None:

@@ -10,7 +10,7 @@
 | `fold` | 0 to k - 1 where the data set was split into k folds, else null; null for test images |
 | `lesion_id`, `patient_id` | as the source or the reference names them, or null |
 | `duplicate_cluster` | images that show one picture have one name here; null where there is no other |
-| `parent_id` | where there are augmented copies: label and name of the image that they were made of; else null |
+| `parent_id` | where there are copies, by their names: label and name of the image that they were made of; else null |
 | `age`, `sex`, `site` | in years; as the source spells them; null where unknown |
 | `sha256` | of the bytes, 64 hexadecimal digits |
 | `width`, `height` | pixels, upright |

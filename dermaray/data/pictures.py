@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dermaray.data.copies import parents_of
+from dermaray.data.copies import are_copies, parents_of
 from dermaray.data.duplicates import Pairs, near_duplicates
 from dermaray.data.groups import edges_of, group_ids, named_components
 from dermaray.data.inspect import Inspected
@@ -23,8 +23,9 @@ class Pictures:
     Attributes:
         names: What each image goes by outside its source: its file's name without folder and suffix; a copy's parent's.
         files: SHA-256 of every image that can be decoded, else None: a saved error page is no picture.
-        parents: For an augmented copy and its parent, label and name of the parent; the label tells like names apart.
-        copies: Whether each image is an augmented copy.
+        parents: For what goes by its name as a copy, and its parent, label and name of the parent; the label tells like
+            names apart.
+        copies: Whether each image is an augmented copy for sure; what only may be one is another picture of the lesion.
         clusters: Name of the picture of every image that is there more than once, byte for byte or nearly; else None.
         near: Pairs of near duplicates, one image standing for all with its bytes.
         shown: Name of the picture of every image, copies and duplicates together.
@@ -46,11 +47,12 @@ def find_pictures(images: Sequence[SourceImage], inspected: Sequence[Inspected])
     files = [seen.sha256 if seen.format else None for seen in inspected]
     near = _near_pairs(inspected)
     clusters = _clusters(image_ids, files, near)
-    found = parents_of([image.label for image in images], stems)
-    parents = [parent and f"{image.label}/{parent}" for image, parent in zip(images, found, strict=True)]
-    copies = [parent not in (None, stem) for parent, stem in zip(found, stems, strict=True)]
+    labels = [image.label for image in images]
+    found = parents_of(labels, stems)
+    copies = are_copies(labels, stems, found)
+    parents = [parent and f"{label}/{parent}" for label, parent in zip(labels, found, strict=True)]
     shown = group_ids(image_ids, {"parent": parents, "cluster": clusters})
-    names = [parent or stem for parent, stem in zip(found, stems, strict=True)]
+    names = [parent if parent and copy else stem for parent, copy, stem in zip(found, copies, stems, strict=True)]
     return Pictures(names, files, parents, copies, clusters, near, shown)
 
 

@@ -4,7 +4,7 @@ import Augmentor
 import pytest
 from PIL import Image
 
-from dermaray.data.copies import parents_of
+from dermaray.data.copies import are_copies, parents_of
 from dermaray.data.formats import read_source
 from dermaray.data.synthetic import render_lesion
 
@@ -51,6 +51,31 @@ def test_a_copy_of_a_copy_leads_to_the_first_parent() -> None:
 def test_names_that_scripts_write_count_where_the_parent_is_there(copy: str) -> None:
     assert of_one_class([copy, "ISIC_1", "ISIC_2"]) == ["ISIC_1", "ISIC_1", None]
     assert of_one_class([copy, "ISIC_2"]) == [None, None]
+
+
+@pytest.mark.parametrize(
+    "name", ["case_rotterdam", "case-crops", "case_12_brightfield", "case_augsburg_1", "case_zoomá"]
+)
+def test_words_that_only_begin_alike_lead_nowhere(name: str) -> None:
+    assert of_one_class([name, "case", "case_12"]) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("names", "copies"),
+    [
+        (["case12_zoom"], []),
+        (["case12_zoom", "case12_zoom_2", "case12-rot90"], ["case12_zoom_2", "case12-rot90"]),
+        (["case12_zoom", "case12_flipped"], ["case12_zoom", "case12_flipped"]),
+        ([f"nevus_original_case12.jpg_{UUID}"], [f"nevus_original_case12.jpg_{UUID}"]),
+    ],
+)
+def test_a_bare_word_makes_a_copy_only_beside_another(names: list[str], copies: list[str]) -> None:
+    stems = [*names, "case12", "case13", "case13_zoom"]
+    parents = of_one_class(stems)
+    assert parents == [*["case12"] * (len(names) + 1), "case13", "case13"]
+    assert [
+        s for s, copy in zip(stems, are_copies(["nevus"] * len(stems), stems, parents), strict=True) if copy
+    ] == copies
 
 
 @pytest.mark.parametrize("name", ["ISIC_0000139", "ISIC_0000030_downsampled", "melanoma_original_3", "IMG_rotterdam"])
