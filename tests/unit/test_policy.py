@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermaray.data.audit import Detection
@@ -121,6 +121,7 @@ def test_keep_leaves_every_image(finding: str) -> None:
 cases = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=4, unique=True), max_size=4)
 
 
+@settings(deadline=None)
 @given(found=st.dictionaries(st.sampled_from([k for k in KINDS if k != "unknown_label"]), cases), seed=st.randoms())
 def test_whatever_is_found_each_image_ends_in_one_place(found: dict[str, list[list[int]]], seed) -> None:
     findings = {kind: [Case(tuple(case), "seen") for case in listed] for kind, listed in found.items()}
@@ -147,6 +148,7 @@ def image(name: str, label: str, split: str | None = None, lesion: str | None = 
     return SourceImage(f"{folder}{name}", f"/{folder}{name}.jpg", label, lesion, official_split=split)
 
 
+@settings(deadline=None)
 @given(lesions=ids, patients=ids, sha256=digests, splits=official)
 def test_what_default_policies_leave_passes_the_gate(
     lesions: list[str | None], patients: list[str | None], sha256: list[str], splits: list[str]
