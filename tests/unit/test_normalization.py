@@ -61,15 +61,29 @@ def test_at_rest_it_goes_by_the_moving_statistics() -> None:
 
 def test_the_order_of_images_does_not_show() -> None:
     model = model_of((64, 24, 24, 8))
-    normalize_together(model)
+    normalize_together(model, exact=True)
     x, order = values_of((64, 24, 24, 8)), np.random.default_rng(2).permutation(64)
     np.testing.assert_array_equal(model(tf.gather(x, order), training=True), tf.gather(model(x, training=True), order))
 
 
-def test_it_keeps_its_digits() -> None:
+@pytest.mark.parametrize("options", WITHOUT.values(), ids=WITHOUT)
+def test_the_kernel_of_a_worker_that_is_alone_does_the_same(options: dict[str, bool]) -> None:
+    shape = SHAPES["images"]
+    models = [model_of(shape, dtype, **options) for dtype in ("float32", "float64")]
+    models[1].set_weights(models[0].get_weights())
+    results = []
+    for model, dtype in zip(models, ("float32", "float64"), strict=True):
+        normalize_together(model)
+        results.append(trained(model, values_of(shape, dtype)))
+    for fused, written_out in zip(*results, strict=True):
+        np.testing.assert_allclose(fused, written_out, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_it_keeps_its_digits(exact: bool) -> None:
     """A channel that varies by a thousandth about 1 has a variance of 1e-6, of which E(x^2) - E(x)^2 leaves nothing."""
     model = model_of((64, 4, 4, 1), momentum=0.0)
-    normalize_together(model)
+    normalize_together(model, exact)
     values = (1 + 0.001 * np.random.default_rng(0).normal(size=(64, 4, 4, 1))).astype("f4")
     model(values, training=True)
     mean, variance = (np.asarray(v)[0] for v in model.non_trainable_variables)
