@@ -206,7 +206,8 @@ def _follow(client: Any, submission: str, echo: Echo) -> Any:
             streamed = _stream(client, submission, tell)
             info = client.get_job_info(submission)
             ended = info.status.is_terminal()
-            if not streamed:
+            # A stream ends, too, where the head has lost the node that keeps the log.
+            if ended or not streamed:
                 *lines, rest = client.get_job_logs(submission).split("\n")
                 for number, line in enumerate([*lines, rest] if ended and rest else lines, start=1):
                     tell(number, line)

@@ -201,7 +201,7 @@ def follow(
     """Follow a job whose log is sent once for each of `logs`, and may break off; then `asked` gives it, or fails."""
 
     async def tail(_: str) -> AsyncIterator[str]:
-        for part in logs.pop(0) if len(logs) > 1 else logs[0]:
+        for part in logs.pop(0) if logs else [OSError("gone")]:
             if isinstance(part, BaseException):
                 raise part
             yield part
@@ -209,9 +209,7 @@ def follow(
     info = {"status": JobStatus(status), "driver_exit_code": code, "message": "why", "submission_id": "raysubmit_x"}
     client = SimpleNamespace(submit_job=lambda **_: "raysubmit_x", tail_job_logs=tail)
     client.get_address, client.get_job_logs = lambda: submit.EXAMPLE_ADDRESS, asked
-    client.get_job_info = lambda _: SimpleNamespace(
-        **info | {"status": JobStatus("RUNNING" if len(logs) > 1 else status)}
-    )
+    client.get_job_info = lambda _: SimpleNamespace(**info | {"status": JobStatus("RUNNING" if logs else status)})
     patch.setattr(submit, "_client", lambda _: client)
     patch.setattr(submit, "_check_address", lambda _: None)
     patch.setattr(submit, "_RETRY_SECONDS", 0.0)
