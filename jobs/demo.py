@@ -146,12 +146,13 @@ class _Demo:
     def _serve(self) -> tuple[str, Path]:
         from cluster.ports import free_port
         from dermaray.data.manifest import Manifest
-        from jobs.serve import serving
+        from jobs.serve import listening, serving
 
         # One that was prepared: the first file of the folder may be no image.
         image = Path(Manifest.read(self._out / "data").rows("test")["uri"][0].as_py())
         model = self._out / "train" / "model"
-        with serving(model, "127.0.0.1", free_port(), verbose=self._verbose) as url:
+        host, port = listening() or ("127.0.0.1", free_port())
+        with serving(model, host, port, verbose=self._verbose) as url:
             request = urllib.request.Request(f"{url}/v1/predict", image.read_bytes(), method="POST")
             began = time.monotonic()
             # Not by a proxy that the environment names.

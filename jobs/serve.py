@@ -32,13 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the job until it is interrupted, and return its exit code."""
-    from cluster.ports import check_port
     from jobs.console import say
     from jobs.options import chosen_model
     from jobs.session import ray_session
 
     artifact = chosen_model(args)
-    check_port(args.host, args.port)
     with ray_session(args), serving(artifact.path, args.host, args.port, verbose=args.verbose) as url:
         say(f"Serving {artifact.name} at {url}. Stop with Ctrl-C")
         say(f"Try: curl --data-binary @image.jpg {url}/v1/predict")
@@ -55,6 +53,7 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
 
     Raises:
         ArtifactError: There is no usable model in the folder `model`.
+        AddressInUse: Another process listens there.
         ClusterError: The application did not start, the cluster has one already, or its Ray Serve listens elsewhere.
     """
     import importlib
@@ -68,10 +67,10 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
     module, builder = APPLICATION.split(":")
     application = importlib.import_module(module)
     app = getattr(application, builder)(application.ServeArgs(model=str(model)))
+    _check_free(host, port)
     try:
         with waiting("Starting the application"), silent_stderr(verbose=verbose):
             serve.start(http_options={"host": host, "port": port, "request_timeout_s": _REQUEST_SECONDS})
-            _check_free(host, port)
             serve.run(app, name=APPLICATION_NAME)
     except RuntimeError as error:
         serve.delete(APPLICATION_NAME)
@@ -83,21 +82,33 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
             serve.delete(APPLICATION_NAME)
 
 
-def _check_free(host: str, port: int) -> None:
-    """Check that what listens is what was asked for, and that no other command serves by it."""
-    from ray import serve
+def listening() -> tuple[str, int] | None:
+    """Return host and port at which the connected cluster's Ray Serve listens already, or None; it keeps them."""
     from ray.serve.context import _get_global_client
 
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else (client.http_config.host, client.http_config.port)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Check that Ray Serve can listen there, or does, and that no other command serves by it."""
+    from ray import serve
+
+    from cluster.ports import check_port
     from dermaray.errors import ClusterError
 
-    # Where Ray Serve runs already, it keeps the address that it was started with.
-    listens = _get_global_client().http_config
-    if (listens.host, listens.port) != (host, port):
+    place = listening()
+    if place is None:
+        check_port(host, port)
+    elif place != (host, port):
         raise ClusterError(
-            f"Ray Serve runs on this cluster already, at {listens.host}:{listens.port}. Name these: --host, --port"
+            f"Ray Serve runs on this cluster already, at {place[0]}:{place[1]}. Name these: --host, --port"
         )
-    if APPLICATION_NAME in serve.status().applications:
-        raise ClusterError(f"the cluster serves a model already, at {host}:{port}. Stop that command first")
+    elif APPLICATION_NAME in serve.status().applications:
+        raise ClusterError(
+            f"the cluster serves a model already, at {host}:{port}. Stop that command, or where it is gone, Ray Serve: "
+            "serve shutdown"
+        )
 
 
 if __name__ == "__main__":
