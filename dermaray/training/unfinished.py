@@ -4,7 +4,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +54,16 @@ def unfinished(out: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise OutputError(f"another process is at work: it holds {folder}. Choose another folder") from None
         except OSError as error:
+            _remove_empty(folder)
             raise OutputError(
                 f"{folder} cannot be locked: {error.strerror}. Choose a folder on a file system with locks (flock)"
             ) from error
         try:
             yield folder
         finally:
-            kept = _kept(folder)
             # Closed first: NFS keeps what is removed while it is open, under another name, and the folder with it.
             lock.close()
-            if not kept:
-                shutil.rmtree(folder, ignore_errors=True)
+            _remove_empty(folder)
 
 
 def empty(folder: Path) -> None:
@@ -78,6 +77,14 @@ def empty(folder: Path) -> None:
 
 def _kept(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*") if path.name != _LOCK]
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing but its lock."""
+    if not _kept(folder):
+        with suppress(OSError):
+            (folder / _LOCK).unlink()
+            folder.rmdir()
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

@@ -180,3 +180,4 @@ def test_a_file_system_without_locks_is_one_error(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(OutputError, match=r"cannot be locked: No locks available"), unfinished(tmp_path / "out"):
         pass
+    assert list(tmp_path.iterdir()) == []
