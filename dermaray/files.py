@@ -17,6 +17,17 @@ MARK = ".dermaray"
 """The file that tells an output folder from a folder of the user's: nothing without it is ever replaced."""
 
 
+def check_local(place: str) -> str:
+    """Return the path of a local folder; as a `Path` a URI would silently be one too.
+
+    Raises:
+        ValueError: It is a URI.
+    """
+    if "://" in place:
+        raise ValueError(f"a local folder was expected. Received: {place}")
+    return place
+
+
 @contextmanager
 def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside `target`; rename it to `target` when the block ends well, remove it otherwise.

@@ -12,19 +12,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 
 from dermaray.errors import ConfigError
+from dermaray.files import check_local
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that may be part of a path anywhere."""
 
 
-def _local(path: str) -> str:
-    if "://" in path:
-        raise ValueError(f"a local folder was expected. Received: {path}")
-    return path
-
-
-Folder = Annotated[str, AfterValidator(_local)]
-"""The path of a local folder; as a `Path` a URI would silently be one too."""
+Folder = Annotated[str, AfterValidator(check_local)]
+"""The path of a local folder."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

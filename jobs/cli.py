@@ -77,20 +77,29 @@ def run_job(name: str, argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"dermaray {name}: interrupted\n")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output, as `head` does, has read enough. Python would complain when it flushes the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stderr.write(f"dermaray {name}: ended, for nobody reads its output any more\n")
         return USER_ERROR
     except Exception as error:
         # What a task or an actor raised arrives inside an error of Ray's.
-        mistake = find_user_error(error) or _of_a_path(error)
+        mistake = find_user_error(error) or _problem_of_a_path(error)
         if mistake is None:
             raise
         sys.stderr.write(f"dermaray {name}: {mistake}\n")
         return USER_ERROR
+    finally:
+        _flush()
 
 
-def _of_a_path(error: Exception) -> str | None:
-    """Return what is wrong with a path of the user's that may not even be looked at, or is none."""
+def _flush() -> None:
+    """Write what is left of the output; where nobody reads it, Python would complain of it at its end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _problem_of_a_path(error: Exception) -> str | None:
+    """Return what is wrong with a path that may not be accessed, or is too long; None where it is something else."""
     if isinstance(error, OSError) and error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
-        return f"{error.filename}: {error.strerror}. Name another path"
+        return f"{error.filename}: {error.strerror}. Give access to it, or name another path"
     return None

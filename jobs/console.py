@@ -18,7 +18,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    """Leaves it to `run_job` what becomes of a job whose output nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

@@ -39,13 +39,13 @@ def run(args: argparse.Namespace) -> int:
     from jobs.session import ray_session
 
     check_lasting(args.out)
+    if args.card:
+        check_lasting(args.model)
     check_output(args.out, overwrite=args.overwrite)
     artifact = open_artifact(args.model.resolve())
     artifact.verify()
     manifest = manifest_of(args)
     leaks = check_measurable([artifact], manifest, args.split, allow_leaks=args.allow_leaks)
-    if args.card:
-        check_lasting(args.model)
     if args.card and (leaks or args.split != "test"):
         raise DataError("--card takes the figures of a test split that does not leak, and of no other images")
     with ray_session(args) as cluster, atomic_directory(args.out, overwrite=args.overwrite) as out:

@@ -167,10 +167,13 @@ def add_allow_leaks(parser: argparse.ArgumentParser) -> None:
 
 
 def folder(text: str) -> Path:
-    """Read the path of a local folder; `Path` would make one of a URI."""
-    if "://" in text:
-        raise argparse.ArgumentTypeError(f"a local folder was expected. Received: {text}")
-    return Path(text)
+    """Read the path of a local folder."""
+    from dermaray.files import check_local
+
+    try:
+        return Path(check_local(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def seed(text: str) -> int:

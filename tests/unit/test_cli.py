@@ -1,10 +1,13 @@
 """The command line: help at once, one line for a mistake."""
 
+import errno
+import re
 import subprocess
 import sys
 
 import pytest
 
+from jobs import submit
 from jobs.cli import JOBS, main
 
 SLOW = ("ray", "tensorflow", "keras", "pandas", "numpy", "pyarrow", "sklearn", "matplotlib", "pydantic", "Augmentor")
@@ -20,6 +23,37 @@ def test_help_imports_nothing_slow(words: list[str]) -> None:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "usage: dermaray" in result.stdout
+
+
+def test_the_summary_of_submit_names_the_jobs_that_it_takes() -> None:
+    assert [word for word in re.findall(r"[a-z]+", JOBS["submit"]) if word in JOBS] == list(submit.JOBS)
+
+
+def test_an_output_that_nobody_reads_any_more_is_no_traceback() -> None:
+    script = "import sys; from jobs.cli import main; sys.exit(main(['runs', 'runs-of-nobody']))"
+    for printing in ("print('x' * 100_000)", "from jobs.console import say; say('x' * 100_000)"):
+        code = f"import jobs.runs\ndef run(args):\n    {printing}\n    return 0\njobs.runs.run = run\n{script}"
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            said = process.stderr.read().decode()
+        assert process.returncode in (0, 2), said
+        assert "Traceback" not in said
+        assert "ignored" not in said
+
+
+def test_a_path_that_may_not_be_accessed_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "/private/x")
+
+    monkeypatch.setattr("jobs.runs.run", run)
+    assert main(["runs"]) == 2
+    assert capsys.readouterr().err == (
+        "dermaray runs: /private/x: Permission denied. Give access to it, or name another path\n"
+    )
 
 
 @pytest.mark.parametrize("job", JOBS)
