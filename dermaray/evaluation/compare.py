@@ -51,15 +51,14 @@ def compare(
         could not score.
 
     Raises:
-        DataError: The split is empty, or no image could be scored by both.
+        DataError: The split is empty, an image has changed since, or none could be scored by both.
     """
-    images = manifest.rows(split)
-    uris = images["uri"].to_pylist()
-    tables, decided = zip(*(score(artifact, uris, progress) for artifact in artifacts), strict=True)
+    prepared = manifest.rows(split)
+    tables, decided = zip(*(score(artifact, prepared, progress) for artifact in artifacts), strict=True)
     both, kept = _in_common([table.filter(pc.equal(table["status"], SCORED)) for table in tables])
     if not len(both):
-        raise DataError(f"none of the {len(uris)} {split} images could be scored by both models")
-    images = images.take(pc.index_in(both, value_set=images["uri"].combine_chunks()))
+        raise DataError(f"none of the {prepared.num_rows} {split} images could be scored by both models")
+    images = prepared.take(pc.index_in(both, value_set=prepared["uri"].combine_chunks()))
     labels, groups = np.asarray(manifest.label_indices(images)), images["group_id"].to_numpy()
     first, second = (one.rows(rows) for one, rows in zip(decided, kept, strict=True))
     found = {
@@ -69,7 +68,7 @@ def compare(
         ],
         "data": {"source": manifest.source_name, "digest": manifest.digest, "split": split},
         "leaks": list(leaks),
-        "left_out": len(uris) - len(both),
+        "left_out": prepared.num_rows - len(both),
         **measure_difference((first, second), labels, groups, manifest.label_set),
     }
     try:

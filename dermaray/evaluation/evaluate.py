@@ -51,11 +51,11 @@ def evaluate(
         of the images they were fitted.
 
     Raises:
-        DataError: The split is empty, the classes differ, or not one image could be scored.
+        DataError: The split is empty, the classes differ, an image has changed since, or not one could be scored.
     """
     images, label_set = manifest.rows(split), artifact.label_set
     with ScoreWriter(out, artifact) as writer:
-        scores, decided = score(artifact, images["uri"].to_pylist(), progress, writer.write)
+        scores, decided = score(artifact, images, progress, writer.write)
     scored = scores.filter(pc.equal(scores["status"], SCORED))
     if not scored.num_rows:
         raise DataError(f"none of the {scores.num_rows} {split} images could be scored: {scores['message'][0]}")
@@ -84,7 +84,7 @@ def _gallery(decided: Decided, labels: IntArray, label_set: LabelSet, images: pa
 
 def score(
     artifact: Artifact,
-    uris: list[str],
+    images: pa.Table,
     progress: Callable[[int], None],
     write: Callable[[pa.Table], None] = lambda rows: None,
 ) -> tuple[pa.Table, Decided]:
@@ -92,22 +92,38 @@ def score(
 
     Args:
         artifact: The model.
-        uris: Where the images lie.
+        images: Rows of a manifest.
         progress: Called with the number of images scored since the last call.
         write: Called with rows of `score_schema` as they come.
 
     Returns:
         All rows, and what was decided on those images that could be scored, in the rows' order.
+
+    Raises:
+        DataError: An image is another than when the manifest was made.
     """
     tables, batches = [], []
-    stream = score_stream(files_listing(uris), artifact)
+    stream = score_stream(files_listing(images["uri"].to_pylist()), artifact)
     for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
         rows = score_rows(batch, artifact)
         write(rows)
         tables.append(rows)
         batches.append(batch)
         progress(rows.num_rows)
-    return pa.concat_tables(tables), decided_of(batches)
+    scores = pa.concat_tables(tables)
+    _check_unchanged(scores, images)
+    return scores, decided_of(batches)
+
+
+def _check_unchanged(scores: pa.Table, images: pa.Table) -> None:
+    """Refuse other pictures in the place of those that were audited: splits and labels speak of the first."""
+    prepared = images["sha256"].take(pc.index_in(scores["uri"], value_set=images["uri"].combine_chunks()))
+    changed = scores["uri"].filter(pc.not_equal(prepared, scores["sha256"]))
+    if len(changed):
+        raise DataError(
+            f"{changed[0]} was usable when it was prepared, now it holds other bytes; so do {len(changed) - 1} more. "
+            "Prepare the data again"
+        )
 
 
 def count_decided_on(artifact: Artifact, images: pa.Table) -> int:
