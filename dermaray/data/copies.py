@@ -12,8 +12,9 @@ _AUGMENTOR = re.compile(rf".*?_original_(?P<parent>.+)_{_UUID}", re.IGNORECASE |
 """Augmentor's own: `melanoma_original_ISIC_0000139.jpg_3f0c....jpg`, written by `Pipeline.sample`."""
 
 _WORDS = (
-    "aug(mented|mentation)?|rot(ate|ated|ation)?|[hv]?flip(ped|lr|ud|[hvxy])?|mirror(ed)?|crop(ped)?|zoom(ed)?"
-    "|shear(ed)?|skew(ed)?|shift(ed)?|blur(red)?|nois[ey]|bright(er|ness)?|contrast|distort(ed|ion)?|elastic"
+    "aug(s|ment(s|ed|ing|ations?)?)?|rot(at(e|ed|ing|ions?))?|[hv]?flip(ped|ping|lr|ud|[hvxy])?|mirror(ed|ing)?"
+    "|crop(ped|ping)?|zoom(ed|ing)?|shear(ed|ing)?|skew(ed|ing)?|shift(ed|ing)?|blur(red|ry|ring)?|nois(e|ed|y)"
+    "|bright(er|ness|en(ed)?)?|contrast(ed)?|distort(ed|ions?)?|elastic"
 )
 _BY_HAND = re.compile(rf"[_-]({_WORDS})(?![^\W\d_])", re.IGNORECASE)
 """What scripts append to a name: `ISIC_0000139_rot90.jpg`, `ISIC_0000139-aug-3.jpg`; whole words, not `_rotterdam`."""
@@ -56,8 +57,8 @@ def are_copies(labels: Sequence[str | None], stems: Sequence[str], parents: Sequ
     made = [parent not in (None, stem) for stem, parent in zip(stems, parents, strict=True)]
     # Beyond the parent's name, that is. Augmentor's UUID always has a digit.
     numbered = [any(map(str.isdigit, s[len(parent or "") :])) for s, parent in zip(stems, parents, strict=True)]
-    bare = Counter(of[i] for i in range(len(of)) if made[i] and not numbered[i])
-    return [made[i] and (numbered[i] or bare[of[i]] > 1) for i in range(len(of))]
+    beside = Counter(parent for parent, is_made in zip(of, made, strict=True) if is_made)
+    return [made[i] and (numbered[i] or beside[of[i]] > 1) for i in range(len(of))]
 
 
 def _parent(label: str | None, stem: str, present: set[tuple[str | None, str]]) -> str | None:

@@ -28,7 +28,7 @@ class Pictures:
         copies: Whether each image is an augmented copy for sure; what only may be one is another picture of the lesion.
         clusters: Name of the picture of every image that is there more than once, byte for byte or nearly; else None.
         near: Pairs of near duplicates, one image standing for all with its bytes.
-        shown: Name of the picture of every image, copies and duplicates together.
+        shown: Name of the picture of every image; copies, what may be one, and duplicates together.
     """
 
     names: list[str]

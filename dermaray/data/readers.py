@@ -102,7 +102,7 @@ def _is_output(tree: Tree, folder: PurePosixPath, within: _Within) -> bool:
     if not within[folder] or not {copied.name for copied in within[folder]} <= classes:
         return False
     images = [path for path in tree.files if folder in path.parents and is_image_name(path)]
-    return all(path.parent != folder and is_augmentors(path.stem) for path in images)
+    return bool(images) and all(path.parent != folder and is_augmentors(path.stem) for path in images)
 
 
 def _check_classes(place: str, folders: Sequence[PurePosixPath], within: _Within) -> None:
