@@ -13,7 +13,7 @@ import cv2
 from PIL import Image, UnidentifiedImageError
 
 from dermaray.errors import ImageError
-from dermaray.images.dicom import is_dicom, picture_of
+from dermaray.images.dicom import WholeFile, is_dicom, picture_of
 from dermaray.images.heic import heic_pixels, is_heic
 from dermaray.images.jpeg import ends_in_filling, turbo_pixels
 from dermaray.images.resize import UInt8Array, fit, frame_shape, to_frame
@@ -92,10 +92,9 @@ def decode_frame(data: bytes, spec: InputSpec | None) -> DecodedImage:
     if not is_dicom(data):
         return _decoded(data, spec, FORMATS)
     picture = picture_of(data, MAX_PIXELS)
-    if isinstance(picture, tuple):
-        file, form, negative = picture
-        frame = _decoded(file, spec, (form,))
-        return replace(frame, pixels=255 - frame.pixels if negative else frame.pixels, format=DICOM)
+    if isinstance(picture, WholeFile):
+        frame = _decoded(picture.data, spec, (picture.form,))
+        return replace(frame, pixels=255 - frame.pixels if picture.negative else frame.pixels, format=DICOM)
     return _framed(picture, spec, DICOM)
 
 

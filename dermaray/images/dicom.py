@@ -1,7 +1,7 @@
 """The picture in a DICOM file, as a hospital's archive exports it; what reads the file is the extra `dicom`."""
 
 import io
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,12 +20,20 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _RLE = "1.2.840.10008.1.2.5"
 
 
+class WholeFile(NamedTuple):
+    """A frame that is an image file of its own: its bytes, its format, one of Pillow's, and whether it is negative."""
+
+    data: bytes
+    form: str
+    negative: bool
+
+
 def is_dicom(data: bytes) -> bool:
     """Tell whether these are the bytes of a DICOM file."""
     return data[128:132] == b"DICM"
 
 
-def picture_of(data: bytes, max_pixels: int) -> tuple[bytes, str, bool] | UInt8Array:
+def picture_of(data: bytes, max_pixels: int) -> WholeFile | UInt8Array:
     """Return the first frame of a DICOM file.
 
     Args:
@@ -33,8 +41,7 @@ def picture_of(data: bytes, max_pixels: int) -> tuple[bytes, str, bool] | UInt8A
         max_pixels: What it may have of them.
 
     Returns:
-        A whole image file, its format, one of Pillow's, and whether it is a negative, where the frame is one; otherwise
-        its pixels, uint8 [rows, columns, 3], RGB.
+        A whole image file where the frame is one, otherwise its pixels, uint8 [rows, columns, 3], RGB.
 
     Raises:
         ImageError: It is damaged, has no picture or too large a one, or one of a kind that is not read.
@@ -60,7 +67,7 @@ def picture_of(data: bytes, max_pixels: int) -> tuple[bytes, str, bool] | UInt8A
         raise ImageError("truncated", f"damaged or cut short: {error}") from None
 
 
-def _first_frame(dataset: Any) -> tuple[bytes, str, bool] | UInt8Array:
+def _first_frame(dataset: Any) -> WholeFile | UInt8Array:
     from pydicom.encaps import get_frame
     from pydicom.pixels.utils import pixel_array
 
@@ -68,7 +75,7 @@ def _first_frame(dataset: Any) -> tuple[bytes, str, bool] | UInt8Array:
     if syntax in _AS_A_FILE:
         frames = int(dataset.get("NumberOfFrames") or 1)
         file = get_frame(dataset.PixelData, 0, number_of_frames=frames)
-        return file, _AS_A_FILE[syntax], _is_negative(dataset)
+        return WholeFile(file, _AS_A_FILE[syntax], _is_negative(dataset))
     if syntax.is_encapsulated and syntax != _RLE:
         raise ImageError("unsupported", f"a DICOM file whose picture is encoded by {syntax.name}")
     return _rgb(pixel_array(dataset, index=0), dataset)
