@@ -48,7 +48,7 @@ lock: ## Pin every dependency anew (needs uv)
 	uv pip compile pyproject.toml -c requirements-dev.lock --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
 
-reference: $(READY) ## Make the reference model again, and its figures (HAM10000 under DERMARAY_DATA; 80 minutes on 2 cores)
+reference: $(READY) ## Make the reference model again, and its figures (HAM10000 under DERMARAY_DATA; see docs/results.md)
 	benchmarks/reference.sh
 
 quality: $(READY) ## Make the tables of docs/data-quality.md again (about 2 minutes)

@@ -172,7 +172,7 @@ def image_table(paths: list[str], height: int, width: int) -> Any:
 
     sizes = [np.full(len(paths), size, np.int32) for size in (height, width)]
     labels = np.array(["nevus" in path for path in paths], np.int32)
-    ids, sha256s = ([of(Path(path)) for path in paths] for of in (lambda path: path.stem, sha256_file))
+    ids, sha256s = [Path(path).stem for path in paths], [sha256_file(Path(path)) for path in paths]
     return ImageTable(pa.array(ids), pa.array(paths), pa.array(sha256s), labels, *sizes, "benchmark")
 
 

@@ -65,7 +65,7 @@ class Cluster:
         if self._places(share, use_gpu) < num_workers:
             raise ResourceError(
                 f"the nodes have room for {self._places(share, use_gpu)} workers of {share:g} CPUs"
-                f"{' and one GPU' if use_gpu else ''}; {num_workers} were asked for. The largest node has "
+                f"{' and one GPU' if use_gpu else ''}; {num_workers} were asked for. The largest such node has "
                 f"{self._largest_node(use_gpu):g} CPUs: set scaling.cpus_per_worker lower, or ask for fewer workers"
             )
         return share

@@ -22,10 +22,10 @@ class AugmentorEngine:
     """Runs operations as the package does, on one image after the other.
 
     Reproduced are its bugs: a probability below 1 becomes floor(10 p) / 10 + 0.05, since it rounds its draw to tenths;
-    a rotation has whole degrees; an erased rectangle has its sides swapped. Not reproduced is that what an
-    image becomes depends on the images before it: the global generators, which the package draws from, are set anew
-    for every image. Two threads of one process would still take each other's numbers. And an image that was made grey,
-    which the package leaves with one channel, has three again before an operation that fails on one.
+    a rotation has whole degrees; an erased rectangle has its sides swapped. An image that was made grey, which the
+    package leaves with one channel, has three again before an operation that fails on one. Not reproduced is that what
+    an image becomes depends on the images before it: the global generators, which the package draws from, are set anew
+    for every image. Two threads of one process would still take each other's numbers.
 
     Args:
         operations: See `parse_recipe`.

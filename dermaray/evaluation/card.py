@@ -213,7 +213,7 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
         )
     said.append(
         "A prediction set holds each diagnosis with the share promised for it (split conformal prediction within the "
-        "class). `refer` is true unless the set holds the answer alone, and where the image is strange."
+        "class). `refer` is true where the set does not hold the answer alone, or the image is strange."
     )
     table = _Table(
         ["Decision", "Measured", "Promised, at least"],

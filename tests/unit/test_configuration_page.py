@@ -4,4 +4,4 @@ from tests.configuration_page import PAGE, page
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: python -m tests.configuration_page"
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: make docs"
