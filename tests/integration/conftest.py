@@ -72,8 +72,8 @@ augment:
   - {{operation: rotate, probability: 0.7, max_left_rotation: 10, max_right_rotation: 10}}
 model:
   backbone: case_study_cnn
-  options: {{filters: [8, 8], dense: 16, batch_normalization: true}}
-training: {{epochs: 1, global_batch_size: 12, learning_rate: 0.001, optimizer: sgd, partial_sums: 12}}
+  options: {{filters: [8, 8], dense: 16, batch_normalization: true, dropout: 0.2}}
+training: {{epochs: 1, global_batch_size: 12, learning_rate: 0.001, optimizer: sgd, partial_sums: 4}}
 """
     )
     return path

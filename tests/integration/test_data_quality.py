@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import Augmentor
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -180,16 +181,41 @@ def test_an_unknown_label_is_refused_or_dropped_as_told(dirty: Path, run_job: Ru
     assert summary["quarantined"]["unknown_label"] == len(list((source / "Train" / "wart").iterdir()))
 
 
+class _Planned(Exception):
+    """In place of a training."""
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[WorkerTask]:
+    """The runs that were planned, and not trained; a model carries what its plan says."""
+    tasks: list[WorkerTask] = []
+
+    def stop(task: WorkerTask, *_: Any) -> None:
+        tasks.append(task)
+        raise _Planned
+
+    monkeypatch.setattr(jobs.training, "_train", stop)
+    return tasks
+
+
 def test_folds_hold_every_image_once_and_train_takes_one(
-    images: Path, config: Path, run_job: RunJob, tmp_path: Path
+    images: Path, config: Path, model: Path, run_job: RunJob, tmp_path: Path, planned: list[WorkerTask]
 ) -> None:
     run_job("prepare", images, "splits.folds=3", "--out", tmp_path / "data")
     manifest = Manifest.read(tmp_path / "data")
-    folds, splits = (manifest.table[c].to_pylist() for c in ("fold", "split"))
+    ids, folds, splits = (manifest.table[c].to_pylist() for c in ("image_id", "fold", "split"))
     assert {(f is None, s) for f, s in zip(folds, splits, strict=True)} == {(True, "test"), (False, "train")}
     data = [f"data.manifest={tmp_path / 'data'}", "data.fold=1"]
-    run_job("train", "--config", config, *data, f"out={tmp_path / 'run'}")
-    words = ["evaluate", "--model", tmp_path / "run", "--data", tmp_path / "data", "--split", "val"]
+    with pytest.raises(_Planned):
+        run_job("train", "--config", config, *data, f"out={tmp_path / 'run'}")
+    (task,) = planned
+    by_fold = {of: {i for i, fold in zip(ids, folds, strict=True) if fold == of} for of in range(3)}
+    assert set(task.train.image_ids.to_pylist()) == by_fold[0] | by_fold[2]
+    assert set(task.val.image_ids.to_pylist()) == by_fold[1]
+    # A model of these images.
+    shutil.copytree(model, tmp_path / "model")
+    pq.write_table(task.trained_on, tmp_path / "model" / "trained_on.parquet")
+    words = ["evaluate", "--model", tmp_path / "model", "--data", tmp_path / "data", "--split", "val"]
     run_job(*words, "--fold", 1, "--out", tmp_path / "report")
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["images"] == folds.count(1)
     with pytest.raises(LeakError, match="were trained on"):
@@ -224,18 +250,12 @@ def test_the_gate_refuses_the_case_studys_folder_and_names_the_copies(
 
 
 def test_an_override_goes_with_the_model(
-    case_study: dict[str, Any], config: Path, run_job: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case_study: dict[str, Any], config: Path, run_job: RunJob, tmp_path: Path, planned: list[WorkerTask]
 ) -> None:
-    class Planned(Exception):
-        """In place of the training, whose model carries what is planned here."""
-
-    def stop(task: WorkerTask, *_: Any) -> None:
-        raise Planned(*task.provenance["leaks"])
-
-    monkeypatch.setattr(jobs.training, "_train", stop)
     data = f"data.manifest={case_study['data']}"
-    with pytest.raises(Planned, match="_original_SYNTH_"):
+    with pytest.raises(_Planned):
         run_job("train", "--config", config, data, f"out={tmp_path / 'run'}", "--allow-leaks")
+    assert any("_original_SYNTH_" in leak for leak in planned[0].provenance["leaks"])
 
 
 def test_an_override_is_written_into_the_report(

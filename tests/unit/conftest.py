@@ -1,5 +1,6 @@
 """What several unit tests need: a bucket, a model's decisions, and a model's folder without a network in it."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,6 +13,13 @@ from dermaray.labels import LabelSet
 from tests.object_store import KEYS, Bucket, new_bucket
 
 FEATURES = 5
+
+
+@pytest.fixture(scope="session", autouse=True)
+def behind_those_that_share_a_ray() -> None:
+    """Let the tests in the other process, which take longest, have the cores first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.nice(5)
 
 
 @pytest.fixture
