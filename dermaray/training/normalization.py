@@ -11,7 +11,8 @@ Szegedy 2015, "Batch Normalization", section 3): fewer exchanges a layer, and on
 activations is dear, two thirds of the time.
 
 A worker that is alone, and need not be equal to many, takes TensorFlow's own kernel for all of it, as Keras 2 did and
-Keras 3 does not: a step of EfficientNet-Lite0 takes six tenths of the time.
+Keras 3 does not: a step of EfficientNet-Lite0 takes six tenths of the time. The kernel adds up in float32, and of a
+layer of 300,000 values a channel leaves four digits of the variance.
 """
 
 from typing import Any
