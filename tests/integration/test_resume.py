@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from dermaray.training.run import train
 from dermaray.training.state import RunState
 from dermaray.training.store import RunStore
 from dermaray.training.task import WorkerTask, plan_run
+from tests.commands import wait_until
 from tests.object_store import Bucket, new_bucket
 
 RunJob = Callable[..., int]
@@ -125,12 +125,8 @@ def test_a_driver_that_is_killed_goes_on_by_the_same_command_from_an_object_stor
     places = [f"out={out}", f"tracking.mlflow={database}", f"checkpoint.storage={bucket.uri('mine')}"]
     words = ["--config", str(config), *places, *ALL_THAT_HAS_A_STATE]
     process = subprocess.Popen([sys.executable, "-m", "jobs.train", *words], start_new_session=True)
-    deadline = time.monotonic() + 120
     try:
-        while not any(key.endswith("state.npz") for key in bucket.files()):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.5)
+        wait_until(lambda: any(key.endswith("state.npz") for key in bucket.files()), process)
     finally:
         process.kill()
         process.wait()
@@ -162,12 +158,8 @@ def test_who_is_asked_to_stop_keeps_a_checkpoint_and_says_how_to_go_on(
     ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
     signal.signal(signal.SIGINT, ignored)
-    deadline = time.monotonic() + 120
     try:
-        while not list(tmp_path.glob(".out.unfinished/checkpoints/*/*/state.npz")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.1)
+        wait_until(lambda: list(tmp_path.glob(".out.unfinished/checkpoints/*/*/state.npz")), process)
         if sent == signal.SIGINT:
             # As a terminal does: to all that the command has started and that has not left its group.
             os.killpg(process.pid, sent)

@@ -3,7 +3,6 @@
 import csv
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import yaml
 from dermaray.config import load_config
 from dermaray.data.frames import node_folder
 from dermaray.errors import OutputError
+from tests.commands import wait_until
 
 RunJob = Callable[..., int]
 
@@ -49,13 +49,9 @@ def test_a_search_that_was_killed_goes_on_by_the_same_command_and_ends_in_a_conf
 ) -> None:
     before = frames()
     process = subprocess.Popen([sys.executable, "-m", "jobs.tune", "--config", str(search)], start_new_session=True)
-    deadline = time.monotonic() + 120
     # Until the first trial has kept an epoch.
     try:
-        while not list(tmp_path.glob(".search.unfinished/runs/*/checkpoints/*/*/state.npz")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.1)
+        wait_until(lambda: list(tmp_path.glob(".search.unfinished/runs/*/checkpoints/*/*/state.npz")), process)
     finally:
         process.kill()
         process.wait()
