@@ -10,6 +10,7 @@ at 160x160 pixels. A round runs all sides one after the other, each in a process
     ray         ray.data.read_images and an actor that holds the Keras model, as Ray's documentation shows it
     daft        daft, with a class that holds the Keras model, where it is installed
     dermaray    dermaray score
+    bfloat16    dermaray score --engine bfloat16, where OpenVINO is installed; the processor has to know bfloat16
     int8        dermaray score --engine int8
     decode      dermaray's decoder alone, a process on each core
     network     LiteRT alone, a process on each core, on pixels that are in memory
@@ -211,10 +212,14 @@ SIDES: dict[str, Callable[[Path, Clock], None]] = {
     "ray": ray_data,
     "daft": daft_side,
     "dermaray": lambda folder, clock: dermaray(folder, clock, "litert"),
+    "bfloat16": lambda folder, clock: dermaray(folder, clock, "bfloat16"),
     "int8": lambda folder, clock: dermaray(folder, clock, "int8"),
     "decode": lambda folder, clock: alone(folder, clock, decode_alone),
     "network": lambda folder, clock: alone(folder, clock, network_alone),
 }
+
+NEEDED = {"daft": "daft", "bfloat16": "openvino"}
+"""What sides need that may not be installed."""
 
 
 def prepare(folder: Path, images: Path, count: int) -> None:
@@ -287,7 +292,7 @@ def main() -> None:
     if args.images is None:
         parser.error("--images is missing")
     wanted = {*args.sides, "dermaray"}
-    sides = [side for side in SIDES if side in wanted and (side != "daft" or find_spec("daft"))]
+    sides = [side for side in SIDES if side in wanted and find_spec(NEEDED.get(side, "dermaray"))]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         prepare(folder, args.images.resolve(), args.files)

@@ -59,8 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", action="store_true", help="print what reading, decoding and scoring took")
     parser.add_argument(
         "--engine",
-        choices=["litert", "int8", "keras"],
-        help="litert and int8 are for CPUs; keras is as in training, for GPUs too (default: litert, where it can be)",
+        choices=["litert", "bfloat16", "int8", "keras"],
+        help="litert, bfloat16 and int8 are for CPUs; keras is as in training, for GPUs too (default: litert, where it "
+        "can be)",
     )
     parser.add_argument(
         "--actors",

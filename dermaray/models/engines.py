@@ -1,4 +1,4 @@
-"""Which engine runs a saved model: LiteRT on CPUs; Keras, which is the reference for it, and can use GPUs."""
+"""Which engine runs a saved model: LiteRT or OpenVINO on CPUs; Keras, the reference for them, which can use GPUs."""
 
 from typing import Literal
 
@@ -6,9 +6,9 @@ from dermaray.errors import ArtifactError
 from dermaray.models.artifact import INT8, LITERT, Artifact
 from dermaray.models.engine import Engine
 
-EngineName = Literal["litert", "int8", "keras"]
+EngineName = Literal["litert", "bfloat16", "int8", "keras"]
 
-_FILES = {"litert": LITERT, "int8": INT8}
+_FILES = {"litert": LITERT, "bfloat16": LITERT, "int8": INT8}
 
 
 def choose_engine(artifact: Artifact, wanted: EngineName | None) -> EngineName:
@@ -27,15 +27,20 @@ def choose_engine(artifact: Artifact, wanted: EngineName | None) -> EngineName:
 
 
 def open_engine(artifact: Artifact, name: EngineName) -> Engine:
-    """Load a model's network into an engine of this process; LiteRT takes one thread.
+    """Load a model's network into an engine of this process; but for Keras it takes one thread.
 
     Raises:
-        ArtifactError: The network is missing, was changed or cannot be read.
+        ArtifactError: The network is missing, was changed or cannot be read, or this processor cannot run it so.
     """
+    if name in _FILES:
+        artifact.verify()
+    if name == "bfloat16":
+        from dermaray.models.openvino import BFloat16Engine
+
+        return BFloat16Engine(artifact.path / _FILES[name])
     if name in _FILES:
         from dermaray.models.litert import LiteRTEngine
 
-        artifact.verify()
         return LiteRTEngine((artifact.path / _FILES[name]).read_bytes())
     from dermaray.models.own_process import import_keras
 

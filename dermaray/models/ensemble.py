@@ -47,7 +47,8 @@ def _views() -> list[Callable[[Tensor], Tensor]]:
         lambda x: x,
         lambda x: ops.flip(x, axis=2),
         lambda x: ops.flip(x, axis=1),
-        lambda x: ops.flip(x, axis=(1, 2)),
+        # One axis at a time: OpenVINO knows no flip of two.
+        lambda x: ops.flip(ops.flip(x, axis=2), axis=1),
     ]
     return [*straight, *(lambda x, view=view: ops.transpose(view(x), (0, 2, 1, 3)) for view in straight)]
 

@@ -4,6 +4,7 @@ import ctypes
 import importlib
 import os
 import sys
+from types import ModuleType
 
 # Options of glibc's `mallopt`, as malloc.h numbers them.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -16,7 +17,8 @@ def import_keras() -> None:
     scikit-learn and its galleries. To be called before anything else imports TensorFlow.
     """
     _keep_tensor_memory()
-    _import_lean_keras()
+    # They take nearly as long to import as Keras and TensorFlow do, and Keras imports both where they are installed.
+    import_without("keras", "sklearn", "matplotlib")
 
 
 def _keep_tensor_memory() -> None:
@@ -46,16 +48,16 @@ def keep_work_memory() -> None:
             mallopt(option, value)
 
 
-def _import_lean_keras() -> None:
-    """Import Keras without scikit-learn and Matplotlib, which take nearly as long as Keras and TensorFlow do.
+def import_without(name: str, *unwanted: str) -> ModuleType:
+    """Import a module as if others, which it would import where they are installed, were not.
 
-    Keras imports both where they are installed. Whoever asks for them afterwards gets them.
+    Whoever asks for those afterwards gets them.
     """
-    absent = [name for name in ("sklearn", "matplotlib") if name not in sys.modules]
+    absent = [module for module in unwanted if module not in sys.modules]
     # What Python does with None here is to say that there is no such module.
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     try:
-        importlib.import_module("keras")
+        return importlib.import_module(name)
     finally:
-        for name in absent:
-            del sys.modules[name]
+        for module in absent:
+            del sys.modules[module]
