@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
@@ -39,6 +40,11 @@ that it is never measured on the former by mistake, nor on the latter without a 
 DESCRIPTION, NETWORK, NOVELTY = "artifact.json", "model.keras", "novelty.npz"
 LITERT, INT8 = "model.tflite", "model.int8.tflite"
 """The files that answers come from; the last two are there where the network could be converted, and was to be."""
+
+
+def unseen(images: pa.Table, seen: pa.Table) -> pa.Table:
+    """Return the rows of those images, told by their column `sha256`, that are not in a table of `SEEN_SCHEMA`."""
+    return images.filter(pc.invert(pc.is_in(images["sha256"], value_set=seen["sha256"].combine_chunks())))
 
 
 @dataclass(frozen=True)

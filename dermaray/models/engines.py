@@ -15,10 +15,15 @@ def choose_engine(artifact: Artifact, wanted: EngineName | None) -> EngineName:
     """Return the engine that scores a model: the wanted one, else LiteRT where the network could be converted.
 
     Raises:
-        ArtifactError: The model has no network for the wanted engine.
+        ArtifactError: The model has no network for the wanted engine, or what runs it is not installed.
     """
     if wanted is None:
         return "litert" if LITERT in artifact.files else "keras"
+    if wanted == "bfloat16":
+        from dermaray.models.openvino import import_openvino
+
+        # To be told before any process is started.
+        import_openvino()
     file = _FILES.get(wanted)
     if file is not None and file not in artifact.files:
         how = "Train it with int8: true, or use" if wanted == "int8" else "Its network could not be converted. Use"

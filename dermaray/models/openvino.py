@@ -41,7 +41,7 @@ class BFloat16Engine:
     """
 
     def __init__(self, file: Path) -> None:
-        core = _openvino().Core()
+        core = import_openvino().Core()
         if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ArtifactError(f"this processor has neither AVX512-BF16 nor AMX, which {_WANTED}")
         try:
@@ -69,7 +69,12 @@ class BFloat16Engine:
         return outputs[0], outputs[1]
 
 
-def _openvino() -> Any:
+def import_openvino() -> Any:
+    """Import OpenVINO.
+
+    Raises:
+        ArtifactError: It is not installed.
+    """
     try:
         # With the one that is not wanted it tells its makers of every import.
         return import_without("openvino", "openvino_telemetry")

@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 
 # Options of glibc's `mallopt`, as malloc.h numbers them.
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 
 
 def import_keras() -> None:
@@ -42,9 +42,23 @@ def keep_work_memory() -> None:
     first can; those that are there go on being used. Nothing happens where TF_CPU_ALLOCATOR_USE_BFC is set to switch
     this off, or where the C library is not glibc.
     """
+    if os.environ.get("TF_CPU_ALLOCATOR_USE_BFC") not in ("0", "false"):
+        _tell_malloc({_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _ARENA_MAX: 1})
+
+
+def return_memory() -> None:
+    """Let `malloc` take large pieces, as batches of images are, from the operating system, and give them back at once.
+
+    For a process that scores without end: otherwise it soon keeps such pieces in the heaps of all its threads, with
+    holes between them, and grows. Nothing happens where the C library is not glibc.
+    """
+    _tell_malloc({_MMAP_THRESHOLD: 1 << 20})
+
+
+def _tell_malloc(options: dict[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and os.environ.get("TF_CPU_ALLOCATOR_USE_BFC") not in ("0", "false"):
-        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
+    if mallopt is not None:
+        for option, value in options.items():
             mallopt(option, value)
 
 

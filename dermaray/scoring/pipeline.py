@@ -15,6 +15,7 @@ from dermaray.images.spec import InputSpec
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Actors, Batch, Score, batches_of, image_row, lost, scored
 from dermaray.models.engines import EngineName
+from dermaray.models.own_process import return_memory
 from dermaray.models.predictor import ENGINE_BATCH
 from dermaray.scoring.ahead import Ahead
 from dermaray.scoring.pieces import BLOCK_BATCHES, PIECE_SCHEMA, Piece, images_in, is_streamed, name_at
@@ -217,6 +218,7 @@ class _ReadAndScore:
 
     def __init__(self, read: _Read, artifact: Artifact, engine: EngineName, pinned: bool) -> None:
         self._core = pin_to_core() if pinned else None
+        return_memory()
         cv2.setNumThreads(1)
         self._read, self._score = read, _Telling(artifact, engine)
 

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from dermaray.config import RunConfig
 from dermaray.data.manifest import Manifest
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import ConfigError
-from dermaray.models.artifact import SEEN_SCHEMA, Artifact
+from dermaray.models.artifact import SEEN_SCHEMA, Artifact, unseen
 from dermaray.models.spec import Version, check_views
 from dermaray.yaml_config import Name, Section, load_yaml_config
 
@@ -92,8 +91,6 @@ def write_ensemble(
     members = [member for artifact in artifacts for member in members_of(artifact.load_model())]
     trained_on = _once([artifact.trained_on() for artifact in artifacts])
     chosen_on = _once([artifact.decided_on() for artifact in artifacts])
-    # Of folds, each is validated on what the others are trained on.
-    also_trained_on = pc.is_in(chosen_on["sha256"], value_set=trained_on["sha256"].combine_chunks())
     origin = Origin(
         config.name,
         config.version,
@@ -101,7 +98,8 @@ def write_ensemble(
         manifest.label_set,
         _provenance(artifacts, manifest, config, leaks, run),
         trained_on,
-        chosen_on.filter(pc.invert(also_trained_on)),
+        # Of folds, each is validated on what the others are trained on.
+        unseen(chosen_on, trained_on),
     )
     return write_model(out, combine(members, config.views), origin, manifest, config.decisions, int8=config.int8)
 

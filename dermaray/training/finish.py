@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from sklearn.metrics import balanced_accuracy_score
 
 from dermaray.data.manifest import Manifest
@@ -16,7 +15,7 @@ from dermaray.decisions.settings import DecisionConfig
 from dermaray.evaluation.card import write_card
 from dermaray.evaluation.measure import measure
 from dermaray.images.resize import UInt8Array
-from dermaray.models.artifact import INT8, LITERT, SEEN_SCHEMA, Artifact
+from dermaray.models.artifact import INT8, LITERT, SEEN_SCHEMA, Artifact, unseen
 from dermaray.models.engine import KerasEngine
 from dermaray.models.fitting import Fitted, decide_on_validation, some_pixels
 from dermaray.models.litert import LiteRTEngine, largest_difference, to_litert
@@ -60,8 +59,7 @@ def write_model(
     out.mkdir()
     decided_on = fitted.images.select(SEEN_SCHEMA.names).cast(SEEN_SCHEMA)
     if origin.chosen_on is not None:
-        new = pc.invert(pc.is_in(origin.chosen_on["sha256"], value_set=decided_on["sha256"].combine_chunks()))
-        decided_on = pa.concat_tables([decided_on, origin.chosen_on.filter(new)])
+        decided_on = pa.concat_tables([decided_on, unseen(origin.chosen_on, decided_on)])
     artifact = save_artifact(out, model, origin, fitted.decisions, decided_on, there)
     metrics = measure(fitted.decided, fitted.labels, fitted.images, manifest.label_set, fitted.decisions)
     write_card(artifact, metrics, {"Split": "the validation images, on which the decisions were fitted: too good"})

@@ -33,6 +33,7 @@ from dermaray.scoring.ledger import Ledger
 from jobs import score
 from jobs.score import score_archive
 from tests.object_store import Bucket, new_bucket
+from tests.processor import BFLOAT16
 
 RunJob = Callable[..., int]
 
@@ -266,10 +267,15 @@ def test_an_object_that_never_comes_is_given_up(images: Path, model: Path, run_j
     assert [row["reason"] for row in rows] == [None, "timed_out", None, None]
 
 
-def test_the_engines_agree(images: Path, model: Path, run_job: RunJob, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["litert", "bfloat16"])
+def test_the_engines_agree(engine: str, images: Path, model: Path, run_job: RunJob, tmp_path: Path) -> None:
+    if engine == "bfloat16" and not BFLOAT16:
+        pytest.skip("this processor has no instructions for bfloat16")
     artifact = open_artifact(model)
     source = write_folder(tmp_path / "images", {p.name: p.read_bytes() for p in sorted(images.rglob("*.jpg"))[:5]})
-    run_job("score", source, "--model", model, "--out", tmp_path / "scores")
+    # LiteRT is taken where nothing is asked for.
+    asked = () if engine == "litert" else ("--engine", engine)
+    run_job("score", source, "--model", model, "--out", tmp_path / "scores", *asked)
     rows = pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()
     predictor = Predictor(artifact)
     found = np.array([[row[name] for name in artifact.label_set.classes] for row in rows])
@@ -278,7 +284,7 @@ def test_the_engines_agree(images: Path, model: Path, run_job: RunJob, tmp_path:
     # A row is nearest to its own image's answer.
     nearest = np.abs(found[:, None] - expected[None]).sum(axis=2).argmin(axis=1)
     assert nearest.tolist() == list(range(len(rows)))
-    assert json.loads((tmp_path / "scores" / "summary.json").read_text())["rate"]["engine"] == "litert"
+    assert json.loads((tmp_path / "scores" / "summary.json").read_text())["rate"]["engine"] == engine
 
 
 def test_scoring_is_a_step_of_a_pipeline_of_ones_own(images: Path, model: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ import resource, threading
 {load}
 def work():
     for _ in range(20):
-        bytearray(64 << 20)
+        bytearray({size} << 20)
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 faults = []
 thread = threading.Thread(target=work)
@@ -34,6 +34,7 @@ thread.start()
 thread.join()
 print(faults[-1] - faults[4])
 """
+SCORER = "from dermaray.models.own_process import return_memory; return_memory()"
 WORKER = "from dermaray.models.own_process import keep_work_memory; keep_work_memory()"
 LOAD = "from dermaray.models.own_process import import_keras; import_keras()"
 IMPORTED = f"""
@@ -68,10 +69,18 @@ def test_tensors_of_a_step_take_the_memory_of_the_step_before(environment: None)
 
 
 def test_work_space_of_a_step_takes_the_memory_of_the_step_before(environment: None) -> None:
-    kept, by_default = (int(printed(WORK.format(load=load))[-1]) for load in (WORKER, ""))
+    kept, by_default = (int(printed(WORK.format(load=load, size=64))[-1]) for load in (WORKER, ""))
     # 64 MiB are 16,384 pages of 4 kB, fifteen times over.
     assert kept < 200
     assert by_default > 200_000
+
+
+def test_a_batch_of_a_process_that_scores_goes_back_to_the_system() -> None:
+    returned, by_default = (int(printed(WORK.format(load=load, size=4))[-1]) for load in (SCORER, ""))
+    # 4 MiB are 1,024 pages of 4 kB, fifteen times over.
+    assert returned > 15_000
+    # Should this fail, malloc gives memory back by itself.
+    assert by_default < 1_000
 
 
 def test_what_the_user_has_set_stands(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
