@@ -10,7 +10,7 @@ at 160x160 pixels. A round runs all sides one after the other, each in a process
     ray         ray.data.read_images and an actor that holds the Keras model, as Ray's documentation shows it
     daft        daft, with a class that holds the Keras model, where it is installed
     dermaray    dermaray score
-    bfloat16    dermaray score --engine bfloat16, where OpenVINO is installed; the processor has to know bfloat16
+    bfloat16    dermaray score --engine bfloat16, where OpenVINO is installed and the processor knows it
     int8        dermaray score --engine int8
     decode      dermaray's decoder alone, a process on each core
     network     LiteRT alone, a process on each core, on pixels that are in memory
@@ -33,6 +33,8 @@ from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from dermaray.models.openvino import knows_bfloat16
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, BATCH, CORES = 160, 32, 2
@@ -218,8 +220,11 @@ SIDES: dict[str, Callable[[Path, Clock], None]] = {
     "network": lambda folder, clock: alone(folder, clock, network_alone),
 }
 
-NEEDED = {"daft": "daft", "bfloat16": "openvino"}
-"""What sides need that may not be installed."""
+NEEDED: dict[str, Callable[[], bool]] = {
+    "daft": lambda: find_spec("daft") is not None,
+    "bfloat16": lambda: find_spec("openvino") is not None and knows_bfloat16(),
+}
+"""Whether there is what a side needs."""
 
 
 def prepare(folder: Path, images: Path, count: int) -> None:
@@ -292,7 +297,7 @@ def main() -> None:
     if args.images is None:
         parser.error("--images is missing")
     wanted = {*args.sides, "dermaray"}
-    sides = [side for side in SIDES if side in wanted and find_spec(NEEDED.get(side, "dermaray"))]
+    sides = [side for side in SIDES if side in wanted and NEEDED.get(side, lambda: True)()]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         prepare(folder, args.images.resolve(), args.files)

@@ -60,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         choices=["litert", "bfloat16", "int8", "keras"],
-        help="litert, bfloat16 and int8 are for CPUs; keras is as in training, for GPUs too (default: litert, where it "
-        "can be)",
+        help="litert, bfloat16 (with the extra openvino, on processors that know it) and int8 (of models made with it) "
+        "are for CPUs; keras is as in training, for GPUs too (default: litert, where it can be)",
     )
     parser.add_argument(
         "--actors",
@@ -105,7 +105,7 @@ def score_archive(
         An image that cannot be scored has a row with the reason.
 
     Raises:
-        ArtifactError: The model is missing or damaged, or has no network for the engine.
+        ArtifactError: The model is missing or damaged, or has no network for the engine, or that is not installed.
     """
     import ray
 

@@ -46,9 +46,9 @@ def check_measurable(artifacts: Sequence[Artifact], manifest: Manifest, split: s
     leaks = check_gate(manifest, allow=allow_leaks)
     images = manifest.rows(split)
     # On its own training images a model may be measured: to see how much it overfits.
-    unseen = [artifact for artifact in artifacts if split != "train" or not made_of(artifact, manifest)]
+    checked = [artifact for artifact in artifacts if split != "train" or not made_of(artifact, manifest)]
     source = manifest.source_name
-    return [*leaks, *(s for artifact in unseen for s in check_unseen(artifact, images, source, allow=allow_leaks))]
+    return [*leaks, *(s for artifact in checked for s in check_unseen(artifact, images, source, allow=allow_leaks))]
 
 
 def made_of(artifact: Artifact, manifest: Manifest) -> bool:

@@ -43,7 +43,7 @@ LITERT, INT8 = "model.tflite", "model.int8.tflite"
 
 
 def unseen(images: pa.Table, seen: pa.Table) -> pa.Table:
-    """Return the rows of those images, told by their column `sha256`, that are not in a table of `SEEN_SCHEMA`."""
+    """Return the rows of a table with a column `sha256` that are not in one of `SEEN_SCHEMA`."""
     return images.filter(pc.invert(pc.is_in(images["sha256"], value_set=seen["sha256"].combine_chunks())))
 
 

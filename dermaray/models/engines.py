@@ -32,24 +32,25 @@ def choose_engine(artifact: Artifact, wanted: EngineName | None) -> EngineName:
 
 
 def open_engine(artifact: Artifact, name: EngineName) -> Engine:
-    """Load a model's network into an engine of this process; but for Keras it takes one thread.
+    """Load a model's network into an engine of this process; all but Keras take one thread.
 
     Raises:
-        ArtifactError: The network is missing, was changed or cannot be read, or this processor cannot run it so.
+        ArtifactError: The network is missing, was changed or cannot be read, what runs it is not installed, or this
+            processor cannot.
     """
-    if name in _FILES:
-        artifact.verify()
+    if name == "keras":
+        from dermaray.models.own_process import import_keras
+
+        import_keras()
+        from dermaray.models.engine import KerasEngine
+
+        return KerasEngine(artifact.load_model())
+    artifact.verify()
+    file = artifact.path / _FILES[name]
     if name == "bfloat16":
         from dermaray.models.openvino import BFloat16Engine
 
-        return BFloat16Engine(artifact.path / _FILES[name])
-    if name in _FILES:
-        from dermaray.models.litert import LiteRTEngine
+        return BFloat16Engine(file)
+    from dermaray.models.litert import LiteRTEngine
 
-        return LiteRTEngine((artifact.path / _FILES[name]).read_bytes())
-    from dermaray.models.own_process import import_keras
-
-    import_keras()
-    from dermaray.models.engine import KerasEngine
-
-    return KerasEngine(artifact.load_model())
+    return LiteRTEngine(file.read_bytes())

@@ -1,8 +1,8 @@
 """bfloat16: the graph that LiteRT runs, computed with half the bits by processors that have instructions for it.
 
-These (AVX512-BF16, AMX) multiply twice as many numbers at a time as those for float32, to three digits; sums stay
-float32. LiteRT does not use them; OpenVINO does, which comes with the extra `openvino`. Answers differ by some
-thousandths, as they do by LiteRT's rounding of weights, and not by hundredths as with int8.
+These (AVX512-BF16, AMX) multiply at least twice as many numbers at a time as those for float32, each to two or three
+digits. LiteRT does not use them; OpenVINO does, which comes with the extra `openvino`. Answers differ by some
+hundredths, as with int8, which has to be made with the model, where this takes the file that is there.
 """
 
 from pathlib import Path
@@ -26,8 +26,6 @@ _SETTINGS = {
     "ENABLE_CPU_PINNING": False,
 }
 
-_WANTED = "--engine bfloat16 wants. Use another --engine"
-
 
 class BFloat16Engine:
     """A converted graph, run by OpenVINO in bfloat16 on one thread.
@@ -42,18 +40,22 @@ class BFloat16Engine:
 
     def __init__(self, file: Path) -> None:
         core = import_openvino().Core()
-        if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise ArtifactError(f"this processor has neither AVX512-BF16 nor AMX, which {_WANTED}")
+        if not knows_bfloat16():
+            name = core.get_property("CPU", "FULL_DEVICE_NAME")
+            raise ArtifactError(
+                f"--engine bfloat16 needs a processor with AVX512-BF16 or AMX. This one has neither: {name}. Use "
+                "another --engine, litert for one"
+            )
         try:
             model = core.read_model(file)
-        # It says so of whatever it does not know.
+            shape = model.input(0).partial_shape
+            shape[0] = _TOGETHER
+            model.reshape(shape)
+            self._run = core.compile_model(model, "CPU", _SETTINGS).create_infer_request()
+        # OpenVINO raises nothing more specific.
         except RuntimeError as error:
-            why = str(error).strip().splitlines()[-1]
-            raise ArtifactError(f"OpenVINO cannot read {file} ({why}), which {_WANTED}") from error
-        shape = model.input(0).partial_shape
-        shape[0] = _TOGETHER
-        model.reshape(shape)
-        self._run = core.compile_model(model, "CPU", _SETTINGS).create_infer_request()
+            *_, why = str(error).strip().splitlines() or [type(error).__name__]
+            raise ArtifactError(f"OpenVINO cannot run {file}: {why} Use another --engine, litert for one") from error
 
     def __call__(self, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """Return the network's own probabilities of a batch, and its features."""
@@ -69,16 +71,25 @@ class BFloat16Engine:
         return outputs[0], outputs[1]
 
 
-def import_openvino() -> Any:
-    """Import OpenVINO.
+def knows_bfloat16() -> bool:
+    """Tell whether this processor has instructions for bfloat16 that OpenVINO uses.
 
     Raises:
-        ArtifactError: It is not installed.
+        ArtifactError: See `import_openvino`.
+    """
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO, without what reports to its makers that it was imported.
+
+    Raises:
+        ArtifactError: It is not installed, or damaged.
     """
     try:
-        # With the one that is not wanted it tells its makers of every import.
         return import_without("openvino", "openvino_telemetry")
-    except ImportError:
+    except ImportError as error:
         raise ArtifactError(
-            f"OpenVINO is not installed, which {_WANTED}, or run: pip install 'dermaray[openvino]'"
+            f"--engine bfloat16 needs OpenVINO, which cannot be imported: {error}. Run: pip install "
+            "'dermaray[openvino]', or use another --engine"
         ) from None

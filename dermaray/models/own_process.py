@@ -49,8 +49,9 @@ def keep_work_memory() -> None:
 def return_memory() -> None:
     """Let `malloc` take large pieces, as batches of images are, from the operating system, and give them back at once.
 
-    For a process that scores without end: otherwise it soon keeps such pieces in the heaps of all its threads, with
-    holes between them, and grows. Nothing happens where the C library is not glibc.
+    For a process that scores without end. By default glibc does so only until the first of them is freed: from then on
+    it keeps them in the heaps of all threads, with holes between them, and grows. Below a megabyte this would cost
+    time. Nothing happens where the C library is not glibc.
     """
     _tell_malloc({_MMAP_THRESHOLD: 1 << 20})
 

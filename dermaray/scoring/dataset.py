@@ -1,5 +1,6 @@
 """Scoring as one step of somebody's own Ray Data pipeline."""
 
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from dermaray.errors import DataError
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Score, batches_of, image_row
 from dermaray.models.engines import EngineName
+from dermaray.models.own_process import return_memory
 from dermaray.models.rows import score_rows, score_schema
 
 _NAMES = ("image_id", "uri", "sha256")
@@ -37,9 +39,14 @@ class _ScoreRows:
     """Hold a model, and put what it says of images in the place of their bytes."""
 
     def __init__(self, artifact: Artifact, engine: EngineName, column: str) -> None:
+        return_memory()
         cv2.setNumThreads(1)
-        self._artifact, self._column = artifact, column
-        self._score = Score(artifact, engine)
+        self._artifact, self._engine, self._column = artifact, engine, column
+
+    @cached_property
+    def _score(self) -> Score:
+        """The model, opened for the first images: a constructor that fails is tried again without end."""
+        return Score(self._artifact, self._engine)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if self._column not in table.schema.names:

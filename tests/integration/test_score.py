@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import tarfile
@@ -33,7 +34,7 @@ from dermaray.scoring.ledger import Ledger
 from jobs import score
 from jobs.score import score_archive
 from tests.object_store import Bucket, new_bucket
-from tests.processor import BFLOAT16
+from tests.processor import need_bfloat16
 
 RunJob = Callable[..., int]
 
@@ -269,8 +270,8 @@ def test_an_object_that_never_comes_is_given_up(images: Path, model: Path, run_j
 
 @pytest.mark.parametrize("engine", ["litert", "bfloat16"])
 def test_the_engines_agree(engine: str, images: Path, model: Path, run_job: RunJob, tmp_path: Path) -> None:
-    if engine == "bfloat16" and not BFLOAT16:
-        pytest.skip("this processor has no instructions for bfloat16")
+    if engine == "bfloat16":
+        need_bfloat16()
     artifact = open_artifact(model)
     source = write_folder(tmp_path / "images", {p.name: p.read_bytes() for p in sorted(images.rglob("*.jpg"))[:5]})
     # LiteRT is taken where nothing is asked for.
@@ -280,7 +281,7 @@ def test_the_engines_agree(engine: str, images: Path, model: Path, run_job: RunJ
     predictor = Predictor(artifact)
     found = np.array([[row[name] for name in artifact.label_set.classes] for row in rows])
     expected = np.array([[*predictor.predict(Path(row["uri"]).read_bytes()).probabilities.values()] for row in rows])
-    np.testing.assert_allclose(found, expected, atol=0.01)
+    np.testing.assert_allclose(found, expected, atol=0.01 if engine == "litert" else 0.05)
     # A row is nearest to its own image's answer.
     nearest = np.abs(found[:, None] - expected[None]).sum(axis=2).argmin(axis=1)
     assert nearest.tolist() == list(range(len(rows)))
@@ -305,3 +306,13 @@ def test_scoring_is_a_step_of_a_pipeline_of_ones_own(images: Path, model: Path, 
             assert row["melanoma_probability"] == pytest.approx(expected.melanoma_probability, abs=0.01)
     with pytest.raises(ray.exceptions.RayTaskError, match="no column content of images' bytes"):
         score_archive(dataset, model, column="content", actors=1).take_all()
+
+
+def test_a_model_that_changes_under_a_pipeline_ends_it(images: Path, model: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    files = [str(path) for path in sorted(images.rglob("*.jpg"))[:2]]
+    dataset = score_archive(ray.data.read_binary_files(files), copy, actors=1)
+    (copy / "model.tflite").write_bytes(b"another")
+    # Were the model opened by an actor's constructor, that would be tried again without end.
+    with pytest.raises(ray.exceptions.RayTaskError, match=r"model\.tflite"):
+        dataset.take_all()

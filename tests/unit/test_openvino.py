@@ -1,8 +1,8 @@
-"""bfloat16: nearly LiteRT's answers, by processors that have instructions for it and where OpenVINO is."""
+"""bfloat16: LiteRT's answers to some hundredths, or one error that says what is missing."""
 
 import subprocess
 import sys
-from pathlib import Path
+from importlib.util import find_spec
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 
 from dermaray.errors import ArtifactError
 from dermaray.images.spec import InputSpec
+from dermaray.models import openvino
 from dermaray.models.artifact import open_artifact
 from dermaray.models.classifier import build_classifier
 from dermaray.models.engines import choose_engine
@@ -18,10 +19,9 @@ from dermaray.models.litert import LiteRTEngine, to_litert
 from dermaray.models.openvino import BFloat16Engine
 from dermaray.models.spec import ModelConfig
 from jobs.options import REFERENCE
-from tests.processor import BFLOAT16
+from tests.processor import need_bfloat16
 
 SPEC = InputSpec(height=64, width=64)
-
 IMPORTED = """
 import sys
 from dermaray.models.openvino import import_openvino
@@ -29,7 +29,7 @@ import_openvino()
 print(*sys.modules, sep="\\n")
 """
 
-needs_bfloat16 = pytest.mark.skipif(not BFLOAT16, reason="this processor has no instructions for bfloat16")
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 
 
 def built(backbone):
@@ -37,13 +37,6 @@ def built(backbone):
     return build_classifier(ModelConfig(backbone=backbone), SPEC, 5)
 
 
-def converted(folder, model):
-    file = folder / "model.tflite"
-    file.write_bytes(to_litert(model))
-    return file
-
-
-@needs_bfloat16
 @pytest.mark.parametrize(
     "model",
     [
@@ -54,33 +47,44 @@ def converted(folder, model):
     ids=["case_study_cnn", "efficientnet_lite0", "ensemble over views"],
 )
 def test_it_answers_nearly_as_litert_does(model, tmp_path):
-    file = converted(tmp_path, model())
+    need_bfloat16()
+    file = tmp_path / "model.tflite"
+    file.write_bytes(to_litert(model()))
     engine, reference = BFloat16Engine(file), LiteRTEngine(file.read_bytes())
     pixels = np.random.default_rng(0).integers(0, 256, (6, *SPEC.shape)).astype(np.uint8)
     probabilities, features = engine(pixels)
     expected, expected_features = reference(pixels)
-    assert probabilities == pytest.approx(expected, abs=0.02)
+    assert probabilities == pytest.approx(expected, abs=0.05)
+    assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
     differ, largest = float(np.abs(features - expected_features).max()), float(np.abs(expected_features).max())
     # It is what was asked for, not float32.
     assert 1e-4 * largest < differ < 0.05 * largest
-    assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
-    # An image's answer does not hang on those beside it.
-    for start in range(len(pixels)):
-        for whole, one in zip((probabilities, features), engine(pixels[start : start + 1]), strict=True):
-            np.testing.assert_array_equal(one[0], whole[start])
+    # In batches of any size.
+    for start, stop in ((0, 1), (2, 5), (1, 6)):
+        for whole, part in zip((probabilities, features), engine(pixels[start:stop]), strict=True):
+            assert part == pytest.approx(whole[start:stop], rel=0.01, abs=0.01 * largest)
 
 
-@needs_bfloat16
+def test_the_reference_model_can_be_run_by_it():
+    need_bfloat16()
+    artifact = open_artifact(REFERENCE)
+    engine = BFloat16Engine(artifact.path / "model.tflite")
+    probabilities, _ = engine(np.zeros((1, *artifact.input_spec.shape), np.uint8))
+    assert probabilities.shape == (1, len(artifact.label_set.classes))
+
+
 def test_a_graph_that_it_cannot_read_is_one_error(tmp_path):
+    need_bfloat16()
     file = tmp_path / "model.tflite"
     file.write_bytes(b"no graph")
-    with pytest.raises(ArtifactError, match=r"OpenVINO cannot read .*model\.tflite \(.+\), which --engine bfloat16"):
+    with pytest.raises(ArtifactError, match=r"OpenVINO cannot run .*model\.tflite: .+ Use another --engine, litert"):
         BFloat16Engine(file)
 
 
-@pytest.mark.skipif(BFLOAT16, reason="this processor has instructions for bfloat16")
-def test_a_processor_that_cannot_is_one_error(tmp_path):
-    with pytest.raises(ArtifactError, match="this processor has neither AVX512-BF16 nor AMX"):
+@needs_openvino
+def test_a_processor_that_cannot_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(openvino, "knows_bfloat16", lambda: False)
+    with pytest.raises(ArtifactError, match=r"AVX512-BF16 or AMX\. This one has neither: \w+"):
         BFloat16Engine(tmp_path / "model.tflite")
 
 
@@ -92,9 +96,10 @@ def test_where_it_is_not_installed_the_error_says_how_to_get_it(monkeypatch, tmp
             ask()
 
 
+@needs_openvino
 def test_it_reports_nothing_to_its_makers(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    ran = subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True, cwd=Path.cwd())
+    ran = subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True)
     assert "openvino" in ran.stdout.splitlines()
     assert "openvino_telemetry" not in ran.stdout
     # Where it would keep by what name it reports.
