@@ -45,7 +45,7 @@ class _ScoreRows:
 
     @cached_property
     def _score(self) -> Score:
-        """The model, opened for the first images: a constructor that fails is tried again without end."""
+        """The model, opened for the first images: what a constructor raises Ray Data tries again for half a minute."""
         return Score(self._artifact, self._engine)
 
     def __call__(self, table: pa.Table) -> pa.Table:

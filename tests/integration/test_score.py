@@ -313,6 +313,6 @@ def test_a_model_that_changes_under_a_pipeline_ends_it(images: Path, model: Path
     files = [str(path) for path in sorted(images.rglob("*.jpg"))[:2]]
     dataset = score_archive(ray.data.read_binary_files(files), copy, actors=1)
     (copy / "model.tflite").write_bytes(b"another")
-    # Were the model opened by an actor's constructor, that would be tried again without end.
+    # Not the actor's constructor, which would be tried again first and then be told of as the death of an actor.
     with pytest.raises(ray.exceptions.RayTaskError, match=r"model\.tflite"):
         dataset.take_all()
