@@ -222,7 +222,7 @@ SIDES: dict[str, Callable[[Path, Clock], None]] = {
 
 NEEDED: dict[str, Callable[[], bool]] = {
     "daft": lambda: find_spec("daft") is not None,
-    "bfloat16": lambda: find_spec("openvino") is not None and knows_bfloat16(),
+    "bfloat16": knows_bfloat16,
 }
 """Whether there is what a side needs."""
 

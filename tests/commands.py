@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def wait_until(found: Callable[[], object], process: "subprocess.Popen[Any]", seconds: float = 120) -> None:
+def wait_until(found: Callable[[], object], process: subprocess.Popen[Any], seconds: float = 120) -> None:
     """Wait until something is there that a process is to make; fail where that ends before, or takes longer."""
     deadline = time.monotonic() + seconds
     while not found():

@@ -22,6 +22,13 @@ class Engine(Protocol):
         ...
 
 
+def in_parts(engine: Engine, pixels: UInt8Array, size: int) -> tuple[Float32Array, Float32Array]:
+    """Run an engine on a batch, so many images at a time at most."""
+    parts = [engine(pixels[start : start + size]) for start in range(0, len(pixels), size)]
+    probabilities, features = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+    return probabilities, features
+
+
 class KerasEngine:
     """A classifier's graph, run by TensorFlow.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dermaray.decisions.arrays import Float32Array
 from dermaray.images.resize import UInt8Array
-from dermaray.models.engine import Engine
+from dermaray.models.engine import Engine, in_parts
 
 if TYPE_CHECKING:
     import keras
@@ -70,9 +70,7 @@ class LiteRTEngine:
 
     def __call__(self, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """Return the network's own probabilities of a batch, and its features."""
-        parts = [self._run(pixels[start : start + _TOGETHER]) for start in range(0, len(pixels), _TOGETHER)]
-        probabilities, features = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
-        return probabilities, features
+        return in_parts(self._run, pixels, _TOGETHER)
 
     def _run(self, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
         if len(pixels) != self._batch:

@@ -5,6 +5,7 @@ digits. LiteRT does not use them; OpenVINO does, which comes with the extra `ope
 hundredths, as with int8, which has to be made with the model, where this takes the file that is there.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from dermaray.decisions.arrays import Float32Array
 from dermaray.errors import ArtifactError
 from dermaray.images.resize import UInt8Array
+from dermaray.models.engine import in_parts
 from dermaray.models.own_process import import_without
 
 _TOGETHER = 4
@@ -59,24 +61,20 @@ class BFloat16Engine:
 
     def __call__(self, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """Return the network's own probabilities of a batch, and its features."""
-        starts = range(0, len(pixels), _TOGETHER)
-        filled = np.zeros((len(starts) * _TOGETHER, *pixels.shape[1:]), np.uint8)
-        filled[: len(pixels)] = pixels
-        parts = [self._outputs(filled[start : start + _TOGETHER]) for start in starts]
-        probabilities, features = (np.concatenate(outputs)[: len(pixels)] for outputs in zip(*parts, strict=True))
-        return probabilities, features
+        return in_parts(self._outputs, pixels, _TOGETHER)
 
     def _outputs(self, pixels: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        count = len(pixels)
+        if count < _TOGETHER:
+            pixels = np.concatenate([pixels, np.zeros((_TOGETHER - count, *pixels.shape[1:]), np.uint8)])
         outputs = self._run.infer({0: pixels}, share_inputs=True)
-        return outputs[0], outputs[1]
+        return outputs[0][:count], outputs[1][:count]
 
 
 def knows_bfloat16() -> bool:
-    """Tell whether this processor has instructions for bfloat16 that OpenVINO uses.
-
-    Raises:
-        ArtifactError: See `import_openvino`.
-    """
+    """Tell whether OpenVINO is there, and this processor has instructions for bfloat16 that it uses."""
+    if find_spec("openvino") is None:
+        return False
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 

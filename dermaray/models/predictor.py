@@ -12,7 +12,7 @@ from dermaray.images.decode import DecodedImage, decode_image
 from dermaray.images.resize import UInt8Array
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
-from dermaray.models.engine import Engine, KerasEngine
+from dermaray.models.engine import Engine, KerasEngine, in_parts
 
 ENGINE_BATCH = 32
 """Images that a network sees at a time, at most."""
@@ -115,8 +115,7 @@ def run_engine(engine: Engine, pixels: UInt8Array) -> tuple[Float32Array, Float3
     Raises:
         ArtifactError: The network gives values that are no probabilities.
     """
-    outputs = [engine(pixels[start : start + ENGINE_BATCH]) for start in range(0, len(pixels), ENGINE_BATCH)]
-    probabilities, features = (np.concatenate(part) for part in zip(*outputs, strict=True))
+    probabilities, features = in_parts(engine, pixels, ENGINE_BATCH)
     if not np.isfinite(probabilities).all():
         raise ArtifactError("the model gives no numbers for some images: its training has diverged")
     return probabilities, features
