@@ -68,22 +68,14 @@ def write_zip(target: Path, content: dict[str, bytes]) -> Path:
     return target.with_suffix(".zip")
 
 
-def write_tar(target: Path, content: dict[str, bytes], mode: str) -> Path:
-    path = target.with_suffix(".tar.gz" if mode == "w:gz" else ".tar")
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+def write_tar(target: Path, content: dict[str, bytes]) -> Path:
+    path = target.with_suffix(".tar.gz")
+    with tarfile.open(path, "w:gz") as archive:
         for name, data in content.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return path
-
-
-WRITERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
-    "folder": write_folder,
-    "zip": write_zip,
-    "tar": lambda target, content: write_tar(target, content, "w"),
-    "tar.gz": lambda target, content: write_tar(target, content, "w:gz"),
-}
 
 
 @pytest.fixture
@@ -92,12 +84,12 @@ def bucket() -> Iterator[Bucket]:
         yield made
 
 
-@pytest.mark.parametrize("kind", WRITERS)
 def test_every_image_has_one_row(
-    kind: str, images: Path, model: Path, run_job: RunJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, model: Path, run_job: RunJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = members(images)
-    source = WRITERS[kind](tmp_path / "archive", content)
+    # Of every kind of input, and of files far odder, test_hostile.py asks as much.
+    source = write_zip(tmp_path / "archive", content)
     words = ("score", source, "--model", model, "--out", tmp_path / "scores", "--csv")
     assert run_job(*words, "--isic-submission", "--profile", "--actors", 2, "--top", 3) == 0
     rows = pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()
@@ -145,7 +137,7 @@ def test_a_compressed_tar_that_gives_nothing_is_refused(
     kind: str, model: Path, run_job: RunJob, tmp_path: Path
 ) -> None:
     content, length, message = REFUSED[kind]
-    source = write_tar(tmp_path / "archive", content, "w:gz")
+    source = write_tar(tmp_path / "archive", content)
     source.write_bytes(source.read_bytes()[:length])
     with pytest.raises(DataError, match=message):
         run_job("score", source, "--model", model, "--out", tmp_path / "scores")
@@ -163,7 +155,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_rows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     content = members(images)
-    archives = [write_tar(tmp_path / f"archive{number}", content, "w:gz") for number in range(4)]
+    archives = [write_tar(tmp_path / f"archive{number}", content) for number in range(4)]
     words = ["score", *archives, "--model", model, "--actors", 2, "--out"]
     run_job(*words, bucket.uri("undisturbed"))
     publish, published = Ledger.publish, []
@@ -204,7 +196,7 @@ def test_scoring_begins_before_the_listing_ends(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     content, out = members(images), tmp_path / "scores"
-    archives = [write_tar(tmp_path / f"archive{number}", content, "w:gz") for number in range(3)]
+    archives = [write_tar(tmp_path / f"archive{number}", content) for number in range(3)]
     words = ["score", *archives, "--model", model, "--actors", 2, "--out", out]
     listings, first = inputs.stream_inputs, out / "scores.parquet" / "part-00000.parquet"
 
