@@ -16,6 +16,11 @@ _AS_A_FILE = {
 }
 """Transfer syntaxes (DICOM PS3.5, annex A.4) that hold a whole image file, and which of Pillow's formats it has."""
 
+_AS_IT_IS = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+"""A JPEG segment by which decoders know that three components are red, green and blue, which else they take for YCbCr.
+
+A later one of the kind counts before it, and a JFIF segment, which says YCbCr, before both."""
+
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _RLE = "1.2.840.10008.1.2.5"
 
@@ -75,7 +80,10 @@ def _first_frame(dataset: Any) -> WholeFile | UInt8Array:
     if syntax in _AS_A_FILE:
         frames = int(dataset.get("NumberOfFrames") or 1)
         file = get_frame(dataset.PixelData, 0, number_of_frames=frames)
-        return WholeFile(file, _AS_A_FILE[syntax], _is_negative(dataset))
+        form = _AS_A_FILE[syntax]
+        if form == "JPEG" and dataset.PhotometricInterpretation == "RGB":
+            file = file[:2] + _AS_IT_IS + file[2:]
+        return WholeFile(file, form, _is_negative(dataset))
     if syntax.is_encapsulated and syntax != _RLE:
         raise ImageError("unsupported", f"a DICOM file whose picture is encoded by {syntax.name}")
     return _rgb(pixel_array(dataset, index=0), dataset)

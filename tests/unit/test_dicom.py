@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
@@ -57,6 +57,20 @@ def test_a_file_within_is_decoded_as_one_outside(syntax: str, form: str) -> None
     if form == "JPEG":
         assert np.array_equal(found.pixels, decode_image(file, SPEC).pixels)
     assert np.abs(found.pixels.astype(int) - decode_image(encode(picture(0), "PNG"), SPEC).pixels).mean() < 8
+
+
+@pytest.mark.parametrize("kind", ["RGB", "YBR_FULL"])
+def test_colours_that_only_dicom_tells_of_are_believed(kind: str) -> None:
+    truth = picture(0)
+    stored = Image.frombytes("YCbCr", truth.size, truth.tobytes()) if kind == "RGB" else truth
+    file = encode(stored, "JPEG")
+    # Without the first segment, JFIF's, by which it would be YCbCr whatever DICOM says.
+    assert file[2:4] == b"\xff\xe0"
+    file = file[:2] + file[4 + int.from_bytes(file[4:6], "big") :]
+    dataset = changed(PixelData=encapsulate([file]), PhotometricInterpretation=kind)
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    found = decode_frame(written(dataset), None).pixels
+    assert np.abs(found.astype(int) - np.asarray(truth)).mean() < 8
 
 
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
