@@ -107,6 +107,20 @@ class TuneConfig(Section):
         # A section would replace the whole one of the training configuration, keys that it does not name included.
         return flat(fixed)
 
+    @field_validator("search", mode="before")
+    @classmethod
+    def _range_by_key(cls, search: Any) -> Any:
+        return _ranges(search) if isinstance(search, dict) else search
+
+
+def _ranges(sections: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return ranges by key, those that the command line has put into sections, at the dots of a key, as well."""
+    found: dict[str, Any] = {}
+    for key, value in sections.items():
+        is_section = isinstance(value, dict) and value and all(isinstance(within, dict) for within in value.values())
+        found |= _ranges(value, f"{above}{key}.") if is_section else {f"{above}{key}": value}
+    return found
+
 
 class Search:
     """A search, with the configuration that it starts from.

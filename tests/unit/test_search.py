@@ -49,6 +49,14 @@ def test_a_fixed_key_leaves_its_section_alone(tmp_path: Path) -> None:
     assert (search.base.training.epochs, search.base.training.precision) == (4, "float64")
 
 
+def test_a_range_is_changed_on_the_command_line(tmp_path: Path) -> None:
+    changes = ["search.training.learning_rate={uniform: [0.01, 0.02]}", "search.model.dropout.uniform=[0, 0.5]"]
+    ranges = load_search(written(tmp_path), changes).config.search
+    assert ranges["training.learning_rate"].uniform == (0.01, 0.02)
+    assert ranges["model.dropout"].uniform == (0, 0.5)
+    assert set(ranges) == {*SEARCH["search"], "model.dropout"}
+
+
 def test_the_first_trial_is_the_configuration_itself(tmp_path: Path) -> None:
     search = {
         "training.learning_rate": {"log_uniform": [0.0001, 0.01]},
