@@ -110,6 +110,10 @@ def test_the_page_shows_facts_figures_baseline_and_the_note(tmp_path):
     assert f"melanoma malignant {row['images']} {row['recall']:.1%} {100 * low:.1f} to {high:.1%}" in text
     assert f"{row['specificity']:.1%}" in text
     assert f"{row['average_precision']:.3f}" in text
+    titles = {"brier": "Brier score", "ece": "Calibration error", "melanoma_partial_auc": "Melanoma partial AUC"}
+    for name, title in titles.items():
+        low, high = metrics["intervals"][name]
+        assert f"{title} {metrics[name]:.3f} {low:.3f} to {high:.3f}" in text
     low, high = metrics["intervals"]["balanced_accuracy"]
     assert f"{100 * low:.1f} to {high:.1%}" in text
     women = metrics["subgroups"]["sex"]["female"]
