@@ -96,14 +96,7 @@ class Ingress:
         loop = asyncio.get_running_loop()
         decoded = await loop.run_in_executor(self._decoders, decode_image, data, self._artifact.input_spec)
         prediction = await self._classifier.predictions.remote(decoded.pixels)
-        return {
-            **asdict(prediction),
-            "width": decoded.width,
-            "height": decoded.height,
-            "model": self._artifact.name,
-            "model_version": self._artifact.version,
-            "model_digest": self._artifact.digest,
-        }
+        return {**asdict(prediction), "width": decoded.width, "height": decoded.height}
 
     @api.get("/healthz")
     async def healthz(self) -> dict[str, str]:

@@ -10,7 +10,6 @@ from dermaray.decisions.decisions import Decided
 from dermaray.errors import ArtifactError
 from dermaray.images.decode import DecodedImage, decode_image
 from dermaray.images.resize import UInt8Array
-from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
 from dermaray.models.engine import Engine, KerasEngine, in_parts
 
@@ -31,6 +30,9 @@ class Prediction:
         prediction_set: The classes that it may be, in the order of the label set.
         ood_score: How strange the image is; above 1 it is no image like those that the model is for.
         probabilities: One per class, in the order of the label set; they sum to 1.
+        model: The model's name.
+        model_version: Its version, in its maker's words.
+        model_digest: What tells it from any other.
     """
 
     label: str
@@ -40,10 +42,14 @@ class Prediction:
     prediction_set: tuple[str, ...]
     ood_score: float
     probabilities: dict[str, float]
+    model: str
+    model_version: str
+    model_digest: str
 
     @classmethod
-    def of(cls, decided: Decided, row: int, label_set: LabelSet) -> "Prediction":
+    def of(cls, decided: Decided, row: int, artifact: Artifact) -> "Prediction":
         """Name the numbers of one row."""
+        label_set = artifact.label_set
         probabilities, melanoma = decided.probabilities[row], label_set.melanoma_index
         return cls(
             label_set.classes[decided.label[row]],
@@ -53,6 +59,9 @@ class Prediction:
             tuple(name for name, held in zip(label_set.classes, decided.prediction_set[row], strict=True) if held),
             float(decided.ood_score[row]),
             {name: float(p) for name, p in zip(label_set.classes, probabilities, strict=True)},
+            artifact.name,
+            artifact.version,
+            artifact.digest,
         )
 
 
@@ -93,7 +102,7 @@ class Predictor:
 
     def named(self, decided: Decided) -> list[Prediction]:
         """Name the numbers of every row."""
-        return [Prediction.of(decided, row, self.artifact.label_set) for row in range(len(decided.label))]
+        return [Prediction.of(decided, row, self.artifact) for row in range(len(decided.label))]
 
     def decide(self, pixels: Sequence[UInt8Array] | UInt8Array) -> Decided:
         """Decide on N decoded images, uint8 [height, width, 3] each.

@@ -8,6 +8,12 @@ import pandas as pd
 from dermaray.models.artifact import open_artifact
 from dermaray.models.predictor import Predictor
 
+COLUMNS = (
+    *("label", "melanoma_probability", "alert", "refer", "prediction_set", "ood_score"),
+    *("model", "model_version", "model_digest"),
+)
+"""What an answer has beside the probabilities; see `dermaray.models.predictor.Prediction`."""
+
 _BATCH = 32
 
 
@@ -25,8 +31,7 @@ class ImageModel:
             params: None is known.
 
         Returns:
-            A row for each: `label`, `alert`, `refer`, `ood_score`, and the probability of every class, as bulk scoring
-            gives them.
+            A row for each, of `COLUMNS` and the probability of every class, as bulk scoring gives them.
 
         Raises:
             ImageError: An image cannot be scored.
@@ -37,9 +42,8 @@ class ImageModel:
     def _scored(self, images: pd.Series) -> pd.DataFrame:
         predictor = self._predictor
         predictions = predictor.named(predictor.decide([predictor.decode(data).pixels for data in images]))
-        columns = ["label", "alert", "refer", "ood_score"]
-        rows = [[*(getattr(p, name) for name in columns), *p.probabilities.values()] for p in predictions]
-        return pd.DataFrame(rows, columns=[*columns, *predictor.artifact.label_set.classes], index=images.index)
+        rows = [[*(getattr(p, name) for name in COLUMNS), *p.probabilities.values()] for p in predictions]
+        return pd.DataFrame(rows, columns=[*COLUMNS, *predictor.artifact.label_set.classes], index=images.index)
 
 
 def _load_pyfunc(path: str) -> ImageModel:

@@ -13,6 +13,7 @@ from dermaray import __version__
 from dermaray.config import RunConfig
 from dermaray.errors import ConfigError, OutputError
 from dermaray.models.artifact import Artifact, open_artifact
+from dermaray.models.pyfunc import COLUMNS
 from dermaray.training.state import RunState
 from dermaray.training.task import WorkerTask
 from dermaray.yaml_config import flat
@@ -115,17 +116,18 @@ def log_pyfunc(mlflow: Any, artifact: Artifact) -> None:
     """Record a saved model in MLflow's current run, so that `mlflow.pyfunc.load_model` reads it."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
 
-    classes = artifact.label_set.classes
     inputs = Schema([ColSpec(DataType.binary, "image")])
-    decided = {
+    kinds: dict[str, Any] = {
         "label": DataType.string,
         "alert": DataType.boolean,
         "refer": DataType.boolean,
-        "ood_score": DataType.float,
+        "prediction_set": Array(DataType.string),
+        **dict.fromkeys(("model", "model_version", "model_digest"), DataType.string),
     }
-    columns = {**decided, **dict.fromkeys(classes, DataType.float)}
-    outputs = Schema([ColSpec(kind, name) for name, kind in columns.items()])
+    columns = (*COLUMNS, *artifact.label_set.classes)
+    outputs = Schema([ColSpec(kinds.get(name, DataType.float), name) for name in columns])
     mlflow.pyfunc.log_model(
         name="model",
         loader_module="dermaray.models.pyfunc",
