@@ -83,8 +83,8 @@ class TrainingConfig(Section):
             times that the class is drawn in an epoch, `sqrt` to its square root; `{nevus: 1, melanoma: 3, ...}` gives
             one weight for every class. They are scaled so that their mean over an epoch is 1.
         early_stopping: Ends the run when so many epochs in a row had no lower `val_loss`. Null: never.
-        precision: What a step computes in. `bfloat16` and `float16` (with its loss scaled) are for GPUs, and leave the
-            weights float32; `float64`, weights included, tells what of a difference is rounding.
+        precision: What a step computes in. `bfloat16` and `float16` (with its loss scaled, on one worker) are for GPUs,
+            and leave the weights float32; `float64`, weights included, tells what of a difference is rounding.
         partial_sums: A global batch is computed in so many parts, and their gradients are summed in float64, so that
             any number of workers that divides it ends with the same weights, to the bit. On CPUs, and for
             `precision: float32` alone. Null: in as many parts as there are workers.
@@ -211,7 +211,8 @@ class RunConfig(Section):
     Attributes:
         name: Names the run and its model.
         version: Which version of the model this is, in your own words; its answers carry it.
-        out: The folder to write: `model/`, `config.yaml`, `history.csv`, `tensorboard/`.
+        out: The folder to write: `model/`, `config.yaml`, `history.csv`, `tensorboard/`. With `folds` it has the first
+            two; the folds' own folders beside it have all four.
         seed: Weights, order and augmentation follow from it.
         augment: Augmentor operations, in order, for training images only; see `dermaray.augmentation.recipe`.
         weights_as: What the weights of the finished model are rounded to. `float16` halves its files, and changes

@@ -1,7 +1,8 @@
 """Training runs as a person follows them: one, or one for each fold; called once Ray is there."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,11 @@ def train_one(
     cpus = cluster.cpus_per_worker(least, scaling.use_gpu, scaling.cpus_per_worker)
     task = plan_run(config, manifest, cpus, leaks=leaks)
     console = _Console(config.training.epochs)
-    with RunStore.open(config, manifest.digest, new=args.new) as store, RunLog.open(task, store, console) as log:
+    with (
+        RunStore.open(config, manifest.digest, new=args.new) as store,
+        RunLog.open(task, store, console) as log,
+        _saying_what_is_kept(task, store),
+    ):
         state = _train(task, store, log)
         with atomic_directory(out, overwrite=args.overwrite) as partial:
             with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
@@ -62,6 +67,8 @@ def train_folds(
     out = Path(config.out)
     manifest.rows("val")
     parts = folds_of_training(manifest, int(config.folds or 0), config.seed)
+    # What is begun anew are the folds that have ended, too.
+    args = argparse.Namespace(**vars(args) | {"overwrite": args.overwrite or args.new})
     runs = [_fold(config, number) for number in range(len(parts))]
     missing = [args.new or not _is_done(run, part) for run, part in zip(runs, parts, strict=True)]
     # Before hours of training, not after them.
@@ -144,21 +151,36 @@ def _train(task: WorkerTask, store: RunStore, log: RunLog) -> RunState:
     found = store.latest()
     if found is not None:
         say(f"Going on from {_position(task, found.state)}, which {store.place} keeps")
+    trains = False
     with tracked(f"Training {config.name}", task.train_plan.steps * batch) as tracker:
 
         def receive(told: dict[str, Any]) -> None:
+            nonlocal trains
+            trains = True
             tracker.update(told["steps"] * batch, _note(told, config.training.epochs))
             log.tell(told)
 
-        try:
-            with relay(receive) as notify:
-                state = train(task, store, notify)
-        except KeyboardInterrupt:
-            if found := store.latest():
-                say(f"Kept: {_position(task, found.state)}. The same command goes on; --new begins anew")
-            raise
+        def stop() -> bool:
+            if trains:
+                say("Stopping once the state is kept, in some seconds; another Ctrl-C stops at once")
+                notify.ask_to_stop()
+            return trains
+
+        with relay(receive) as notify:
+            state = train(task, store, notify, stop=stop)
         log.complete(state)
     return state
+
+
+@contextmanager
+def _saying_what_is_kept(task: WorkerTask, store: RunStore) -> Iterator[None]:
+    """Tell whoever interrupts a run where the same command will go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if found := store.latest():
+            say(f"Kept: {_position(task, found.state)}. The same command goes on; --new begins anew")
+        raise
 
 
 def _position(task: WorkerTask, state: RunState) -> str:

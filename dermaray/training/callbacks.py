@@ -5,6 +5,7 @@ import math
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -20,18 +21,26 @@ from dermaray.training.store import STATE_FILE
 from dermaray.training.task import PLACEMENT_GROUP, Notify, WorkerTask
 
 _TELL_SECONDS = 0.3
-_FIRST_LOOK_STEPS = 10
-"""After so many steps a worker looks how long one takes."""
+_FIRST_LOOK_STEPS = 3
+"""After so many steps workers look how long one takes."""
+
+_LOOK_SECONDS = 2.0
+"""Between two looks, at most: workers wait for each other then."""
 
 
 class Record(keras.callbacks.Callback):  # type: ignore[misc]
-    """Count steps, keep every epoch's figures and the best epoch's weights, and stop what has diverged."""
+    """Count steps, keep every epoch's figures and the best epoch's weights, and stop what has diverged.
+
+    Attributes:
+        asked_to_stop: Whether whoever is told of the run wants it to stop; known to the first worker alone.
+    """
 
     def __init__(self, state: RunState, task: WorkerTask, rank: int, world_size: int, notify: Notify | None) -> None:
         super().__init__()
         self._state, self._task, self._rank, self._world_size = state, task, rank, world_size
         self._notify = notify if rank == 0 else None
         self._averages = task.config.training.ema is not None
+        self.asked_to_stop = False
         self._began = self._validating = self._told = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -80,7 +89,8 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _tell(self, figures: dict[str, float]) -> None:
         if self._notify is not None:
-            self._notify({"epochs": len(self._state.history), "steps": self._state.step, **figures})
+            told = {"epochs": len(self._state.history), "steps": self._state.step, **figures}
+            self.asked_to_stop = bool(self._notify(told))
 
     def _divergence(self, loss: float) -> str:
         task, step = self._task, self._state.step
@@ -97,13 +107,32 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
         return f"Try a lower training.learning_rate than {rate:g}, or set training.clip_norm"
 
 
-class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
-    """Hand the state of the run to Ray Train: after every epoch, and in between as the configuration says."""
+class StoppedEarly(Exception):
+    """Whoever waits for the run wanted it to stop, and it has kept its state."""
 
-    def __init__(self, state: RunState, config: CheckpointConfig, rank: int, steps_per_epoch: int) -> None:
+
+class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
+    """Hand the state of the run to Ray Train: after every epoch, in between as the configuration says, and to stop.
+
+    Args:
+        state: Of the run.
+        config: How often.
+        rank: Of this worker.
+        steps_per_epoch: Of the run.
+        asked_to_stop: Tells, on the first worker, whether the run is to stop.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        config: CheckpointConfig,
+        rank: int,
+        steps_per_epoch: int,
+        asked_to_stop: Callable[[], bool],
+    ) -> None:
         super().__init__()
         self._state, self._rank, self._steps_per_epoch = state, rank, steps_per_epoch
-        self._cadence = Cadence(config, state.step)
+        self._cadence = Cadence(config, state.step, asked_to_stop)
         self._written = threading.Event()
         self._written.set()
 
@@ -111,9 +140,15 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         # The last step of an epoch is followed by its validation, and that by a checkpoint.
         if self._state.step % self._steps_per_epoch and self._cadence.is_due(self._state.step):
             self._report({"step": self._state.step})
+            self._stop_where_asked()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._report(self._state.history[-1])
+        self._stop_where_asked()
+
+    def _stop_where_asked(self) -> None:
+        if self._cadence.stopping:
+            raise StoppedEarly
 
     def _report(self, figures: dict[str, float]) -> None:
         group = get_current_placement_group()
@@ -154,29 +189,37 @@ class Cadence:
     Args:
         config: How often.
         step: Steps done at the start.
+        asked_to_stop: Tells, on the first worker, whether the run is to stop.
+
+    Attributes:
+        stopping: Whether the run is to stop with the checkpoint that is due, as all workers know it.
     """
 
-    def __init__(self, config: CheckpointConfig, step: int) -> None:
-        self._config = config
+    def __init__(self, config: CheckpointConfig, step: int, asked_to_stop: Callable[[], bool]) -> None:
+        self._config, self._asked_to_stop = config, asked_to_stop
         self._saved_step, self._saved_at = step, time.monotonic()
         self._look_at = step + _FIRST_LOOK_STEPS
+        self.stopping = False
 
     def is_due(self, step: int) -> bool:
         """Tell whether there is to be a checkpoint after this step."""
-        every, seconds = self._config.every_steps, self._config.every_seconds
-        if every is not None and step % every == 0:
+        every = self._config.every_steps
+        if step >= self._look_at and self._look(step):
             return True
-        if seconds is None or step < self._look_at:
-            return False
-        elapsed: float = broadcast_from_rank_zero(time.monotonic() - self._saved_at)
-        left = math.ceil((seconds - elapsed) / (elapsed / (step - self._saved_step)))
-        self._look_at = step + left
-        return left <= 0
+        return every is not None and step % every == 0
 
     def saved(self, step: int) -> None:
         """Count from here."""
         self._saved_step, self._saved_at = step, time.monotonic()
-        self._look_at = step + _FIRST_LOOK_STEPS
+
+    def _look(self, step: int) -> bool:
+        """Take the first worker's word for whether it is time, and agree on the step after which to ask again."""
+        told = broadcast_from_rank_zero((time.monotonic() - self._saved_at, self._asked_to_stop()))
+        elapsed, self.stopping = told
+        left = (self._config.every_seconds or math.inf) - elapsed
+        pace = elapsed / (step - self._saved_step)
+        self._look_at = step + max(math.ceil(min(left, _LOOK_SECONDS) / pace), 1)
+        return self.stopping or left <= 0
 
 
 def _name(state: RunState) -> str:

@@ -1,10 +1,12 @@
 """What every training worker runs: build, and for each stage compile and fit, from wherever the run stood."""
 
+from contextlib import suppress
+
 import keras
 import tensorflow as tf
 
 from dermaray.models.classifier import build_classifier
-from dermaray.training.callbacks import Checkpoints, Record
+from dermaray.training.callbacks import Checkpoints, Record, StoppedEarly
 from dermaray.training.compile import compile_stage
 from dermaray.training.devices import worker_strategy
 from dermaray.training.feed import Feed
@@ -41,17 +43,17 @@ def train_worker(feed: Feed, state: RunState, notify: Notify | None) -> None:
         normalize_together(model, exact=parts is not None)
         if parts is not None:
             compute_in_parts(model, parts // feed.world_size)
-    callbacks = [
-        Record(state, task, feed.rank, feed.world_size, notify),
-        Checkpoints(state, config.checkpoint, feed.rank, task.steps_per_epoch),
-    ]
-    for stage in task.stages:
-        if state.step < stage.stop and not state.is_stale(config.training):
-            with strategy.scope():
-                # XLA is slower than none on CPUs, and between workers it cannot compile the exchange of gradients.
-                xla = config.scaling.use_gpu and feed.world_size == 1
-                compile_stage(model, config.training, stage, jit_compile=xla)
-            _fit_stage(model, stage, state, feed, callbacks)
+    record = Record(state, task, feed.rank, feed.world_size, notify)
+    steps = task.steps_per_epoch
+    checkpoints = Checkpoints(state, config.checkpoint, feed.rank, steps, lambda: record.asked_to_stop)
+    with suppress(StoppedEarly):
+        for stage in task.stages:
+            if state.step < stage.stop and not state.is_stale(config.training):
+                with strategy.scope():
+                    # XLA is slower than none on CPUs, and between workers it cannot compile the exchange of gradients.
+                    xla = config.scaling.use_gpu and feed.world_size == 1
+                    compile_stage(model, config.training, stage, jit_compile=xla)
+                _fit_stage(model, stage, state, feed, [record, checkpoints])
 
 
 def _fit_stage(

@@ -1,6 +1,6 @@
 """A training run on the connected Ray, from its task to its last state."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -24,6 +24,7 @@ def train(
     *,
     callbacks: Sequence[ray.train.UserCallback] = (),
     keep_frames: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> RunState:
     """Train on the connected Ray cluster, from wherever the run stands in its store to its end.
 
@@ -36,6 +37,8 @@ def train(
         notify: Called by the first worker while it trains, with `epochs` and `steps` done and the latest figures.
         callbacks: Called by Ray Train.
         keep_frames: Leave the decoded images where they are, for another run on the same Ray.
+        stop: Called when the user interrupts, before all is ended: asks the workers to stop by what they get of
+            `notify`, and returns whether they are worth some seconds of waiting, in which they keep a checkpoint.
 
     Returns:
         The state at the end.
@@ -49,7 +52,7 @@ def train(
     try:
         while True:
             try:
-                _fit(_trainer(task, task_ref, store, found, notify, callbacks))
+                _fit(_trainer(task, task_ref, store, found, notify, callbacks, stop))
                 break
             except _WorkersLost as error:
                 before, found = _step(found), store.latest()
@@ -90,6 +93,7 @@ def _trainer(
     found: Found | None,
     notify: Notify | None,
     callbacks: Sequence[ray.train.UserCallback],
+    stop: Callable[[], bool] | None,
 ) -> Trainer:
     """Return one attempt at a run."""
     scaling = task.config.scaling
@@ -111,6 +115,7 @@ def _trainer(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             callbacks=list(callbacks),
         ),
+        stop=stop,
     )
 
 

@@ -19,8 +19,8 @@ from dermaray.training.stages import Stage, stages
 PLACEMENT_GROUP = "placement_group"
 """What a worker's report calls the resources of the workers: the id of their placement group."""
 
-Notify = Callable[[dict[str, Any]], None]
-"""Takes `epochs` and `steps` done so far, and the latest figures by name."""
+Notify = Callable[[dict[str, Any]], bool | None]
+"""Takes `epochs` and `steps` done so far, and the latest figures by name; returns whether the run is to stop here."""
 
 
 @dataclass(frozen=True)

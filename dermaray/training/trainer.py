@@ -6,6 +6,7 @@ can be one of those that Ray keeps ready. Here the controller is told by its arg
 """
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -23,8 +24,21 @@ HEALTH_CHECK_SECONDS = 0.25
 """Ray Train takes one report of a worker at every look at it, so its own 2 s would hold up frequent checkpoints."""
 
 
+_STOP_SECONDS = 20.0
+"""What workers have to keep a checkpoint when the user interrupts: less than Kubernetes gives a process to end."""
+
+
 class Trainer(DataParallelTrainer):  # type: ignore[misc]
-    """Runs a function on workers, each of which has Ray Data streams of its own."""
+    """Runs a function on workers, each of which has Ray Data streams of its own.
+
+    Args:
+        arguments: Those of Ray Train's trainer.
+        stop: Called when the user interrupts: asks the workers to stop, and returns whether that is worth waiting for.
+    """
+
+    def __init__(self, *arguments: Any, stop: Callable[[], bool] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._stop = stop
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         # The first has a process that hands out data sets, of which Ray Train is given none here. The second has one
@@ -40,13 +54,18 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_Controller)
         controller = actor.remote(get_env_vars_to_propagate(), **arguments)
+        running = controller.run.remote()
         try:
-            ray.get(controller.run.remote())
+            ray.get(running)
             return ray.get(controller.get_result.remote())
         except KeyboardInterrupt:
-            # Whatever has become of it, the user wants to leave.
-            with suppress(ray.exceptions.RayError, ConnectionError):
-                ray.get(controller.abort.remote())
+            try:
+                if self._stop is not None and self._stop():
+                    ray.wait([running], timeout=_STOP_SECONDS)
+            finally:
+                # Whatever has become of it, the user wants to leave.
+                with suppress(ray.exceptions.RayError, ConnectionError):
+                    ray.get(controller.abort.remote())
             raise
 
 

@@ -77,8 +77,8 @@ class _Named:
     def __init__(self, notify: Notify, trial: str) -> None:
         self._notify, self._trial = notify, trial
 
-    def __call__(self, told: dict[str, Any]) -> None:
-        self._notify({"trial": self._trial, **told})
+    def __call__(self, told: dict[str, Any]) -> bool | None:
+        return self._notify({"trial": self._trial, **told})
 
 
 def begun_trials(folder: Path) -> list[str]:

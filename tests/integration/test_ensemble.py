@@ -64,6 +64,12 @@ def test_folds_that_are_there_are_not_trained_again(
     run_job(*words)
     combine.assert_called_once()
     shutil.rmtree(folded)
+    # Where all begins anew, what the folds had come to is replaced.
+    again = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(jobs.training, "train_one", again)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(*words, "--new")
+    assert again.call_args.args[-1].overwrite
     (tmp_path / "kept").rename(folded)
 
 
