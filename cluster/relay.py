@@ -55,11 +55,11 @@ def relay(receive: Callable[[Message], None]) -> Iterator[Relay]:
         while not done.is_set():
             try:
                 message = ray.get(exchange.take.remote(_TAKE_SECONDS))
-            # The actor is gone when Ray goes down first: nothing is left to be told.
+                if message is not None:
+                    receive(message)
+            # The actor is gone when Ray goes down first, and so may be who reads what is displayed.
             except Exception:
                 return
-            if message is not None:
-                receive(message)
 
     thread = threading.Thread(target=pump, daemon=True)
     thread.start()

@@ -90,7 +90,9 @@ def add_run(parser: argparse.ArgumentParser, example: str, override: str) -> Non
     add_allow_leaks(parser)
     add_overwrite(parser)
     parser.add_argument(
-        "--new", action="store_true", help="start over instead of resuming what an interrupted command left"
+        "--new",
+        action="store_true",
+        help="start over instead of resuming what an interrupted command left, folds that had ended included",
     )
     add_address(parser)
 

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -41,19 +41,16 @@ def train_one(
     cpus = cluster.cpus_per_worker(least, scaling.use_gpu, scaling.cpus_per_worker)
     task = plan_run(config, manifest, cpus, leaks=leaks)
     console = _Console(config.training.epochs)
-    with (
-        RunStore.open(config, manifest.digest, new=args.new) as store,
-        RunLog.open(task, store, console) as log,
-        _saying_what_is_kept(task, store),
-    ):
-        state = _train(task, store, log)
-        with atomic_directory(out, overwrite=args.overwrite) as partial:
-            with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
-                _import_keras()
-                from dermaray.training.result import write_run
-            with waiting("Fitting decisions on the validation images"), silent_stderr(verbose=args.verbose):
-                write_run(partial, task, state, manifest)
-            log.copy_events(partial / EVENTS)
+    with RunStore.open(config, manifest.digest, new=args.new) as store, RunLog.open(task, store, console) as log:
+        with _saying_what_is_kept(task, store, new=args.new):
+            state = _train(task, store, log)
+            with atomic_directory(out, overwrite=args.overwrite) as partial:
+                with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
+                    _import_keras()
+                    from dermaray.training.result import write_run
+                with waiting("Fitting decisions on the validation images"), silent_stderr(verbose=args.verbose):
+                    write_run(partial, task, state, manifest)
+                log.copy_events(partial / EVENTS)
         _say_result(config, state)
         with waiting("Recording the model"):
             log.end(state, out / "model")
@@ -162,8 +159,10 @@ def _train(task: WorkerTask, store: RunStore, log: RunLog) -> RunState:
 
         def stop() -> bool:
             if trains:
-                say("Stopping once the state is kept, in some seconds; another Ctrl-C stops at once")
                 notify.ask_to_stop()
+                # Who reads what is said may have been interrupted, too.
+                with suppress(BrokenPipeError):
+                    say("Stopping once the state is kept, in some seconds; another Ctrl-C stops at once")
             return trains
 
         with relay(receive) as notify:
@@ -173,13 +172,15 @@ def _train(task: WorkerTask, store: RunStore, log: RunLog) -> RunState:
 
 
 @contextmanager
-def _saying_what_is_kept(task: WorkerTask, store: RunStore) -> Iterator[None]:
-    """Tell whoever interrupts a run where the same command will go on."""
+def _saying_what_is_kept(task: WorkerTask, store: RunStore, *, new: bool) -> Iterator[None]:
+    """Tell whoever interrupts a run where the same command will go on, but for `--new` where that was given."""
     try:
         yield
     except KeyboardInterrupt:
         if found := store.latest():
-            say(f"Kept: {_position(task, found.state)}. The same command goes on; --new begins anew")
+            how = "The same command without --new goes on" if new else "The same command goes on; --new begins anew"
+            with suppress(BrokenPipeError):
+                say(f"Kept: {_position(task, found.state)}. {how}")
         raise
 
 

@@ -143,6 +143,7 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
             self._stop_where_asked()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._cadence.listen()
         self._report(self._state.history[-1])
         self._stop_where_asked()
 
@@ -192,7 +193,7 @@ class Cadence:
         asked_to_stop: Tells, on the first worker, whether the run is to stop.
 
     Attributes:
-        stopping: Whether the run is to stop with the checkpoint that is due, as all workers know it.
+        stopping: Whether the run is to stop with the next checkpoint, as all workers know it.
     """
 
     def __init__(self, config: CheckpointConfig, step: int, asked_to_stop: Callable[[], bool]) -> None:
@@ -207,6 +208,10 @@ class Cadence:
         if step >= self._look_at and self._look(step):
             return True
         return every is not None and step % every == 0
+
+    def listen(self) -> None:
+        """Take the first worker's word for whether the run is to stop."""
+        self.stopping = broadcast_from_rank_zero(self._asked_to_stop())
 
     def saved(self, step: int) -> None:
         """Count from here."""
