@@ -49,14 +49,17 @@ def list_tar(file: IO[bytes]) -> list[TarMember] | None:
     `stream_tar` reads what there is then, and tells of the damage.
     """
     try:
+        members = []
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_Strict) as archive:
-            members = list(archive)
+            for info in _each(archive):
+                if info.issparse():
+                    # What lies there is not the content.
+                    return None
+                if info.isreg():
+                    members.append(TarMember(info.name, info.offset_data, info.size))
     except DAMAGED:
         return None
-    if any(info.issparse() for info in members):
-        # What lies there is not the content.
-        return None
-    return [TarMember(info.name, info.offset_data, info.size) for info in members if info.isreg()]
+    return members
 
 
 def read_tar(file: IO[bytes], member: TarMember, limit: int) -> bytes:
@@ -80,10 +83,17 @@ def stream_tar(file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
         OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError: The archive is damaged from here on.
     """
     with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Strict) as archive:
-        for info in archive:
+        for info in _each(archive):
             opened = archive.extractfile(info) if info.isreg() else None
             if opened is not None:
                 yield info.name, opened
+
+
+def _each(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar; the standard library would keep all of them, half a kilobyte each."""
+    while (info := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]
+        yield info
 
 
 class _Strict(tarfile.TarInfo):
