@@ -10,7 +10,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 DAMAGED = (
     *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -20,7 +20,13 @@ DAMAGED = (
 """What reading a damaged zip raises."""
 
 _HEADER = struct.Struct("<4s2xHH16xHH")
+_ENTRY = struct.Struct("<28xHHH12x")
+"""Of the directory, up to a name: how long that, the extra fields and the comment are."""
+
 _ENCRYPTED = 0x1
+_UTF_8 = 0x8
+"""In the second byte of an entry's flags."""
+
 _EXTRA_BYTES = 512
 """Read with a header, in the hope that what stands between it and the data is no longer: most take one request."""
 
@@ -40,10 +46,40 @@ def list_zip(file: IO[bytes]) -> Iterator[ZipMember]:
     Raises:
         zipfile.BadZipFile: It is damaged.
     """
-    with zipfile.ZipFile(file) as archive:
+    try:
+        archive = zipfile.ZipFile(file)
+    except UnicodeDecodeError:
+        archive = zipfile.ZipFile(_Unclaimed(file))
+    with archive:
         for info in archive.infolist():
             if not info.is_dir():
                 yield ZipMember(info.filename, info.header_offset, info.compress_size, info.CRC)
+
+
+class _Unclaimed:
+    """A zip whose directory does not claim to be UTF-8 where it is not: for one such name the library takes nothing.
+
+    It takes these names as it takes any that claim nothing, by the characters of MS-DOS.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as the file does; the library reads the directory at once."""
+        data, at = bytearray(self._file.read(size)), 0
+        while data[at : at + 4] == b"PK\1\2" and len(data) >= at + _ENTRY.size:
+            name, extra, comment = _ENTRY.unpack_from(data, at)
+            start = at + _ENTRY.size
+            try:
+                data[start : start + name].decode()
+            except UnicodeDecodeError:
+                data[at + 9] &= ~_UTF_8
+            at = start + name + extra + comment
+        return bytes(data)
 
 
 def read_zip(file: IO[bytes], member: ZipMember, limit: int) -> bytes:

@@ -138,6 +138,18 @@ def test_a_file_name_in_no_encoding_is_read(tmp_path: Path) -> None:
     assert all(m.uri.encode("utf-8") for m in members.values())
 
 
+def test_names_in_a_zip_that_claim_an_encoding_that_they_are_not_in(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, data in (("caf\u00e9.png", b"one"), ("na\u00efve.png", b"two"), ("plain.png", b"three")):
+            archive.writestr(name, data)
+    # The first name, in both places, as the encoding before UTF-8 had it and as long as before.
+    written = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(written.replace("caf\u00e9".encode(), b"cafe\xe9"))
+    members = read(tmp_path / "a.zip")
+    assert [member.image_id for member in members] == ["cafe\u0398", "na\u00efve", "plain"]
+    assert [member.data for member in members] == [b"one", b"two", b"three"]
+
+
 def test_images_of_one_name_in_a_zip_are_both_read(tmp_path: Path) -> None:
     path = tmp_path / "twice.zip"
     with zipfile.ZipFile(path, "w") as file:
