@@ -1,12 +1,14 @@
 """Files of a source, wherever it lies: a local folder, or a prefix in an object store.
 
-An object store is addressed by a URI that `pyarrow.fs.FileSystem.from_uri` understands:
+An object store is addressed by a URI, by most by one that `pyarrow.fs.FileSystem.from_uri` understands:
 
 - `s3://bucket/prefix`, with the credentials and the region of the AWS environment variables and configuration files.
   Another store that speaks S3 is named by the environment variable `AWS_ENDPOINT_URL`, or within the URI:
   `s3://bucket/prefix?endpoint_override=host:9000&scheme=http&region=us-east-1`.
 - `gs://bucket/prefix` with Google's application default credentials, or `gs://anonymous@bucket/prefix`.
 - `abfs://container@account.dfs.core.windows.net/prefix`.
+
+Any other URI is opened by fsspec, where that has the package for it: `http://`, `hf://`, `az://` and so on.
 
 The part from `?` on is kept in the URI of every file, so a manifest can be read where the environment says nothing.
 For the same reason a URI with a password in it is refused. In the path, what is no letter, digit or one of `-._~/` is
@@ -28,6 +30,8 @@ from typing import IO, TypeVar
 import pyarrow as pa
 import pyarrow.fs
 
+from dermaray.data.other_stores import HTTP, details, open_store
+from dermaray.data.store_errors import STORE_ERRORS, explained
 from dermaray.errors import DataError, StoreError
 
 T = TypeVar("T")
@@ -35,9 +39,6 @@ T = TypeVar("T")
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<key>/[^?#]*)?(?P<query>\?[^#]*)?")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 _SECRET = re.compile(r"[?&](sig|client_secret|secret_key)=")
-STORE_ERRORS = (OSError, pa.ArrowException)
-"""What an access to a store raises."""
-
 _PAUSES = (1.0, 5.0)
 """Seconds before a store that could not be reached is asked again; its client has tried several times each time."""
 
@@ -47,28 +48,6 @@ _BUFFER_BYTES = 256 * 1024
 _MOST_FOLDERS = 1000
 """Folders below a prefix that are listed one by one, which takes a request for each; all together, one for a thousand
 objects."""
-
-# What in the text of an error says which mistake it is. A bucket that is missing is named first: it explains the rest.
-_REASONS: tuple[tuple[str, type[DataError], str], ...] = (
-    (r"NO_SUCH_BUCKET|[Bb]ucket does not exist", DataError, "there is no such bucket"),
-    (
-        r"ACCESS_DENIED|Forbidden|PERMISSION_DENIED|HTTP status 403|UNAUTHENTICATED",
-        DataError,
-        "access is denied. Check that the credentials in the environment may list and read it",
-    ),
-    (
-        r"INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|access token|[Cc]redential|ExpiredToken"
-        # Whoever asks for the head of an object is told no more, where a session has ended.
-        r"|HTTP status 40[01]",
-        StoreError,
-        "the store does not accept the credentials in the environment, or there are none",
-    ),
-    (
-        r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|HTTP status 5\d\d|resolve host|[Cc]onnect",
-        StoreError,
-        "the object store cannot be reached. Check the network, and the endpoint where it is not the usual one",
-    ),
-)
 
 
 def is_uri(place: str) -> bool:
@@ -256,8 +235,14 @@ def stamp(place: str | Path) -> str:
     Raises:
         DataError: It cannot be asked.
     """
-    info = _patiently(str(place), lambda filesystem, key: filesystem.get_file_info(key))
-    return f"{info.size} {info.mtime_ns}" if info.type == pa.fs.FileType.File else ""
+
+    def ask(filesystem: pa.fs.FileSystem, key: str) -> str:
+        info = filesystem.get_file_info(key)
+        if info.type != pa.fs.FileType.File:
+            return ""
+        return f"{info.size} {info.mtime_ns}{details(filesystem, key)}"
+
+    return _patiently(str(place), ask)
 
 
 def locate(place: str | Path) -> tuple[pa.fs.FileSystem, str]:
@@ -272,20 +257,9 @@ def locate(place: str | Path) -> tuple[pa.fs.FileSystem, str]:
     if parts["scheme"].lower() == "file":
         return pa.fs.LocalFileSystem(), _unquote(parts["key"])
     filesystem, base = _filesystem(parts["scheme"], parts["host"], parts["query"])
+    if parts["scheme"].lower() in HTTP:
+        return filesystem, str(place)
     return filesystem, f"{base}{_unquote(parts['key'])}".rstrip("/")
-
-
-def explained(place: str, error: Exception) -> DataError:
-    """Return what an error of a store means, as far as its text tells."""
-    text = (str(error).splitlines() or [type(error).__name__])[0]
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{place} does not exist")
-    if "Unrecognized filesystem type" in text:
-        return DataError(f"{place}: unknown kind of store. A local path, s3://, gs:// or abfs:// was expected")
-    for pattern, kind, reason in _REASONS:
-        if re.search(pattern, text):
-            return kind(f"{place}: {reason}")
-    return DataError(f"{place} cannot be read: {text[:200]}")
 
 
 def name_of(place: str) -> PurePosixPath:
@@ -337,7 +311,12 @@ def _list_objects(uri: str, *, recursive: bool = True) -> list[tuple[PurePosixPa
         raise DataError(f"{uri} {what}. A prefix with images below it was expected") from error
     except STORE_ERRORS as error:
         raise explained(uri, error) from error
-    found = [(PurePosixPath(i.path).relative_to(base), i.type == pa.fs.FileType.Directory) for i in listed]
+    # Of HTTP the paths are URIs.
+    read = _unquote if isinstance(filesystem, pa.fs.PyFileSystem) and base == uri else str
+    found = [
+        (PurePosixPath(read(info.path)).relative_to(read(base)), info.type == pa.fs.FileType.Directory)
+        for info in listed
+    ]
     # Some stores name folders, others do not.
     found += [(parent, True) for path, _ in found for parent in path.parents if parent.parts]
     return [(path, is_dir) for path, is_dir in found if not any(part.startswith(".") for part in path.parts)]
@@ -379,13 +358,19 @@ def _filesystem(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, s
     try:
         filesystem, base = pa.fs.FileSystem.from_uri(opened)
     except STORE_ERRORS as error:
-        raise explained(uri, error) from error
+        if "Unrecognized filesystem type" not in str(error):
+            raise explained(uri, error) from error
+        filesystem, base = open_store(scheme, host, query)
+    # Arrow asks fsspec by itself for hf:// and fsspec+...://.
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{uri}: {error}") from error
     return filesystem, base.rstrip("/")
 
 
 def quote(text: str) -> str:
     """Return a path as it stands in a URI."""
-    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
+    encoded = text.encode("utf-8", "surrogateescape")
+    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in encoded)
 
 
 def _unquote(text: str) -> str:

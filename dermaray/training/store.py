@@ -10,7 +10,8 @@ import pyarrow.fs as pafs
 import ray.train
 
 from dermaray.config import RunConfig
-from dermaray.data.storage import STORE_ERRORS, absolute, explained, locate
+from dermaray.data.storage import absolute, locate
+from dermaray.data.store_errors import STORE_ERRORS, explained
 from dermaray.errors import DataError, OutputError, TrainingError
 from dermaray.training.state import RunState
 from dermaray.training.unfinished import JOB_FILE, SUFFIX, check_job, empty, settings_of, unfinished, write_job

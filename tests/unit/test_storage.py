@@ -4,18 +4,21 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
 from dermaray.data import members as members_module
-from dermaray.data.archive import files_listing
+from dermaray.data.archive import files_listing, joined
 from dermaray.data.formats import read_reference, read_source
+from dermaray.data.inputs import stream_inputs
 from dermaray.data.members import Member, read_members
 from dermaray.data.source import SourceImage
-from dermaray.data.storage import is_uri, list_tree, local_path, name_of, read_bytes
-from dermaray.errors import DataError
+from dermaray.data.storage import is_uri, list_tree, local_path, name_of, read_bytes, stamp
+from dermaray.errors import DataError, StoreError
 from tests.object_store import KEYS, Bucket, new_bucket
 
 CSV = b"lesion_id,image_id,dx,age,sex,localization\nHAM_1,ISIC_1,bkl,80.0,male,scalp\nHAM_2,ISIC_2,nv,,,\n"
@@ -174,7 +177,8 @@ def test_access_that_is_denied(store: Bucket) -> None:
         ("s3:///ham{query}", r"names no bucket. s3://BUCKET/PREFIX was expected"),
         ("s3://skin/a name{query}", r"is no URI: a space"),
         ("s3://skin/ham?endpoint=x", r"s3://skin\?endpoint=x cannot be read: Unexpected query parameter"),
-        ("ftp://skin/ham", r"ftp://skin: unknown kind of store. A local path, s3://, gs:// or abfs://"),
+        ("nonsense://skin/ham", r"nonsense://skin: unknown kind of store. A local path, s3://, gs:// or abfs://"),
+        ("az://skin/ham", r"az://skin: .*[Ii]nstall adlfs"),
     ],
 )
 def test_a_source_that_cannot_be_listed_is_named(store: Bucket, uri: str, message: str) -> None:
@@ -234,3 +238,61 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
 def test_a_link_to_itself_is_a_file_among_others(tmp_path: Path) -> None:
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     assert [str(file) for file in list_tree(tmp_path).files] == ["loop.jpg"]
+
+
+def test_other_stores_are_opened_by_fsspec() -> None:
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe({"/skin/nevus/a b.jpg": b"one", "/skin/nevus/c.jpg": b"two"})
+    try:
+        listing = joined(stream_inputs(["memory://skin"]))
+        assert listing.images == 2
+        assert {m.image_id: m.data for m in read_members(listing.members)} == {"a b": b"one", "c": b"two"}
+        missing, there = read_members(files_listing(["memory://skin/b.jpg", "memory://skin/nevus/a%20b.jpg"]))
+        assert (missing.error.reason, there.data) == ("unreadable", b"one")
+    finally:
+        filesystem.rm("/skin", recursive=True)
+
+
+class _Answers(BaseHTTPRequestHandler):
+    """Answers as the path says: with a status, or with the path itself."""
+
+    def do_GET(self) -> None:
+        status = int(self.path.strip("/").split("-")[0]) if "-" in self.path else 200
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(self.path)))
+        self.end_headers()
+        self.wfile.write(self.path.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_over_http_what_is_missing_is_told_from_what_cannot_be_reached() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        begin = f"http://127.0.0.1:{server.server_port}"
+        # A signed address stays what it is.
+        assert read_bytes(f"{begin}/a%20b.jpg?key=1%2F2") == b"/a%20b.jpg?key=1%2F2"
+        for path, error, message in (
+            ("404-a.jpg", DataError, "does not exist"),
+            ("403-a.jpg", DataError, "access is denied"),
+            ("503-a.jpg", StoreError, "cannot be reached"),
+        ):
+            with pytest.raises(error, match=message):
+                read_bytes(f"{begin}/{path}")
+        server.shutdown()
+    with pytest.raises(StoreError, match="cannot be reached"):
+        read_bytes(f"{begin}/a.jpg")
+
+
+def test_what_another_store_tells_of_an_object_tells_whether_it_was_written_anew() -> None:
+    filesystem = fsspec.filesystem("memory")
+    stamps = []
+    for data in (b"one", b"two"):
+        filesystem.pipe("/skin/a.zip", data)
+        stamps.append(stamp("memory://skin/a.zip"))
+    assert len({*stamps, ""}) == 3
+    filesystem.rm("/skin", recursive=True)
+    assert stamp("memory://skin/a.zip") == ""
+    with pytest.raises(DataError, match=r"settings after a \? are not known here"):
+        read_bytes("memory://skin/a.zip?region=x")

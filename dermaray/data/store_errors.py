@@ -1,0 +1,43 @@
+"""What the errors of object stores mean, as far as their texts tell."""
+
+import re
+
+import pyarrow as pa
+
+from dermaray.errors import DataError, StoreError
+
+STORE_ERRORS = (OSError, pa.ArrowException)
+"""What an access to a store raises."""
+
+# What in the text of an error says which mistake it is. A bucket that is missing is named first: it explains the rest.
+_REASONS: tuple[tuple[str, type[DataError], str], ...] = (
+    (r"NO_SUCH_BUCKET|[Bb]ucket does not exist", DataError, "there is no such bucket"),
+    (
+        r"ACCESS_DENIED|Forbidden|PERMISSION_DENIED|HTTP status 403|UNAUTHENTICATED",
+        DataError,
+        "access is denied. Check that the credentials in the environment may list and read it",
+    ),
+    (
+        r"INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|access token|[Cc]redential|ExpiredToken"
+        # Whoever asks for the head of an object is told no more, where a session has ended.
+        r"|HTTP status 40[01]",
+        StoreError,
+        "the store does not accept the credentials in the environment, or there are none",
+    ),
+    (
+        r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|HTTP status 5\d\d|resolve host|[Cc]onnect",
+        StoreError,
+        "the object store cannot be reached. Check the network, and the endpoint where it is not the usual one",
+    ),
+)
+
+
+def explained(place: str, error: Exception) -> DataError:
+    """Return what an error of a store means, as far as its text tells."""
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{place} does not exist")
+    for pattern, kind, reason in _REASONS:
+        if re.search(pattern, text):
+            return kind(f"{place}: {reason}")
+    return DataError(f"{place} cannot be read: {text[:200]}")
