@@ -9,20 +9,11 @@ from pathlib import Path, PurePath
 
 import pyarrow as pa
 
-from dermaray.data.image_tables import Part
+from dermaray.data.image_tables import Part, TablePath
 from dermaray.data.members import MEMBER_SCHEMA, MemberRow
-from dermaray.data.source import is_image_name, kind_of
-from dermaray.data.storage import (
-    check_named,
-    explained,
-    is_folder,
-    is_text,
-    is_uri,
-    local_path,
-    name_of,
-    opened,
-    stamp,
-)
+from dermaray.data.source import is_image_file, is_image_name, kind_of
+from dermaray.data.storage import check_named, is_folder, is_text, is_uri, local_path, name_of, opened, shown, stamp
+from dermaray.data.store_errors import explained
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
 from dermaray.data.tars import is_tar, list_tar
 from dermaray.data.zips import DAMAGED as ZIP_DAMAGED
@@ -82,7 +73,7 @@ def stream_members(source: Path) -> Iterator[Listing]:
         yield from _with_images(str(source), [_list_zip(str(source))])
     elif _is_tar(source):
         yield from _with_images(str(source), [_list_tar(source)])
-    elif is_image_name(source):
+    elif is_image_file(source):
         yield _listing([_file_row(str(source.parent), source.name)])
     else:
         raise DataError(f"{source} is neither a zip nor a tar nor an image. A folder or one of those was expected")
@@ -102,9 +93,26 @@ def stream_stored_archive(uri: str) -> Iterator[Listing]:
         raise DataError(f"{uri} does not exist")
 
 
-def files_listing(paths: list[str]) -> pa.Table:
-    """Return rows of `MEMBER_SCHEMA` for files known by path and objects known by URI, in the order given."""
-    return _listing([_place_row(place) for place in paths]).members
+def files_listing(paths: Iterable[str], image_ids: Iterable[str] = ()) -> pa.Table:
+    """Return rows of `MEMBER_SCHEMA` for files known by path and objects known by URI, in the order given.
+
+    Args:
+        paths: The files.
+        image_ids: What the images are called, where not their files' names tell.
+    """
+    rows = [_place_row(place) for place in paths]
+    for number, image_id in enumerate(image_ids):
+        rows[number] = rows[number]._replace(image_id=image_id)
+    return _listing(rows).members
+
+
+def lost_listing(place: str, why: str) -> Listing:
+    """Return the one row of a part of an input that cannot be listed."""
+    return _listing([_lost_row(place, why)])
+
+
+def _lost_row(place: str, why: str) -> MemberRow:
+    return MemberRow(shown(place), "lost", shown(why).encode())
 
 
 def _place_row(place: str) -> MemberRow:
@@ -129,6 +137,15 @@ def table_listing(place: str, column: str, parts: Sequence[Part]) -> Listing:
     """List the images in a column of a table; see `dermaray.data.image_tables`."""
     rows = [MemberRow(place, "table", column.encode(), part.start, part.rows) for part in parts if part.rows]
     return Listing(_listing(rows).members, sum(part.rows for part in parts), {})
+
+
+def paths_listing(place: str, paths: Iterable[TablePath]) -> Listing:
+    """List the images that a table names by their paths; see `dermaray.data.image_tables`."""
+    rows = []
+    for image_id, number, path in paths:
+        row = _lost_row(f"{place}::{number}", "its path is missing") if path is None else _place_row(path)
+        rows.append(row._replace(image_id=image_id))
+    return _listing(rows)
 
 
 def _listing(rows: list[MemberRow], ignored: Counter[str] | None = None) -> Listing:
@@ -159,8 +176,10 @@ def _is_tar(source: Path) -> bool:
 def _list_folder(source: Path) -> Iterator[Listing]:
     ignored: Counter[str] = Counter()
     rows = []
-    for name in _files_below(str(source)):
-        if is_image_name(PurePath(name)):
+    for name, problem in _files_below(str(source)):
+        if problem is not None:
+            rows.append(_lost_row(os.path.join(source, name), str(problem)))
+        elif is_image_file(source / name):
             rows.append(_file_row(str(source), name))
         else:
             ignored[kind_of(PurePath(name))] += 1
@@ -170,18 +189,29 @@ def _list_folder(source: Path) -> Iterator[Listing]:
     yield _listing(rows, ignored)
 
 
-def _files_below(source: str, below: str = "") -> Iterator[str]:
-    """Yield the files of a folder and of all folders in it, those that are links apart, relative to it and in order."""
+def _files_below(source: str, below: str = "") -> Iterator[tuple[str, DataError | None]]:
+    """Yield the files of a folder and of all folders in it, those that are links apart, relative to it and in order.
+
+    Yields:
+        A file and None; or a folder in it, and why that cannot be listed.
+
+    Raises:
+        DataError: The folder itself cannot be listed.
+    """
     folder = os.path.join(source, below)
     try:
         with os.scandir(folder) as entries:
             names = sorted((entry.name, is_folder(entry), entry.is_symlink()) for entry in entries)
     except OSError as error:
-        raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
+        problem = DataError(f"{shown(folder)} cannot be listed: {error.strerror}")
+        if not below:
+            raise problem from error
+        yield below, problem
+        return
     for name, is_dir, is_link in names:
         path = os.path.join(below, name)
         if not is_dir:
-            yield path
+            yield path, None
         elif not is_link:
             yield from _files_below(source, path)
 

@@ -3,14 +3,15 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from dermaray.data.storage import STORE_ERRORS, explained, is_uri, local_path, locate, name_of, quote
+from dermaray.data.storage import is_uri, local_path, locate, name_of, quote
+from dermaray.data.store_errors import STORE_ERRORS, explained
 from dermaray.errors import DataError
 
 SUFFIXES = (".parquet", ".arrow", ".feather")
@@ -23,6 +24,9 @@ PATHS = ("uri", "path", "file", "image_path", "file_name", "filename")
 
 IDS = ("image_id", "isic_id", "id", "__key__")
 """Columns that name the image of a row."""
+
+_ARROW = b"ARROW1"
+"""How Arrow's format of files begins."""
 
 _ROWS = 32
 _BUFFER_BYTES = 1024 * 1024
@@ -42,6 +46,14 @@ class TableImage(NamedTuple):
     row: int
     data: bytes
     problem: DataError | None
+
+
+class TablePath(NamedTuple):
+    """One row: the image's id, where the table has one, the number of its row and where the file lies, if it says."""
+
+    image_id: str | None
+    row: int
+    path: str | None
 
 
 def bytes_column(place: str) -> str | None:
@@ -73,18 +85,23 @@ def parts_of(place: str) -> list[Part]:
         return list(table.parts())
 
 
-def paths_in(place: str) -> list[str]:
+def paths_in(place: str) -> list[TablePath]:
     """Return where the images of a table's rows lie, absolute.
 
     Raises:
-        DataError: The table cannot be read, or does not say so for each row.
+        DataError: The table cannot be read.
     """
+    rows: list[TablePath] = []
+    stem = name_of(place).stem
     with _opened(place) as table:
-        column = str(_path_column(table.schema))
-        paths = [path for batch in table.batches(None, [column]) for path in batch[column].to_pylist()]
-    if None in paths:
-        raise DataError(f"{place}: {column} is missing in row {paths.index(None)}")
-    return [beside(place, path) for path in paths]
+        column, ids = str(_path_column(table.schema)), _first(IDS, table.schema)
+        for batch in table.batches(None, [column] if ids is None else [ids, column]):
+            names = [None] * len(batch) if ids is None else texts(batch[ids])
+            # A path may be bytes in no encoding.
+            for name, path in zip(names, texts(batch[column], "surrogateescape"), strict=True):
+                found = None if path is None else beside(place, path)
+                rows.append(TablePath(f"{stem}-{len(rows)}" if name is found is None else name, len(rows), found))
+    return rows
 
 
 def beside(place: str, path: str) -> str:
@@ -107,9 +124,9 @@ def read_part(place: str, column: str, part: Part) -> Iterator[TableImage]:
         with _opened(place) as table:
             ids = _first(IDS, table.schema)
             for batch in table.batches(part, [column] if ids is None else [ids, column]):
-                names = [None] * len(batch) if ids is None else batch[ids].to_pylist()
+                names = [None] * len(batch) if ids is None else texts(batch[ids])
                 for name, value in zip(names, binary(batch[column]), strict=True):
-                    yield TableImage(f"{stem}-{row}" if name is None else str(name), row, value.as_py() or b"", None)
+                    yield TableImage(f"{stem}-{row}" if name is None else name, row, value.as_py() or b"", None)
                     row += 1
     except DataError as error:
         problem = error
@@ -136,18 +153,27 @@ class _Parquet:
 
 
 class _Arrow:
+    """A file of Arrow's, in the format of files or in that of streams, which Hugging Face's datasets writes."""
+
     def __init__(self, file: pa.NativeFile) -> None:
-        self._file = pa.ipc.open_file(file)
-        self.schema: pa.Schema = self._file.schema
+        self._file = file
+        self._is_stream = file.read(len(_ARROW)) != _ARROW
+        self.schema: pa.Schema = self._opened().schema
 
     def parts(self) -> Iterator[Part]:
-        yield Part(0, self._file.count_rows())
+        # A stream tells of its rows only by being read.
+        yield Part(0, sum(map(len, self._opened())) if self._is_stream else self._opened().count_rows())
 
     def batches(self, part: Part | None, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for number in range(self._file.num_record_batches):
-            batch = self._file.get_batch(number).select(columns)
-            for start in range(0, batch.num_rows, _ROWS):
-                yield batch.slice(start, _ROWS)
+        opened = self._opened()
+        for batch in opened if self._is_stream else map(opened.get_batch, range(opened.num_record_batches)):
+            chosen = batch.select(columns)
+            for start in range(0, chosen.num_rows, _ROWS):
+                yield chosen.slice(start, _ROWS)
+
+    def _opened(self) -> Any:
+        self._file.seek(0)
+        return pa.ipc.open_stream(self._file) if self._is_stream else pa.ipc.open_file(self._file)
 
 
 @contextmanager
@@ -158,7 +184,7 @@ def _opened(place: str) -> Iterator[_Parquet | _Arrow]:
         with filesystem.open_input_file(path) as file:
             yield kind(file)
     except pa.ArrowInvalid as error:
-        what = "Parquet" if kind is _Parquet else "Arrow (in its file format)"
+        what = "Parquet" if kind is _Parquet else "Arrow"
         raise DataError(f"{place} is no {what}, or damaged: {str(error).splitlines()[0][:200]}") from error
     except STORE_ERRORS as error:
         raise explained(place, error) from error
@@ -181,6 +207,14 @@ def _is_bytes(kind: pa.DataType) -> bool:
         position = kind.get_field_index("bytes")
         return position >= 0 and _is_bytes(kind.field(position).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def texts(column: pa.Array | pa.ChunkedArray, errors: str = "backslashreplace") -> list[str | None]:
+    """Return the values of a column as text; what was written as text need not be UTF-8."""
+    if _is_text(column.type):
+        values = column.cast(pa.large_binary()).to_pylist()
+        return [None if value is None else value.decode("utf-8", errors) for value in values]
+    return [None if value is None else str(value) for value in column.to_pylist()]
 
 
 def binary(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

@@ -10,15 +10,17 @@ from pathlib import Path
 from dermaray.data.archive import (
     Listing,
     files_listing,
+    lost_listing,
+    paths_listing,
     stream_members,
     stream_stored_archive,
     table_listing,
 )
 from dermaray.data.image_tables import SUFFIXES, beside, bytes_column, parts_of, paths_in
 from dermaray.data.manifest import Manifest, is_manifest_file
-from dermaray.data.source import is_image_name, kind_of
-from dermaray.data.storage import check_named, list_tree, local_path, name_of, stream_objects
-from dermaray.errors import DataError
+from dermaray.data.source import is_image_file, is_image_name, kind_of
+from dermaray.data.storage import check_named, list_tree, local_path, name_of, stamp, stream_objects
+from dermaray.errors import DataError, StoreError
 
 LISTS = (".txt", ".lst")
 """Suffixes of files that name one image a line."""
@@ -48,7 +50,23 @@ def stream_inputs(places: Sequence[str]) -> Iterator[Listing]:
             told of.
     """
     for place in places:
-        yield from _listings(place)
+        listings = _listings(place)
+        yield from _one_of_several(place, listings) if len(places) > 1 and _is_container(place) else listings
+
+
+def _is_container(place: str) -> bool:
+    """Tell whether a place is an archive or a table, by its name, and there."""
+    return name_of(place).suffix.lower() in _CONTAINERS and bool(stamp(place))
+
+
+def _one_of_several(place: str, listings: Iterator[Listing]) -> Iterator[Listing]:
+    """List an archive or a table among others, which are not to suffer where it is damaged or holds no image."""
+    try:
+        yield from listings
+    except StoreError:
+        raise
+    except DataError as error:
+        yield lost_listing(place, str(error))
 
 
 def _listings(place: str) -> Iterator[Listing]:
@@ -65,19 +83,19 @@ def _listings(place: str) -> Iterator[Listing]:
 
 def _matching(place: str, pattern: Path) -> Iterator[Listing]:
     files = [path for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))) if path.is_file()]
-    images = [str(path.absolute()) for path in files if is_image_name(path)]
+    images = [path for path in files if is_image_file(path)]
     # Text beside images is no list of images, unless a list was asked for.
     containers = (*_CONTAINERS, *LISTS) if pattern.suffix.lower() in LISTS else _CONTAINERS
     others = [path for path in files if path.suffix.lower() in containers]
     if not images and not others:
         raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive or a table")
-    passed = Counter(kind_of(path) for path in files if not is_image_name(path))
+    passed = Counter(kind_of(path) for path in {*files} - {*images})
     for path in others:
         passed.pop(path.suffix.lower(), None)
     # All images at once: there may be a million.
-    yield _files(images, passed)
+    yield _files([str(path.absolute()) for path in images], passed)
     for path in others:
-        yield from _local(path.absolute())
+        yield from _one_of_several(str(path.absolute()), _local(path.absolute()))
 
 
 def _matching_in_store(pattern: str) -> Iterator[Listing]:
@@ -92,7 +110,7 @@ def _matching_in_store(pattern: str) -> Iterator[Listing]:
         raise DataError(f"{pattern} matches {len(files)} objects, none of them an image, an archive or a table")
     yield _files(images)
     for uri in others:
-        yield from _in_store(uri)
+        yield from _one_of_several(uri, _in_store(uri))
 
 
 def _matches(parts: tuple[str, ...], pattern: list[str]) -> bool:
@@ -118,7 +136,8 @@ def _local(path: Path) -> Iterator[Listing]:
 
 
 def _of_manifest(path: Path) -> Listing:
-    return _files(Manifest.read(path).table["uri"].to_pylist())
+    rows = Manifest.read(path).table
+    return Listing(files_listing(rows["uri"].to_pylist(), rows["image_id"].to_pylist()), rows.num_rows, {})
 
 
 def _of_list(path: Path) -> Listing:
@@ -134,7 +153,7 @@ def _of_list(path: Path) -> Listing:
 
 def _of_table(place: str) -> Listing:
     column = bytes_column(place)
-    listing = _files(paths_in(place)) if column is None else table_listing(place, column, parts_of(place))
+    listing = paths_listing(place, paths_in(place)) if column is None else table_listing(place, column, parts_of(place))
     if not listing.images:
         raise DataError(f"{place} holds no row")
     return listing

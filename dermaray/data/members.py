@@ -14,8 +14,9 @@ from typing import IO, NamedTuple
 import pyarrow as pa
 
 from dermaray.data.image_tables import Part, read_part
-from dermaray.data.source import is_image_name
-from dermaray.data.storage import explained, is_uri, name_of, opened, read_bytes, shown
+from dermaray.data.source import is_image_name, stem_of
+from dermaray.data.storage import is_uri, name_of, opened, read_bytes, shown
+from dermaray.data.store_errors import explained
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
 from dermaray.data.tars import TarMember, read_tar, stream_tar
 from dermaray.data.zips import DAMAGED as ZIP_DAMAGED
@@ -33,11 +34,13 @@ MEMBER_SCHEMA = pa.schema(
         pa.field("offset", pa.int64()),
         pa.field("size", pa.int64()),
         pa.field("checksum", pa.int64()),
+        pa.field("image_id", pa.string()),
     ]
 )
 """One row per image, except in what can only be read from a start: such a tar is one row, a table one per part.
 
-`kind` is `folder`, `zip`, `tar`, `tar_stream`, `table` or `object`. An object's `name` is its whole URI, with no
+`kind` is `folder`, `zip`, `tar`, `tar_stream`, `table`, `object` or `lost`. `image_id` is null where the name tells. Of
+what is `lost`, a part of an input that cannot be listed, `name` says why. An object's `name` is its whole URI, with no
 `archive`; so is that of a file in a folder whose name is in no encoding. A table's is
 that of its column; `offset` and `size` are then the first row of the part and how many it has. Of a member of a zip
 `offset`, `size` and `checksum` are those of `ZipMember`, of one of a tar those of `TarMember`.
@@ -68,6 +71,7 @@ class MemberRow(NamedTuple):
     offset: int = 0
     size: int = 0
     checksum: int = 0
+    image_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Member:
     """One image of an input.
 
     Attributes:
-        image_id: The file's name without folder and suffix.
+        image_id: What a table or a manifest calls it, or the file's name without folder and suffix.
         uri: Where it lies; `archive::member` for a member of an archive.
         data: Its bytes, cut off one byte past the decoder's limit; empty where `error` says why.
         error: Why the bytes could not be read, or None.
@@ -147,16 +151,21 @@ def member_row(members: pa.Table, position: int) -> MemberRow:
 
 def name_member(row: MemberRow) -> tuple[str, str]:
     """Return the `image_id` and the `uri` of what a row of `MEMBER_SCHEMA` stands for, without reading it."""
+    stem, uri = _named(row)
+    return stem if row.image_id is None else row.image_id, uri
+
+
+def _named(row: MemberRow) -> tuple[str, str]:
     archive, kind, name = row.archive, row.kind, os.fsdecode(row.name)
     named = shown(name)
     if kind == "object":
         try:
-            return name_of(named).stem, named
+            return stem_of(name_of(named)), named
         except DataError:
-            return Path(named.partition("?")[0]).stem, named
-    if kind in STREAMS:
-        return name_of(archive).stem, archive
-    return Path(named).stem, str(Path(archive) / named) if kind == "folder" else f"{archive}::{named}"
+            return stem_of(Path(named.partition("?")[0])), named
+    if kind in (*STREAMS, "lost"):
+        return stem_of(name_of(archive)), archive
+    return stem_of(Path(named)), str(Path(archive) / named) if kind == "folder" else f"{archive}::{named}"
 
 
 class _Archives(ExitStack):
@@ -175,6 +184,8 @@ class _Archives(ExitStack):
 def _read(row: MemberRow, archives: _Archives) -> Member:
     image_id, uri = name_member(row)
     name = os.fsdecode(row.name)
+    if row.kind == "lost":
+        return Member(image_id, uri, b"", ImageError("unreadable", name))
     try:
         if row.kind == "folder":
             data = _read_file(os.path.join(row.archive, name))
@@ -235,7 +246,7 @@ def _stream(row: MemberRow) -> Iterator[Member]:
             for name, member in stream_tar(file):
                 if is_image_name(Path(name)):
                     named = shown(name)
-                    yield Member(Path(named).stem, f"{row.archive}::{named}", member.read(MAX_BYTES + 1))
+                    yield Member(stem_of(Path(named)), f"{row.archive}::{named}", member.read(MAX_BYTES + 1))
     except _DAMAGED as error:
         # What comes after the damage is lost, and nobody knows what it was: one row tells of it.
         lost = _unreadable(row.archive, error, "the archive is damaged from here on")

@@ -1,7 +1,10 @@
 """One image as its source describes it, before anything is known of its bytes."""
 
+import stat
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
+
+from dermaray.images.dicom import is_dicom
 
 FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",
@@ -52,6 +55,29 @@ class SourceImage:
 def is_image_name(path: PurePath) -> bool:
     """Tell whether a file's name is that of an image; hidden files are none."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def stem_of(path: PurePath) -> str:
+    """Return a file's name without its suffix, which what follows the last dot is not where it is a number."""
+    return path.name if path.suffix[1:].isdecimal() else path.stem
+
+
+def is_image_file(path: Path) -> bool:
+    """Tell whether a local file is an image: by its name, or where that tells nothing as DICOM's begin.
+
+    Archives of hospitals name files `IM000001`, or by a number with dots.
+    """
+    if is_image_name(path):
+        return True
+    if path.name.startswith(".") or path.name == "DICOMDIR" or stem_of(path) != path.name:
+        return False
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return is_dicom(file.read(132))
+    except OSError:
+        return False
 
 
 def kind_of(path: PurePath) -> str:

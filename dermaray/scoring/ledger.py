@@ -25,7 +25,8 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from dermaray.data.storage import STORE_ERRORS, absolute, explained, local_path, locate
+from dermaray.data.storage import absolute, local_path, locate
+from dermaray.data.store_errors import STORE_ERRORS, explained
 from dermaray.errors import OutputError
 from dermaray.files import MARK
 from dermaray.models.rows import SCORED
@@ -36,7 +37,7 @@ RUN, SCORES, PROGRESS, SUMMARY, TABLE, SUBMISSION, GALLERY, SUCCESS = (
     *("scores.csv", "submission.csv", "top.html", "_SUCCESS"),
 )
 _FILES = (PROGRESS, SUMMARY, TABLE, SUBMISSION, GALLERY)
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
 _DIGEST = b"dermaray.listing"
 """The key under which the file of a shard says of which listing it is."""
 

@@ -21,6 +21,7 @@ from dermaray.data.archive import Listing, joined
 from dermaray.data.inputs import stream_inputs
 from dermaray.data.manifest import SCHEMA, Manifest
 from dermaray.data.members import Member, read_members
+from dermaray.data.storage import is_text
 from dermaray.errors import DataError, StoreError
 from dermaray.labels import LABEL_SETS
 from tests.object_store import Bucket
@@ -134,15 +135,18 @@ def test_a_row_group_is_not_held_as_a_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["bytes", "image"])
-@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "stream"])
 def test_a_table_of_bytes(suffix: str, column: str, tmp_path: Path) -> None:
     values: Any = list(IMAGES.values())
     if column == "image":
         values = [{"bytes": data, "path": None} for data in values]
-    path = tmp_path / f"rows.{suffix}"
+    path = tmp_path / f"rows.{suffix}".replace("stream", "arrow")
     rows = table(**{column: values, "label": ["nevus"] * 5})
     if suffix == "parquet":
         write_parquet(path, rows)
+    elif suffix == "stream":
+        with pa.ipc.new_stream(path, rows.schema) as writer:
+            writer.write_table(rows, max_chunksize=2)
     else:
         pyarrow.feather.write_feather(rows, path, chunksize=2, compression="uncompressed")
     assert found(path) == IMAGES
@@ -152,6 +156,62 @@ def test_a_table_of_bytes(suffix: str, column: str, tmp_path: Path) -> None:
 def test_a_table_of_paths(folder: Path, tmp_path: Path) -> None:
     paths = [f"images/{name}.png" for name in IMAGES]
     assert found(write_parquet(tmp_path / "rows.parquet", table(path=paths))) == IMAGES
+
+
+def test_a_path_that_is_missing_or_in_no_encoding_costs_no_other(folder: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / odd).write_bytes(png(7))
+    paths = pa.array([b"images/image0.png", None, os.fsencode(odd)], pa.binary()).view(pa.string())
+    for named in (["a", "b", "c"], None):
+        rows = pa.table({"path": paths, **({"isic_id": named} if named else {})})
+        one, missing, other = read(write_parquet(tmp_path / "rows.parquet", rows))
+        assert (one.data, other.data) == (png(0), png(7))
+        assert [one.image_id, missing.image_id, other.image_id] == (named or ["image0", "rows-1", "caf\\xe9"])
+        assert missing.uri == f"{tmp_path / 'rows.parquet'}::1"
+        assert (missing.error.reason, str(missing.error)) == ("unreadable", "its path is missing")
+
+
+def test_an_id_that_is_in_no_encoding_is_shown(tmp_path: Path) -> None:
+    ids = pa.array([b"caf\xe9", b"plain"], pa.binary()).view(pa.string())
+    table = pa.table({"image_id": ids, "bytes": [png(0), png(1)]})
+    assert found(write_parquet(tmp_path / "rows.parquet", table)) == {"caf\\xe9": png(0), "plain": png(1)}
+
+
+def test_an_archive_that_cannot_be_listed_costs_no_other(folder: Path, tmp_path: Path) -> None:
+    whole, cut, empty = (tmp_path / "packed" / name for name in ("whole.zip", "cut.zip", "empty.tar"))
+    whole.parent.mkdir()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.write(folder / "image0.png", "image0.png")
+    cut.write_bytes(whole.read_bytes()[:-30])
+    empty.write_bytes(b"")
+    for places in ([whole.parent / "*"], [whole, cut, empty]):
+        members = {Path(member.uri).name: member for member in read(*places)}
+        assert members["whole.zip::image0.png"].data == png(0)
+        for name in ("cut.zip", "empty.tar"):
+            error = members[name].error
+            assert error is not None
+            assert (error.reason, members[name].image_id) == ("unreadable", Path(name).stem)
+            assert str(error).endswith("A folder or one of those was expected")
+    # A name that nothing has is the user's mistake.
+    for mistyped in (tmp_path / "packed" / "mistyped.zip", "memory://nothing/mistyped.zip", "nonsense://a/b.zip"):
+        with pytest.raises(DataError, match=r"does not exist|unknown kind of store"):
+            read(whole, mistyped)
+    # Nor need the name be in any encoding.
+    os.rename(cut, whole.parent / os.fsdecode(b"c\xe9.zip"))
+    (lost,) = (member for member in read(whole.parent / "*.zip") if member.error)
+    assert (lost.image_id, is_text(str(lost.error))) == ("c\\xe9", True)
+
+
+def test_dicom_files_need_no_suffix(tmp_path: Path) -> None:
+    data = bytes(128) + b"DICM" + bytes(100)
+    for name in ("IM000001", "1.2.840.113619", "DICOMDIR", ".hidden", "notes.txt"):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "README").write_text("no image")
+    listing = listing_of(tmp_path)
+    assert [member.image_id for member in read_members(listing.members)] == ["1.2.840.113619", "IM000001"]
+    assert listing.ignored == {".hidden": 1, ".txt": 1, "DICOMDIR": 1, "README": 1}
+    assert listing_of(tmp_path / "*").images == 2
+    assert listing_of(tmp_path / "IM000001").images == 1
 
 
 def test_a_link_counts_from_where_it_lies(folder: Path, tmp_path: Path) -> None:
@@ -177,7 +237,7 @@ def test_a_table_that_is_damaged_further_on_has_a_row_for_each_of_its_rows(tmp_p
 def test_a_manifest(folder: Path, tmp_path: Path) -> None:
     rows = [
         {
-            "image_id": name,
+            "image_id": f"lesion of {name}",
             "uri": str(folder / f"{name}.png"),
             "label": "NV",
             "group_id": name,
@@ -189,7 +249,8 @@ def test_a_manifest(folder: Path, tmp_path: Path) -> None:
         for name in IMAGES
     ]
     Manifest(pa.Table.from_pylist(rows, SCHEMA), LABEL_SETS["isic2018"], {}).write(tmp_path / "manifest.parquet")
-    assert found(tmp_path / "manifest.parquet") == found(tmp_path) == IMAGES
+    expected = {f"lesion of {name}": data for name, data in IMAGES.items()}
+    assert found(tmp_path / "manifest.parquet") == found(tmp_path) == expected
 
 
 def test_an_object_store(bucket: Bucket, tmp_path: Path) -> None:
@@ -215,10 +276,9 @@ def test_an_object_store(bucket: Bucket, tmp_path: Path) -> None:
     [
         ("empty.txt", b"\n\n", "names no image"),
         ("none.parquet", b"no table", "is no Parquet, or damaged"),
-        ("none.arrow", b"no table", r"is no Arrow \(in its file format\), or damaged"),
+        ("none.arrow", b"no table", "is no Arrow, or damaged"),
         ("labels.parquet", pa.table({"label": ["nevus"]}), "has no images: a column of bytes"),
         ("words.parquet", pa.table({"image": ["nevus"]}), "has no images: a column of bytes"),
-        ("null.parquet", pa.table({"path": ["a.png", None]}), "path is missing in row 1"),
         ("pathless.parquet", pa.table({"path": pa.array([], pa.string())}), "holds no row"),
         ("numbers.parquet", pa.table({"file": [1, 2]}), "has no images: a column of bytes"),
         ("rowless.parquet", pa.table({"bytes": pa.array([], pa.binary())}), "holds no row"),
