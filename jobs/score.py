@@ -28,6 +28,9 @@ _NOT_READ = ("unreadable", "timed_out", "crashed")
 _LISTING_SECONDS = 10.0
 """That scoring waits for the listing of its inputs; what takes longer is listed while it is scored."""
 
+_MOST_KINDS = 8
+"""Of files that were passed over, say."""
+
 _MOST_SHOWN = 1000
 """Images of a page that a browser can show."""
 
@@ -48,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--new", action="store_true", help="begin anew, where an earlier or unfinished result is there")
     parser.add_argument("--csv", action="store_true", help="write scores.csv as well")
     parser.add_argument(
-        "--isic-submission", action="store_true", help="write submission.csv as well, as the ISIC challenges take it"
+        "--isic-submission",
+        action="store_true",
+        help="write submission.csv as well, as the ISIC challenges of 2018 and 2019 take it",
     )
     parser.add_argument(
         "--top",
@@ -98,7 +103,8 @@ def score_archive(
         model: The model's folder, which every node can read; the reference model by default.
         column: The column of bytes.
         engine: What runs the network; see `--engine`.
-        actors: Processes that hold the model, at most; one for each CPU by default.
+        actors: Processes that hold the model, at most; one for each CPU by default, and one for each GPU where the
+            engine is `keras` and there are some.
 
     Returns:
         The dataset's other columns, and those of a row of scores, in place of the bytes. It is as lazy as any dataset.
@@ -110,13 +116,16 @@ def score_archive(
     import ray
 
     from dermaray.models.artifact import open_artifact
+    from dermaray.models.bulk import Actors
     from dermaray.models.engines import choose_engine
     from dermaray.scoring.dataset import score_dataset
 
     artifact = open_artifact(Path(model or REFERENCE).resolve())
     artifact.verify()
-    count = max(int(ray.cluster_resources().get("CPU", 1)), 1) if actors is None else actors
-    return score_dataset(images, artifact, choose_engine(artifact, engine), column, count)
+    chosen, there = choose_engine(artifact, engine), ray.cluster_resources()
+    gpus = int(there.get("GPU", 0)) if chosen == "keras" else 0
+    count = max(gpus or int(there.get("CPU", 1)), 1) if actors is None else actors
+    return score_dataset(images, artifact, column, Actors(chosen, count, gpus=1 if gpus else 0))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -168,15 +177,25 @@ def _tell(args: argparse.Namespace, summary: dict[str, Any]) -> None:
     rate = summary["rate"]
     say(f"{rate['images']:,} images in {rate['seconds']:.0f} s, by {summary['model']}")
     say(f"{summary['scored']:,} of {summary['images']:,} images are scored")
+    alerts = "" if summary["alerts"] is None else f"{summary['alerts']:,} with an alert, "
+    say(f"Of these {alerts}{summary['referred']:,} to be referred")
     if summary["dead_letters"]:
-        dead = ", ".join(f"{count:,} {reason}" for reason, count in summary["dead_letters"].items())
-        say(f"Not scored: {dead}")
+        say(f"Not scored: {_counted(summary['dead_letters'])}")
+    if summary["ignored_files"]:
+        say(f"Passed over, since their names are not those of images: {_counted(summary['ignored_files'])}")
     if args.profile:
         say(f"Seconds of {rate['processes']} processes that hold the model, by {rate['engine']}:")
         for stage, seconds in rate["stages"].items():
             say(f"  {stage:<9}{seconds:>9.1f}{rate['images'] / max(seconds, 1e-9):>12,.1f} images/s")
     asked = {"scores.csv": args.csv, "submission.csv": args.isic_submission, "top.html": args.top}
     say(f"Scores: {', '.join(['scores.parquet', *(name for name in asked if asked[name])])} in {args.out}")
+
+
+def _counted(kinds: dict[str, int]) -> str:
+    """Return counts as they are told, the largest first."""
+    most = sorted(kinds, key=lambda kind: (-kinds[kind], kind))
+    more = [f"{sum(kinds[kind] for kind in most[_MOST_KINDS:]):,} others"] if len(most) > _MOST_KINDS else []
+    return ", ".join([*(f"{kinds[kind]:,} {kind}" for kind in most[:_MOST_KINDS]), *more])
 
 
 def _actors(count: int | None, engine: "EngineName", cluster: "Cluster") -> "Actors":
@@ -219,6 +238,7 @@ def _score(
     return {
         "images": images,
         "seconds": round(watch.seconds, 1),
+        "images_per_second": round(images / max(watch.seconds, 1e-9), 1),
         "engine": actors.engine,
         "processes": actors.count,
         "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},

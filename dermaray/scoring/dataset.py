@@ -7,12 +7,12 @@ import cv2
 import pyarrow as pa
 import ray.data
 
-from dermaray.data.image_tables import IDS, PATHS, binary
+from dermaray.data.image_tables import IDS, PATHS, binary, texts
 from dermaray.data.members import Member
 from dermaray.data.streams import BLOCK_ROWS
 from dermaray.errors import DataError
 from dermaray.models.artifact import Artifact
-from dermaray.models.bulk import Score, batches_of, image_row
+from dermaray.models.bulk import Actors, Score, batches_of, image_row
 from dermaray.models.engines import EngineName
 from dermaray.models.own_process import return_memory
 from dermaray.models.rows import score_rows, score_schema
@@ -21,17 +21,16 @@ _NAMES = ("image_id", "uri", "sha256")
 """Columns that a dataset may have by itself; what it calls an image stays its name."""
 
 
-def score_dataset(
-    images: ray.data.Dataset, artifact: Artifact, engine: EngineName, column: str, actors: int
-) -> ray.data.Dataset:
+def score_dataset(images: ray.data.Dataset, artifact: Artifact, column: str, actors: Actors) -> ray.data.Dataset:
     """Score the images of a dataset; see `jobs.score.score_archive`."""
     return images.map_batches(
         _ScoreRows,
-        fn_constructor_args=(artifact, engine, column),
+        fn_constructor_args=(artifact, actors.engine, column),
         batch_format="pyarrow",
         batch_size=BLOCK_ROWS,
         num_cpus=1,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+        num_gpus=actors.gpus,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors.count),
     )
 
 
@@ -77,5 +76,4 @@ class _ScoreRows:
 def _texts(table: pa.Table, names: tuple[str, ...]) -> list[str]:
     """Return the first of some columns that is there, as text; nothing but empty texts where none is."""
     name = next((name for name in names if name in table.schema.names), None)
-    values = [None] * table.num_rows if name is None else table[name].to_pylist()
-    return ["" if value is None else str(value) for value in values]
+    return [""] * table.num_rows if name is None else [value or "" for value in texts(table[name])]

@@ -16,6 +16,7 @@ _GAUGES = {
     "done": ("dermaray_score_images_done", "Images of the run that have their rows"),
     "images": ("dermaray_score_images", "Images of the run, where that is known"),
     "images_per_second": ("dermaray_score_images_per_second", "Rows a second since the command began"),
+    "seconds_left": ("dermaray_score_seconds_left", "Until all have their rows, at this rate, where that is known"),
 }
 
 
@@ -46,7 +47,7 @@ class Watch:
             self._told = time.monotonic()
             rate = count / self.seconds
             images = self._inputs.images
-            self._write(images, None if images is None else round((images - self._there - count) / max(rate, 1e-9)))
+            self._write(images, round((images - self._there - count) / rate) if images is not None and count else None)
 
     def end(self) -> None:
         """Tell that all images have their rows."""
@@ -54,10 +55,11 @@ class Watch:
 
     def _write(self, images: int | None, seconds_left: int | None) -> None:
         rate = round(self._count / max(self.seconds, 1e-9), 1)
-        known = {"images": images, "done": self._there + self._count, "images_per_second": rate}
+        done = self._there + self._count
+        known = {"images": images, "done": done, "images_per_second": rate, "seconds_left": seconds_left}
         for name, gauge in self._gauges.items():
             if (value := known[name]) is not None:
                 gauge.set(value, {"out": self._ledger.place})
         # It is for show alone.
         with suppress(OutputError):
-            self._ledger.tell(PROGRESS, {**known, "seconds_left": seconds_left})
+            self._ledger.tell(PROGRESS, known)
