@@ -90,10 +90,10 @@ def headline_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Cell]]:
 
 def further_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Cell, str]]:
     """Return the figures of all images that are no shares, those that the images define: title, figure, meaning."""
-    ceiling = 1 - metrics["min_tpr"]
+    least = metrics["min_tpr"]
     meanings = {
-        "melanoma_partial_auc": f"The area under melanoma's curve above a sensitivity of {percent(1 - ceiling, 0)}, as "
-        f"the ISIC 2024 challenge counts it: {decimal(ceiling)} is best, a coin toss has {decimal(ceiling**2 / 2)}",
+        "melanoma_partial_auc": f"The area under melanoma's curve above a sensitivity of {percent(least, 0)}, as the "
+        f"ISIC 2024 challenge counts it: {decimal(1 - least)} is best, a coin toss has {decimal((1 - least) ** 2 / 2)}",
         "ece": "How far the probability of an answer lies from the share of such answers that are right: 0 is best",
         "brier": "The squared distance between probabilities and truth, summed over the classes: 0 is best, 2 is worst",
     }
