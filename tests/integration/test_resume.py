@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -149,33 +150,61 @@ def test_a_driver_that_is_killed_goes_on_by_the_same_command_from_an_object_stor
     assert_tracked(database, out)
 
 
-@pytest.mark.parametrize(("sent", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
-def test_who_is_asked_to_stop_keeps_a_checkpoint_and_says_how_to_go_on(
-    sent: signal.Signals, workers: int, config: Path, ray_cluster: object, tmp_path: Path
+KEPT = r"Kept: epoch 0 of 1 and step \d+ of 15000\. The same command goes on; --new begins anew"
+
+
+def endless(config: Path, out: Path) -> list[str]:
+    """Return the words of a run whose one epoch takes minutes, and of which nothing would be kept before its end."""
+    return ["--config", str(config), f"out={out}", "scaling.num_workers=2", "data.balance={n_per_class: 20000}"]
+
+
+def trains(out: Path) -> bool:
+    events = out.parent / f".{out.name}.unfinished" / "tensorboard"
+    return any(b"step/loss" in file.read_bytes() for file in events.glob("*"))
+
+
+def test_who_is_interrupted_keeps_a_checkpoint_and_says_how_to_go_on(
+    config: Path, ray_cluster: object, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    # An epoch that takes minutes, of which nothing would be kept otherwise.
-    places = [f"out={out}", f"scaling.num_workers={workers}", "data.balance={n_per_class: 20000}"]
-    command = [sys.executable, "-m", "jobs.train", "--config", str(config), *places]
+    command = [sys.executable, "-m", "jobs.train", *endless(config, out)]
     # What a shell runs in the background, these tests perhaps, ignores SIGINT, and so would what it starts.
     ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
     signal.signal(signal.SIGINT, ignored)
     try:
-        events = tmp_path / ".out.unfinished" / "tensorboard"
-        wait_until(lambda: any(b"step/loss" in file.read_bytes() for file in events.glob("*")), process)
-        if sent == signal.SIGINT:
-            # As a terminal does: to all that the command has started and that has not left its group.
-            os.killpg(process.pid, sent)
-        else:
-            process.send_signal(sent)
+        wait_until(lambda: trains(out), process)
+        # As a terminal does: to all that the command has started and that has not left its group.
+        os.killpg(process.pid, signal.SIGINT)
         said, complained = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
-    assert re.search(r"Kept: epoch 0 of 1 and step \d+ of 15000\. The same command goes on; --new begins anew", said)
+    assert re.search(KEPT, said)
     assert complained.strip().splitlines()[-1] == "dermaray train: interrupted"
     assert not out.exists()
+
+
+def test_sigterm_is_as_good_as_an_interrupt(
+    config: Path, run_job: RunJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, ended = tmp_path / "out", threading.Event()
+
+    def terminate() -> None:
+        while not ended.wait(0.1):
+            if trains(out):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=terminate, daemon=True)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_job("train", *endless(config, out))
+    finally:
+        ended.set()
+        thread.join()
+    assert re.search(KEPT, capsys.readouterr().out)
 
 
 def assert_tracked(database: str, out: Path) -> None:
