@@ -37,7 +37,9 @@ class Relay:
 
     def ask_to_stop(self) -> None:
         """Ask workers to stop, at the next thing that one of them tells; called by the driver."""
-        self._exchange.ask_to_stop.remote()
+        # Where Ray is gone, so are they.
+        with suppress(Exception):
+            self._exchange.ask_to_stop.remote()
 
 
 @contextmanager
