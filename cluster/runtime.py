@@ -197,7 +197,8 @@ def _init(address: str | None, verbose: bool, num_cpus: int | None) -> None:
     try:
         with silent_stderr(verbose=verbose):
             ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    # Ray raises all kinds, plain exceptions among them: that of a machine that is too busy for it to start in time.
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if address is None:
             raise ClusterError(f"Ray could not be started on this machine: {reason}") from error

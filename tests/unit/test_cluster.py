@@ -68,3 +68,15 @@ def test_ray_client_is_refused_before_anything_is_computed(monkeypatch: pytest.M
             connect(address),
         ):
             pass
+
+
+def test_a_ray_that_does_not_start_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore of it")
+
+    monkeypatch.setattr("ray.init", fail)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    wanted = "Ray could not be started on this machine: The current node timed out during startup"
+    with pytest.raises(ClusterError, match=wanted), connect(None):
+        pass
