@@ -253,6 +253,7 @@ def _finish(
     ledger: "Ledger",
 ) -> dict[str, Any]:
     """Write what comes of all rows."""
+    from dermaray.data.storage import shown
     from dermaray.errors import DataError
     from dermaray.scoring.ledger import SUMMARY
     from dermaray.scoring.summary import summarise
@@ -261,14 +262,14 @@ def _finish(
     message = counted.pop("message")
     if not counted["images"]:
         ledger.clear()
-        raise DataError(f"{', '.join(args.inputs)} holds no image")
+        raise DataError(f"{', '.join(map(shown, args.inputs))} holds no image")
     if sum(counted["dead_letters"].get(reason, 0) for reason in _NOT_READ) == counted["images"]:
         ledger.clear()
         # Not so many bad images: a place that the cluster's nodes do not see, or a machine that is too small.
         raise DataError(f"none of the {counted['images']:,} images could be read: {message}")
     _write_others(args, artifact, listed, ledger)
     summary = {
-        "inputs": args.inputs,
+        "inputs": [shown(place) for place in args.inputs],
         **counted,
         "ignored_files": listed.ignored,
         "model": artifact.name,

@@ -161,8 +161,7 @@ class _Arrow:
         self.schema: pa.Schema = self._opened().schema
 
     def parts(self) -> Iterator[Part]:
-        # A stream tells of its rows only by being read.
-        yield Part(0, sum(map(len, self._opened())) if self._is_stream else self._opened().count_rows())
+        yield Part(0, self._count() if self._is_stream else self._opened().count_rows())
 
     def batches(self, part: Part | None, columns: list[str]) -> Iterator[pa.RecordBatch]:
         opened = self._opened()
@@ -170,6 +169,16 @@ class _Arrow:
             chosen = batch.select(columns)
             for start in range(0, chosen.num_rows, _ROWS):
                 yield chosen.slice(start, _ROWS)
+
+    def _count(self) -> int:
+        """Count the rows of a stream, which takes reading it; one more where it is damaged further on."""
+        rows = 0
+        try:
+            for batch in self._opened():
+                rows += len(batch)
+        except STORE_ERRORS:
+            rows += 1
+        return rows
 
     def _opened(self) -> Any:
         self._file.seek(0)

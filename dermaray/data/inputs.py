@@ -19,7 +19,7 @@ from dermaray.data.archive import (
 from dermaray.data.image_tables import SUFFIXES, beside, bytes_column, parts_of, paths_in
 from dermaray.data.manifest import Manifest, is_manifest_file
 from dermaray.data.source import is_image_file, is_image_name, kind_of
-from dermaray.data.storage import check_named, list_tree, local_path, name_of, stamp, stream_objects
+from dermaray.data.storage import check_named, list_tree, local_path, locate, name_of, stamp, stream_objects
 from dermaray.errors import DataError, StoreError
 
 LISTS = (".txt", ".lst")
@@ -43,7 +43,8 @@ def stream_inputs(places: Sequence[str]) -> Iterator[Listing]:
               of images or archives there, as `s3://bucket/shards/*.tar`.
 
     Yields:
-        The images of all, in the order of the inputs.
+        The images of all, in the order of the inputs. An archive or a table that cannot be listed has a row for itself
+        where it is one of several.
 
     Raises:
         DataError: An input is missing, of another kind, damaged, or holds no image; not before what comes earlier was
@@ -56,7 +57,20 @@ def stream_inputs(places: Sequence[str]) -> Iterator[Listing]:
 
 def _is_container(place: str) -> bool:
     """Tell whether a place is an archive or a table, by its name, and there."""
-    return name_of(place).suffix.lower() in _CONTAINERS and bool(stamp(place))
+    if name_of(place).suffix.lower() not in _CONTAINERS:
+        return False
+    path = local_path(place)
+    if path is not None:
+        return path.is_file()
+    # A store that nobody knows is the user's mistake.
+    locate(place)
+    try:
+        return bool(stamp(place))
+    except StoreError:
+        raise
+    except DataError:
+        # It may not be asked for. Who lists it says so.
+        return True
 
 
 def _one_of_several(place: str, listings: Iterator[Listing]) -> Iterator[Listing]:
@@ -66,7 +80,8 @@ def _one_of_several(place: str, listings: Iterator[Listing]) -> Iterator[Listing
     except StoreError:
         raise
     except DataError as error:
-        yield lost_listing(place, str(error))
+        path = local_path(place)
+        yield lost_listing(place if path is None else str(path.absolute()), str(error))
 
 
 def _listings(place: str) -> Iterator[Listing]:
@@ -108,7 +123,11 @@ def _matching_in_store(pattern: str) -> Iterator[Listing]:
     others = [tree.uri(file) for file in files if file.suffix.lower() in _CONTAINERS]
     if not images and not others:
         raise DataError(f"{pattern} matches {len(files)} objects, none of them an image, an archive or a table")
-    yield _files(images)
+    passed = Counter(kind_of(file) for file in files if not is_image_name(file))
+    for file in files:
+        if file.suffix.lower() in _CONTAINERS:
+            passed.pop(file.suffix.lower(), None)
+    yield _files(images, passed)
     for uri in others:
         yield from _one_of_several(uri, _in_store(uri))
 

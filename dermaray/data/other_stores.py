@@ -9,6 +9,15 @@ import pyarrow.fs
 
 from dermaray.errors import DataError
 
+_TELLING = (
+    *("etag", "md5", "md5hash", "content-md5", "digest", "crc32c", "sha256", "blob_id"),
+    *("mtime", "modified", "updated", "created", "last-modified", "last_modified", "lastmodified"),
+)
+"""What stores call that by which one writing of an object is told from another."""
+
+_FOR_NOW = (429, 502, 503, 504)
+"""Answers over HTTP that say nothing of the object asked for."""
+
 HTTP = ("http", "https")
 """Schemes of which a whole URI is the name of an object, the part from `?` on included."""
 
@@ -41,18 +50,46 @@ def open_store(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, st
     return pa.fs.PyFileSystem(_Handler(filesystem)), base
 
 
-def details(filesystem: pa.fs.FileSystem, key: str) -> str:
-    """Return all that such a store tells of an object; Arrow keeps no time of it, and no tag. Empty for Arrow's own."""
+def understood(filesystem: pa.fs.FileSystem) -> pa.fs.FileSystem:
+    """Return a file system with errors that are understood, also where Arrow has opened one of fsspec's by itself."""
     handler = getattr(filesystem, "handler", None)
-    return repr(sorted(handler.fs.info(key).items())) if isinstance(handler, _Handler) else ""
+    return filesystem if handler is None else pa.fs.PyFileSystem(_Handler(handler.fs))
+
+
+def details(filesystem: pa.fs.FileSystem, key: str) -> str:
+    """Return by what such a store tells whether an object was written anew; empty for Arrow's own."""
+    handler = getattr(filesystem, "handler", None)
+    if not isinstance(handler, _Handler):
+        return ""
+    with _in_words_of_arrow():
+        known = handler.fs.info(key)
+    return repr(sorted((name, value) for name, value in known.items() if name.lower() in _TELLING))
 
 
 class _Handler(pa.fs.FSSpecHandler):  # type: ignore[misc]
-    """Opens what can be opened: Arrow asks first whether there is such a file, to which any error means no."""
+    """Takes no error for a file that is not there, as Arrow's own does."""
 
     def open_input_file(self, path: str) -> pa.PythonFile:
         with _in_words_of_arrow():
             return pa.PythonFile(_File(self.fs.open(path, mode="rb")), mode="r")
+
+    def open_output_stream(self, path: str, metadata: Any) -> Any:
+        with _in_words_of_arrow():
+            return super().open_output_stream(path, metadata)
+
+    def get_file_info(self, paths: list[str]) -> list[pa.fs.FileInfo]:
+        found = []
+        for path in paths:
+            try:
+                with _in_words_of_arrow():
+                    found.append(self._create_file_info(path, self.fs.info(path)))
+            except FileNotFoundError:
+                found.append(pa.fs.FileInfo(path, pa.fs.FileType.NotFound))
+        return found
+
+    def get_file_info_selector(self, selector: pa.fs.FileSelector) -> Any:
+        with _in_words_of_arrow():
+            return super().get_file_info_selector(selector)
 
 
 class _File:
@@ -65,9 +102,15 @@ class _File:
         return getattr(self._file, name)
 
     def read(self, size: int = -1) -> bytes:
-        """Read as the file does."""
+        """Read so many bytes, or all; a server that does not say how many there are sends a few at a time."""
+        parts: list[bytes] = []
         with _in_words_of_arrow():
-            return self._file.read(size)
+            if size < 0:
+                return self._file.read()
+            while size > 0 and (part := self._file.read(size)):
+                parts.append(part)
+                size -= len(part)
+        return b"".join(parts)
 
 
 @contextmanager
@@ -79,7 +122,11 @@ def _in_words_of_arrow() -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
         if isinstance(cause, OSError):
             raise cause from None
+        if isinstance(cause, NotImplementedError):
+            raise OSError("nothing can be written there") from cause
         status = getattr(cause, "status", None)
         if status == 404:
             raise FileNotFoundError(str(cause)) from cause
-        raise OSError(f"HTTP status {status}" if status else f"{type(cause).__name__}: {cause}") from cause
+        if status in _FOR_NOW or status == 403:
+            raise OSError(f"HTTP status {status}") from cause
+        raise OSError(f"the server answers {status}" if status else f"{type(cause).__name__}: {cause}") from cause

@@ -4,6 +4,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from dermaray.data.storage import shown
 from dermaray.images.dicom import is_dicom
 
 FORMAT_OF_SUFFIX = {
@@ -82,4 +83,4 @@ def is_image_file(path: Path) -> bool:
 
 def kind_of(path: PurePath) -> str:
     """Return what a file that is no image is counted under: its suffix, or its name where it has none."""
-    return path.suffix.lower() or path.name
+    return shown(path.suffix.lower() or path.name)

@@ -30,7 +30,7 @@ from typing import IO, TypeVar
 import pyarrow as pa
 import pyarrow.fs
 
-from dermaray.data.other_stores import HTTP, details, open_store
+from dermaray.data.other_stores import HTTP, details, open_store, understood
 from dermaray.data.store_errors import STORE_ERRORS, explained
 from dermaray.errors import DataError, StoreError
 
@@ -364,7 +364,7 @@ def _filesystem(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, s
     # Arrow asks fsspec by itself for hf:// and fsspec+...://.
     except (ImportError, ValueError) as error:
         raise DataError(f"{uri}: {error}") from error
-    return filesystem, base.rstrip("/")
+    return understood(filesystem), base.rstrip("/")
 
 
 def quote(text: str) -> str:

@@ -25,7 +25,7 @@ _REASONS: tuple[tuple[str, type[DataError], str], ...] = (
         "the store does not accept the credentials in the environment, or there are none",
     ),
     (
-        r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|HTTP status 5\d\d|resolve host|[Cc]onnect",
+        r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|HTTP status (429|5\d\d)|resolve host|[Cc]onnect",
         StoreError,
         "the object store cannot be reached. Check the network, and the endpoint where it is not the usual one",
     ),

@@ -1,7 +1,7 @@
 """Scoring as one step of somebody's own Ray Data pipeline."""
 
 from functools import cached_property
-from pathlib import Path
+from pathlib import PurePath
 
 import cv2
 import pyarrow as pa
@@ -9,6 +9,7 @@ import ray.data
 
 from dermaray.data.image_tables import IDS, PATHS, binary, texts
 from dermaray.data.members import Member
+from dermaray.data.source import stem_of
 from dermaray.data.streams import BLOCK_ROWS
 from dermaray.errors import DataError
 from dermaray.models.artifact import Artifact
@@ -68,7 +69,7 @@ class _ScoreRows:
         uris = _texts(table, PATHS)
         ids = _texts(table, IDS)
         return [
-            Member(image_id or Path(uri).stem, uri, data or b"")
+            Member(image_id or stem_of(PurePath(uri)), uri, data or b"")
             for image_id, uri, data in zip(ids, uris, binary(table[self._column]).to_pylist(), strict=True)
         ]
 

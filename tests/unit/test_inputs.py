@@ -197,9 +197,30 @@ def test_an_archive_that_cannot_be_listed_costs_no_other(folder: Path, tmp_path:
         with pytest.raises(DataError, match=r"does not exist|unknown kind of store"):
             read(whole, mistyped)
     # Nor need the name be in any encoding.
-    os.rename(cut, whole.parent / os.fsdecode(b"c\xe9.zip"))
-    (lost,) = (member for member in read(whole.parent / "*.zip") if member.error)
-    assert (lost.image_id, is_text(str(lost.error))) == ("c\\xe9", True)
+    odd = whole.parent / os.fsdecode(b"c\xe9.zip")
+    os.rename(cut, odd)
+    for places in ([whole.parent / "*.zip"], [whole, odd]):
+        (lost,) = (member for member in read(*places) if member.error)
+        assert (lost.image_id, lost.uri) == ("c\\xe9", f"{whole.parent}/c\\xe9.zip")
+        assert is_text(str(lost.error))
+
+
+def test_names_of_what_is_passed_over_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(0))
+    for name in (b"not\xe9s", b"x.\xe9"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"")
+    assert listing_of(tmp_path).ignored == {".\\xe9": 1, "not\\xe9s": 1}
+
+
+def test_of_a_stream_that_is_cut_off_the_start_is_read_and_one_row_tells_of_the_loss(tmp_path: Path) -> None:
+    rows, path = table(bytes=list(IMAGES.values())), tmp_path / "rows.arrow"
+    with pa.ipc.new_stream(path, rows.schema) as writer:
+        writer.write_table(rows, max_chunksize=1)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    *whole, lost = read(path)
+    assert [member.data for member in whole] == list(IMAGES.values())[: len(whole)]
+    assert len(whole) >= 2
+    assert lost.error is not None
 
 
 def test_dicom_files_need_no_suffix(tmp_path: Path) -> None:

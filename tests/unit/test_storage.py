@@ -259,6 +259,13 @@ class _Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         status = int(self.path.strip("/").split("-")[0]) if "-" in self.path else 200
         self.send_response(status)
+        if "untold" in self.path:
+            self.end_headers()
+            for _ in range(30):
+                self.wfile.write(bytes(10_000))
+                self.wfile.flush()
+                time.sleep(0.001)
+            return
         self.send_header("Content-Length", str(len(self.path)))
         self.end_headers()
         self.wfile.write(self.path.encode())
@@ -276,13 +283,26 @@ def test_over_http_what_is_missing_is_told_from_what_cannot_be_reached() -> None
         for path, error, message in (
             ("404-a.jpg", DataError, "does not exist"),
             ("403-a.jpg", DataError, "access is denied"),
+            # For good, perhaps: no reason to give up the others.
+            ("500-a.jpg", DataError, "the server answers 500"),
             ("503-a.jpg", StoreError, "cannot be reached"),
         ):
-            with pytest.raises(error, match=message):
+            with pytest.raises(error, match=message) as caught:
                 read_bytes(f"{begin}/{path}")
+            assert type(caught.value) is error
+        assert read_bytes(f"{begin}/untold.jpg", 400_000) == bytes(300_000)
+        with pytest.raises(DataError, match="access is denied"):
+            list_tree(f"{begin}/403-a")
         server.shutdown()
     with pytest.raises(StoreError, match="cannot be reached"):
         read_bytes(f"{begin}/a.jpg")
+
+
+def test_what_arrow_opens_by_fsspec_is_understood_as_well() -> None:
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe("/skin/a.zip", b"one")
+    assert stamp("fsspec+memory://skin/a.zip") == stamp("memory://skin/a.zip") != ""
+    filesystem.rm("/skin", recursive=True)
 
 
 def test_what_another_store_tells_of_an_object_tells_whether_it_was_written_anew() -> None:
