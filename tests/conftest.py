@@ -10,12 +10,8 @@ from cluster.runtime import guard_embedded_ray
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-_FOLDER = "tests/integration/"
-_WITHOUT = ("test_submit.py", "test_upstream.py")
+_WITHOUT = ("tests/integration/test_submit.py", "tests/integration/test_upstream.py")
 """Integration tests that need no Ray, or one of their own."""
-
-_BESIDE = ("test_data_quality.py", "test_malformed.py", "test_prepare.py", "test_readme.py", "test_real.py")
-"""Integration tests that share another Ray than the rest, so that both processes are done at about the same time."""
 
 hush()
 guard_embedded_ray()
@@ -23,15 +19,12 @@ guard_embedded_ray()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeScheduling":
-    """Give all tests that share a Ray to one process. The others go by their files."""
+    """Give all tests that share a Ray to one of several processes. The others' files run beside them."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            name = file.removeprefix(_FOLDER)
-            if name in (file, *_WITHOUT):
-                return file
-            return "another Ray" if name in _BESIDE else "a Ray"
+            return "a Ray" if file.startswith("tests/integration/") and file not in _WITHOUT else file
 
     return Scheduler(config, log)
