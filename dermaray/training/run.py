@@ -75,6 +75,7 @@ def _has_ended(task: WorkerTask, state: RunState) -> bool:
 # What Ray Train says of a worker that is gone, and TensorFlow on one that remains; by name, since the former are not
 # public and the driver has no need of the latter.
 _GONE = ("WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError")
+_PORT_IS_TAKEN = "Could not start gRPC server"
 _OTHERS_ARE_GONE = ("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "InternalError")
 
 
@@ -159,5 +160,10 @@ def _explained(error: ray.train.TrainingFailedError) -> Exception:
 
 
 def _tells_of_a_loss(failure: Exception) -> bool:
-    """Tell whether a worker is gone, or says in TensorFlow's words that another is."""
+    """Tell whether a worker is gone, or says in TensorFlow's words that another is.
+
+    A port that was free when the workers were told of it may be taken when TensorFlow listens there, seconds later.
+    """
+    if _PORT_IS_TAKEN in str(failure):
+        return True
     return isinstance(failure, ray.exceptions.RayError) or type(failure).__name__ in (*_GONE, *_OTHERS_ARE_GONE)
