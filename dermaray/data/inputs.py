@@ -104,9 +104,7 @@ def _matching(place: str, pattern: Path) -> Iterator[Listing]:
     others = [path for path in files if path.suffix.lower() in containers]
     if not images and not others:
         raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive or a table")
-    passed = Counter(kind_of(path) for path in {*files} - {*images})
-    for path in others:
-        passed.pop(path.suffix.lower(), None)
+    passed = Counter(kind_of(path) for path in {*files}.difference(images, others))
     # All images at once: there may be a million.
     yield _files([str(path.absolute()) for path in images], passed)
     for path in others:
@@ -119,16 +117,13 @@ def _matching_in_store(pattern: str) -> Iterator[Listing]:
     tree = list_tree(f"{fixed}{mark}{query}")
     wanted = base.removeprefix(f"{fixed}/")
     files = [file for file in tree.files if _matches(file.parts, wanted.split("/"))]
-    images = [tree.uri(file) for file in files if is_image_name(file)]
-    others = [tree.uri(file) for file in files if file.suffix.lower() in _CONTAINERS]
+    images = [file for file in files if is_image_name(file)]
+    others = [file for file in files if file.suffix.lower() in _CONTAINERS]
     if not images and not others:
         raise DataError(f"{pattern} matches {len(files)} objects, none of them an image, an archive or a table")
-    passed = Counter(kind_of(file) for file in files if not is_image_name(file))
-    for file in files:
-        if file.suffix.lower() in _CONTAINERS:
-            passed.pop(file.suffix.lower(), None)
-    yield _files(images, passed)
-    for uri in others:
+    passed = Counter(kind_of(file) for file in {*files}.difference(images, others))
+    yield _files([tree.uri(file) for file in images], passed)
+    for uri in map(tree.uri, others):
         yield from _one_of_several(uri, _in_store(uri))
 
 

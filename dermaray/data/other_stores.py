@@ -47,11 +47,11 @@ def open_store(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, st
     # It raises what it pleases, for want of an account for one.
     except Exception as error:
         raise DataError(f"{uri} cannot be opened: {error}") from error
-    return pa.fs.PyFileSystem(_Handler(filesystem)), base
+    return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(filesystem)), base
 
 
 def understood(filesystem: pa.fs.FileSystem) -> pa.fs.FileSystem:
-    """Return a file system with errors that are understood, also where Arrow has opened one of fsspec's by itself."""
+    """Return a file system whose errors are understood, whether Arrow opened it, of fsspec's too, or `open_store`."""
     handler = getattr(filesystem, "handler", None)
     return filesystem if handler is None else pa.fs.PyFileSystem(_Handler(handler.fs))
 

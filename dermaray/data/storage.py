@@ -312,7 +312,7 @@ def _list_objects(uri: str, *, recursive: bool = True) -> list[tuple[PurePosixPa
     except STORE_ERRORS as error:
         raise explained(uri, error) from error
     # Of HTTP the paths are URIs.
-    read = _unquote if isinstance(filesystem, pa.fs.PyFileSystem) and base == uri else str
+    read = _unquote if base == uri else str
     found = [
         (PurePosixPath(read(info.path)).relative_to(read(base)), info.type == pa.fs.FileType.Directory)
         for info in listed

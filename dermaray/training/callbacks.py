@@ -219,8 +219,8 @@ class Cadence:
 
     def _look(self, step: int) -> bool:
         """Take the first worker's word for whether it is time, and agree on the step after which to ask again."""
-        told = broadcast_from_rank_zero((time.monotonic() - self._saved_at, self._asked_to_stop()))
-        elapsed, self.stopping = told
+        known = (time.monotonic() - self._saved_at, self._asked_to_stop())
+        elapsed, self.stopping = broadcast_from_rank_zero(known)
         left = (self._config.every_seconds or math.inf) - elapsed
         pace = elapsed / (step - self._saved_step)
         self._look_at = step + max(math.ceil(min(left, _LOOK_SECONDS) / pace), 1)
