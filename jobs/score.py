@@ -16,7 +16,6 @@ from jobs.options import REFERENCE, add_address, add_optional_model
 if TYPE_CHECKING:
     import ray.data
 
-    from cluster.runtime import Cluster
     from dermaray.models.artifact import Artifact
     from dermaray.models.bulk import Actors
     from dermaray.models.engines import EngineName
@@ -103,8 +102,8 @@ def score_archive(
         model: The model's folder, which every node can read; the reference model by default.
         column: The column of bytes.
         engine: What runs the network; see `--engine`.
-        actors: Processes that hold the model, at most; one for each CPU by default, and one for each GPU where the
-            engine is `keras` and there are some.
+        actors: Processes that hold the model, at most; by default one for each CPU, or with `keras` one for each GPU,
+            or one.
 
     Returns:
         The dataset's other columns, and those of a row of scores, in place of the bytes. It is as lazy as any dataset.
@@ -122,10 +121,9 @@ def score_archive(
 
     artifact = open_artifact(Path(model or REFERENCE).resolve())
     artifact.verify()
-    chosen, there = choose_engine(artifact, engine), ray.cluster_resources()
-    gpus = int(there.get("GPU", 0)) if chosen == "keras" else 0
-    count = max(gpus or int(there.get("CPU", 1)), 1) if actors is None else actors
-    return score_dataset(images, artifact, column, Actors(chosen, count, gpus=1 if gpus else 0))
+    there = ray.cluster_resources()
+    processes = Actors.chosen(choose_engine(artifact, engine), actors, there.get("CPU", 1), there.get("GPU", 0))
+    return score_dataset(images, artifact, column, processes)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -162,7 +160,11 @@ def run(args: argparse.Namespace) -> int:
         if done := len(ledger.done()):
             say(f"Going on: {done:,}{f' of {len(listed.shards):,}' if listed.ended else ''} shards are there")
         with ray_session(args) as cluster:
-            actors = _actors(args.actors, engine, cluster)
+            from dermaray.models.bulk import Actors
+
+            actors = Actors.chosen(engine, args.actors, cluster.cpus, cluster.gpus)
+            # Keras's do not read images by themselves.
+            cluster.check_actors(actors.count, spare=1 if engine == "keras" else 0)
             ledger.begin()
             rate = _score(args, listed, artifact, actors, ledger)
         summary = _finish(args, listed, artifact, rate, ledger)
@@ -196,19 +198,6 @@ def _counted(kinds: dict[str, int]) -> str:
     most = sorted(kinds, key=lambda kind: (-kinds[kind], kind))
     more = [f"{sum(kinds[kind] for kind in most[_MOST_KINDS:]):,} others"] if len(most) > _MOST_KINDS else []
     return ", ".join([*(f"{kinds[kind]:,} {kind}" for kind in most[:_MOST_KINDS]), *more])
-
-
-def _actors(count: int | None, engine: "EngineName", cluster: "Cluster") -> "Actors":
-    """Return the processes that hold the model."""
-    from dermaray.models.bulk import Actors
-
-    if engine != "keras":
-        actors = Actors(engine, int(cluster.cpus) if count is None else count)
-        cluster.check_actors(actors.count, spare=0)
-        return actors
-    actors = Actors(engine, max(int(cluster.gpus), 1) if count is None else count, gpus=1 if cluster.gpus else 0)
-    cluster.check_actors(actors.count)
-    return actors
 
 
 def _score(

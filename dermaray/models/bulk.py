@@ -40,6 +40,16 @@ class Actors:
     count: int = 1
     gpus: float = 0
 
+    @classmethod
+    def chosen(cls, engine: EngineName, count: int | None, cpus: float, gpus: float) -> "Actors":
+        """Return those for a cluster's CPUs and GPUs; where no count is given, as many as they can keep busy.
+
+        Keras spreads one batch over all cores that it finds, so without a GPU one process is enough.
+        """
+        if engine != "keras":
+            return cls(engine, max(int(cpus), 1) if count is None else count)
+        return cls(engine, max(int(gpus), 1) if count is None else count, gpus=1 if gpus else 0)
+
 
 def decode_stream(members: pa.Table, spec: InputSpec) -> ray.data.Dataset:
     """Return one row per image, in any order, decoded by tasks.

@@ -18,6 +18,7 @@ from dermaray.images.spec import InputSpec
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Actors, Batch
+from dermaray.models.engines import EngineName
 from dermaray.models.predictor import ENGINE_BATCH
 from dermaray.scoring import run
 from dermaray.scoring.ahead import Ahead
@@ -271,3 +272,19 @@ def test_where_nothing_can_be_scored_any_more_no_image_is_blamed(
     with pytest.raises(ClusterError, match="die before they have scored anything"):
         run.score_shards(place, artifact, place, Actors(), 60.0, lambda _: None)
     assert not place.published
+
+
+@pytest.mark.parametrize(
+    ("engine", "count", "gpus", "expected"),
+    [
+        ("litert", None, 2, Actors("litert", 8)),
+        ("litert", 3, 0, Actors("litert", 3)),
+        ("keras", None, 0, Actors("keras", 1)),
+        ("keras", None, 2, Actors("keras", 2, gpus=1)),
+        ("keras", 1, 2, Actors("keras", 1, gpus=1)),
+    ],
+)
+def test_there_are_as_many_processes_as_can_be_kept_busy(
+    engine: EngineName, count: int | None, gpus: float, expected: Actors
+) -> None:
+    assert Actors.chosen(engine, count, cpus=8, gpus=gpus) == expected
