@@ -12,10 +12,11 @@ A run that was killed is gone on with from the shards that are there. Only the d
 """
 
 import fcntl
-import io
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
@@ -40,6 +41,11 @@ _FILES = (PROGRESS, SUMMARY, TABLE, SUBMISSION, GALLERY)
 _FORMAT_VERSION = 4
 _DIGEST = b"dermaray.listing"
 """The key under which the file of a shard says of which listing it is."""
+
+_HELD_BYTES = 64 * 1024 * 1024
+"""Of a file for an object store that are held in memory; what is longer is held in a temporary file."""
+
+_COPIED_BYTES = 8 * 1024 * 1024
 
 _INPUTS = "inputs"
 _DIFFERENCES = {
@@ -168,10 +174,11 @@ class Ledger:
         with self._errors():
             if self._folder is None:
                 # Held back until it is whole: a stream into a store ends well whatever happens in its block.
-                held = io.BytesIO()
-                yield held
-                with self._filesystem.open_output_stream(self._at(name)) as stream:
-                    stream.write(held.getbuffer())
+                with tempfile.SpooledTemporaryFile(_HELD_BYTES) as held:
+                    yield held
+                    held.seek(0)
+                    with self._filesystem.open_output_stream(self._at(name)) as stream:
+                        shutil.copyfileobj(held, stream, _COPIED_BYTES)
                 return
             path = self._folder / name
             partial = path.with_name(_partial(path.name))
