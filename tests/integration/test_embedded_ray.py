@@ -1,15 +1,19 @@
-"""The embedded Ray keeps to itself: loopback alone, and nobody without its token."""
+"""The embedded Ray keeps to itself: loopback alone, nobody without its token, and no signals meant for the job."""
 
+import argparse
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import ray
 
 from cluster.runtime import Cluster
+from jobs.session import ray_session
 
 # 127.0.0.1 in /proc/net/tcp, and what stands for it and for ::1 in /proc/net/tcp6.
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
@@ -68,3 +72,11 @@ def test_it_refuses_whoever_has_no_token(ray_cluster: Cluster) -> None:
             assert result.returncode != 0
             assert "connected" not in result.stdout
             assert "oken" in result.stderr
+
+
+def test_sigterm_interrupts_a_job_as_ctrl_c_does(ray_cluster: Cluster) -> None:
+    rays_own = signal.getsignal(signal.SIGTERM)
+    job = argparse.Namespace(address=None, verbose=False)
+    with pytest.raises(KeyboardInterrupt), ray_session(job):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is rays_own
