@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.fs
@@ -187,7 +187,7 @@ def read_bytes(place: str | Path, limit: int | None = None) -> bytes:
 
 
 @contextmanager
-def opened(place: str | Path, buffer: int = _BUFFER_BYTES) -> Iterator[IO[bytes]]:
+def opened(place: str | Path, buffer: int = _BUFFER_BYTES) -> Iterator[io.BufferedReader]:
     """Yield a file or an object, open for reading anywhere in it; reading raises one of `STORE_ERRORS`.
 
     Args:

@@ -1,4 +1,7 @@
+import bz2
+import gzip
 import io
+import lzma
 import os
 import sys
 import tarfile
@@ -99,6 +102,17 @@ def test_a_compressed_tar_is_one_row_of_unknown_length(tmp_path: Path) -> None:
     listing = list_members(make_tar_gz(tmp_path / "input.tar.gz", IMAGES | OTHERS))
     assert listing.images is None
     assert listing.members.num_rows == 1
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_of_streams_that_follow_each_other_in_one_file_all_are_read(
+    compress: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    """As programs write them that compress on several cores; cut within an image, and where a record of a tar ends."""
+    whole = make_tar(tmp_path / "input.tar", IMAGES).read_bytes()
+    for cut in (1200, 10_240):
+        (tmp_path / "input").write_bytes(compress(whole[:cut]) + compress(whole[cut:]))
+        assert [m.data for m in read(tmp_path / "input")] == list(IMAGES.values())
 
 
 def test_uris_say_where_an_image_lies(tmp_path: Path) -> None:
