@@ -45,14 +45,39 @@ EPOCHS, BATCH = 2, 12
 COLUMNS = ("image", "label", "weight")
 
 
-@pytest.fixture
-def table(ray_cluster: Cluster, manifest: Path, images: Path, tmp_path: Path) -> ImageTable:
-    """The training images, copied to where a test may damage them, with frames of their own."""
-    own = shutil.copytree(images, tmp_path / "images")
+def table_in(folder: Path, manifest: Path, images: Path) -> ImageTable:
+    """Return the training images, copied to a folder where a test may damage them, with frames of their own."""
+    own = shutil.copytree(images, folder)
     found = Manifest.read(manifest)
     whole = image_table(found, found.rows("train"))
     uris = [str(own / Path(uri).relative_to(images)) for uri in whole.uris.to_pylist()]
     return replace(whole, uris=pa.array(uris), digest=uuid.uuid4().hex)
+
+
+@pytest.fixture
+def table(ray_cluster: Cluster, manifest: Path, images: Path, tmp_path: Path) -> ImageTable:
+    return table_in(tmp_path / "images", manifest, images)
+
+
+@pytest.fixture(scope="module")
+def truth_and_frames(
+    ray_cluster: Cluster, manifest: Path, images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], Path]:
+    """The batches of the training images, and the frames that making them has left."""
+    table = table_in(tmp_path_factory.mktemp("whole") / "images", manifest, images)
+    return streamed(table), place_of(table)
+
+
+@pytest.fixture
+def cached(table: ImageTable, truth_and_frames: tuple[list[str], Path]) -> ImageTable:
+    """The table, whose frames are all there."""
+    shutil.copytree(truth_and_frames[1], place_of(table))
+    return table
+
+
+@pytest.fixture
+def truth(truth_and_frames: tuple[list[str], Path]) -> list[str]:
+    return truth_and_frames[0]
 
 
 def plan_of(table: ImageTable) -> Plan:
@@ -102,14 +127,18 @@ def place_of(table: ImageTable) -> Path:
     return folder / table.frames(SPEC).key
 
 
-def test_any_number_of_workers_and_any_block_size_give_the_same_batches(table: ImageTable) -> None:
-    truth = expected(table)
+def test_one_worker_gives_the_batches_that_are_made_one_by_one(cached: ImageTable, truth: list[str]) -> None:
     assert len(set(truth)) == len(truth)
-    assert streamed(table, workers=1, rows=24) == truth
-    assert set(np.flatnonzero(np.fromfile(place_of(table) / "present", np.uint8))) == set(plan_of(table).row)
-    # Blocks of 20 rows part batches; by now every frame is there, also for the first epoch.
-    assert streamed(table, workers=2, rows=20, actors=3) == truth
-    assert streamed(table, workers=3, rows=64) == truth
+    assert truth == expected(cached)
+    assert set(np.flatnonzero(np.fromfile(place_of(cached) / "present", np.uint8))) == set(plan_of(cached).row)
+
+
+@pytest.mark.parametrize(("workers", "rows", "actors"), [(2, 20, 2), (3, 64, 1)])
+def test_any_number_of_workers_and_any_block_size_give_the_same_batches(
+    workers: int, rows: int, actors: int, cached: ImageTable, truth: list[str]
+) -> None:
+    # Blocks of 20 rows part batches; every frame is there, also for the first epoch.
+    assert streamed(cached, workers, rows, actors=actors) == truth
 
 
 def test_an_actor_that_is_killed_costs_time_alone(table: ImageTable) -> None:
@@ -138,22 +167,20 @@ def test_a_stream_may_rest_for_longer_than_an_epoch(table: ImageTable) -> None:
     assert stream.context.execution_no_progress_timeout_s == -1
 
 
-def test_without_a_cache_the_batches_are_the_same(table: ImageTable) -> None:
-    assert streamed(table, workers=2, rows=20, cached=False) == expected(table)
+def test_without_a_cache_the_batches_are_the_same(table: ImageTable, truth: list[str]) -> None:
+    assert streamed(table, rows=20, cached=False) == truth
     assert not place_of(table).exists()
 
 
-def test_a_full_cache_needs_no_image(table: ImageTable) -> None:
-    truth = streamed(table)
-    for uri in table.uris.to_pylist():
+def test_a_full_cache_needs_no_image(cached: ImageTable, truth: list[str]) -> None:
+    for uri in cached.uris.to_pylist():
         Path(uri).unlink()
-    assert streamed(table) == truth
+    assert streamed(cached) == truth
 
 
 @pytest.mark.parametrize("damage", ["vanished", "cut", "no folder", "in part"])
-def test_a_damaged_cache_costs_time_alone(damage: str, table: ImageTable) -> None:
-    truth = streamed(table)
-    place = place_of(table)
+def test_a_damaged_cache_costs_time_alone(damage: str, cached: ImageTable, truth: list[str]) -> None:
+    place = place_of(cached)
     if damage == "cut":
         with (place / "pixels").open("r+b") as file:
             file.truncate(1000)
@@ -166,17 +193,15 @@ def test_a_damaged_cache_costs_time_alone(damage: str, table: ImageTable) -> Non
         if damage == "no folder":
             place.touch()
     try:
-        assert streamed(table) == truth
+        assert streamed(cached) == truth
     finally:
         if damage == "no folder":
             place.unlink()
 
 
-def test_frames_are_removed_from_every_node(table: ImageTable) -> None:
-    streamed(table)
-    assert place_of(table).is_dir()
-    remove_frames([table.frames(SPEC)])
-    assert not place_of(table).exists()
+def test_frames_are_removed_from_every_node(cached: ImageTable) -> None:
+    remove_frames([cached.frames(SPEC)])
+    assert not place_of(cached).exists()
 
 
 def test_a_run_leaves_no_frames(model: Path, manifest: Path) -> None:
@@ -234,9 +259,8 @@ def test_an_image_that_changed_since_it_was_prepared_is_named(mistake: str, tabl
         assert "it holds other bytes" in said
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_all_workers_take_the_same_steps(workers: int, table: ImageTable) -> None:
-    plan = plan_of(table)
+def test_all_workers_take_the_same_steps(table: ImageTable) -> None:
+    plan, workers = plan_of(table), 3
     for rank in range(workers):
         stream = worker_stream(
             plan.shard(rank, workers),
