@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dermaray.data.image_tables import Part, TablePath
 from dermaray.data.members import MEMBER_SCHEMA, MemberRow
-from dermaray.data.source import is_image_file, is_image_name, kind_of
+from dermaray.data.source import is_image_file, is_image_name, kind_of, stem_of
 from dermaray.data.storage import check_named, is_folder, is_text, is_uri, local_path, name_of, opened, shown, stamp
 from dermaray.data.store_errors import explained
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
@@ -243,11 +243,13 @@ def _list_tar(source: Path) -> Listing:
         members = list_tar(file)
     if members is None:
         return _from_start(str(source))
-    for name, offset, size in members:
-        if is_image_name(PurePath(name)):
-            rows.append(MemberRow(str(source), "tar", os.fsencode(name), offset, size))
-        else:
+    for name, offset, size, problem in members:
+        if not is_image_name(PurePath(name)):
             ignored[kind_of(PurePath(name))] += 1
+        elif problem:
+            rows.append(_lost_row(f"{source}::{name}", problem)._replace(image_id=stem_of(PurePath(shown(name)))))
+        else:
+            rows.append(MemberRow(str(source), "tar", os.fsencode(name), offset, size))
     return _listing(rows, ignored)
 
 

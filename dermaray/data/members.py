@@ -243,10 +243,12 @@ def _read_file(path: str) -> bytes:
 def _stream(row: MemberRow) -> Iterator[Member]:
     try:
         with opened(row.archive, _STREAM_BYTES) as file:
-            for name, member in stream_tar(file):
+            for name, member, problem in stream_tar(file):
                 if is_image_name(Path(name)):
                     named = shown(name)
-                    yield Member(stem_of(Path(named)), f"{row.archive}::{named}", member.read(MAX_BYTES + 1))
+                    error = ImageError("unreadable", shown(problem)) if member is None else None
+                    data = b"" if member is None else member.read(MAX_BYTES + 1)
+                    yield Member(stem_of(Path(named)), f"{row.archive}::{named}", data, error)
     except _DAMAGED as error:
         # What comes after the damage is lost, and nobody knows what it was: one row tells of it.
         lost = _unreadable(row.archive, error, "the archive is damaged from here on")

@@ -35,12 +35,29 @@ _EXTENSION_BYTES = 1024 * 1024
 """The most that an extended header may hold; the standard library reads whatever size it states into memory."""
 
 
+_KINDS = {
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a named pipe",
+}
+
+
 class TarMember(NamedTuple):
-    """A file in a plain tar: its name, where its content begins in the archive, and the content's size."""
+    """What is no folder in a plain tar.
+
+    Attributes:
+        name: As the archive has it.
+        offset: Where its content begins in the archive.
+        size: Of its content.
+        problem: Why it has no content; empty for a file, and for a hard link to one.
+    """
 
     name: str
     offset: int
     size: int
+    problem: str = ""
 
 
 def is_tar(path: Path) -> bool:
@@ -57,12 +74,13 @@ def is_tar(path: Path) -> bool:
 
 
 def list_tar(file: IO[bytes]) -> list[TarMember] | None:
-    """Return the files of a plain tar; None where not all have a place of their own, or the archive is damaged.
+    """Return what a plain tar holds; None where not all has a place of its own, or the archive is damaged.
 
     `stream_tar` reads what there is then, and tells of the damage.
     """
+    members: list[TarMember] = []
+    links: list[tuple[int, str]] = []
     try:
-        members = []
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_Strict) as archive:
             for info in _each(archive):
                 if info.issparse():
@@ -70,9 +88,29 @@ def list_tar(file: IO[bytes]) -> list[TarMember] | None:
                     return None
                 if info.isreg():
                     members.append(TarMember(info.name, info.offset_data, info.size))
+                elif not info.isdir():
+                    if info.islnk():
+                        links.append((len(members), info.linkname))
+                    members.append(TarMember(info.name, 0, 0, _problem(info)))
     except DAMAGED:
         return None
+    _follow(links, members)
     return members
+
+
+def _follow(links: list[tuple[int, str]], members: list[TarMember]) -> None:
+    """Put in the place of hard links the files that they name: each is stored once, where it has several names."""
+    files = {member.name: member for member in members if not member.problem} if links else {}
+    for position, target in links:
+        name = members[position].name
+        if target in files:
+            files[name] = members[position] = files[target]._replace(name=name)
+
+
+def _problem(info: tarfile.TarInfo) -> str:
+    """Return why an entry that is neither a file nor a folder has no content of its own."""
+    target = f" to {info.linkname}" if info.linkname else ""
+    return f"{_KINDS.get(info.type, 'an entry of an unknown kind')}{target} in the archive, not a file"
 
 
 def read_tar(file: IO[bytes], member: TarMember, limit: int) -> bytes:
@@ -89,11 +127,15 @@ def read_tar(file: IO[bytes], member: TarMember, limit: int) -> bytes:
     return data
 
 
-def stream_tar(file: BufferedReader) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield the names of the files of a tar, compressed or not, each with what reads it until the next is asked for.
+def stream_tar(file: BufferedReader) -> Iterator[tuple[str, IO[bytes] | None, str]]:
+    """Read a tar, compressed or not, from its start to its end.
 
     The standard library's own way with a compressed stream ends with the first of several that follow each other in a
     file, and copies what one read of it came to for each 16 kB that are taken: a bomb then takes twenty seconds.
+
+    Yields:
+        A name; what reads that file until the next one is asked for; and where it is no file, None and why. Hard links
+        are not followed: what they name has been passed.
 
     Raises:
         OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError: The archive is damaged from here on.
@@ -101,9 +143,10 @@ def stream_tar(file: BufferedReader) -> Iterator[tuple[str, IO[bytes]]]:
     parts: Any = _Parts(file)
     with tarfile.open(fileobj=parts, mode="r|", tarinfo=_Strict) as archive:
         for info in _each(archive):
-            opened = archive.extractfile(info) if info.isreg() else None
-            if opened is not None:
-                yield info.name, opened
+            if info.isreg():
+                yield info.name, archive.extractfile(info), ""
+            elif not info.isdir():
+                yield info.name, None, _problem(info)
 
 
 class _Parts:

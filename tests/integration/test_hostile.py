@@ -64,11 +64,19 @@ def hostile_tar(place: Path, mode: str = "w") -> Expected:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
-            info = tarfile.TarInfo(f"special{kind!r}.jpg")
-            info.type, info.linkname = kind, "/etc/passwd"
+        special = {
+            "symbolic.jpg": (tarfile.SYMTYPE, "/etc/passwd"),
+            "hard.jpg": (tarfile.LNKTYPE, "/etc/passwd"),
+            "pipe.jpg": (tarfile.FIFOTYPE, ""),
+            "device.jpg": (tarfile.CHRTYPE, ""),
+            "second name.jpg": (tarfile.LNKTYPE, CLIMBING[0]),
+        }
+        for name, (kind, target) in special.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
             archive.addfile(info)
-    return {name: reason for name, (_, reason) in everything.items()}
+    becomes = {name: reason for name, (_, reason) in everything.items()} | dict.fromkeys(special, "unreadable")
+    return becomes | {"second name.jpg": USABLE if mode == "w" else "unreadable"}
 
 
 KINDS: dict[str, Callable[[Path], Expected]] = {

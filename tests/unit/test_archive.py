@@ -104,6 +104,45 @@ def test_a_compressed_tar_is_one_row_of_unknown_length(tmp_path: Path) -> None:
     assert listing.members.num_rows == 1
 
 
+@pytest.mark.parametrize("compression", ["", "gz"])
+def test_what_is_no_file_in_a_tar_has_a_row_as_well(compression: str, tmp_path: Path) -> None:
+    source = tmp_path / "input"
+    entries = {
+        "folder.png": (tarfile.DIRTYPE, ""),
+        "twin.png": (tarfile.LNKTYPE, "a.png"),
+        "x/twin of twin.png": (tarfile.LNKTYPE, "twin.png"),
+        "x/out.png": (tarfile.LNKTYPE, "/etc/passwd"),
+        "symbolic.png": (tarfile.SYMTYPE, "a.png"),
+        "pipe.png": (tarfile.FIFOTYPE, ""),
+        "latest": (tarfile.SYMTYPE, "a.png"),
+    }
+    with tarfile.open(source, f"w:{compression}") as file:
+        info = tarfile.TarInfo("a.png")
+        info.size = len(IMAGES["a.png"])
+        file.addfile(info, io.BytesIO(IMAGES["a.png"]))
+        for name, (kind, target) in entries.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            file.addfile(info)
+    found = {m.uri.partition("::")[2]: m for m in read(source)}
+    assert list(found) == ["a.png", "twin.png", "x/twin of twin.png", "x/out.png", "symbolic.png", "pipe.png"]
+    assert [found[name].image_id for name in ("x/out.png", "pipe.png")] == ["out", "pipe"]
+    problems = {name: str(member.error) for name, member in found.items() if member.error}
+    expected = {
+        "twin.png": "a hard link to a.png",
+        "x/twin of twin.png": "a hard link to twin.png",
+        "x/out.png": "a hard link to /etc/passwd",
+        "symbolic.png": "a symbolic link to a.png",
+        "pipe.png": "a named pipe",
+    }
+    if not compression:
+        for name in ("twin.png", "x/twin of twin.png"):
+            assert found[name].data == IMAGES["a.png"]
+            del expected[name]
+        assert list_members(source).ignored == {"latest": 1}
+    assert problems == {name: f"{what} in the archive, not a file" for name, what in expected.items()}
+
+
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
 def test_of_streams_that_follow_each_other_in_one_file_all_are_read(
     compress: Callable[[bytes], bytes], tmp_path: Path
