@@ -81,7 +81,7 @@ def list_tar(file: IO[bytes]) -> list[TarMember] | None:
     members: list[TarMember] = []
     links: list[tuple[int, str]] = []
     try:
-        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Strict) as archive:
+        with tarfile.open(fileobj=file, mode="r:", **_OPTIONS) as archive:
             for info in _each(archive):
                 if info.issparse():
                     # What lies there is not the content.
@@ -141,7 +141,7 @@ def stream_tar(file: BufferedReader) -> Iterator[tuple[str, IO[bytes] | None, st
         OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError: The archive is damaged from here on.
     """
     parts: Any = _Parts(file)
-    with tarfile.open(fileobj=parts, mode="r|", tarinfo=_Strict) as archive:
+    with tarfile.open(fileobj=parts, mode="r|", **_OPTIONS) as archive:
         for info in _each(archive):
             if info.isreg():
                 yield info.name, archive.extractfile(info), ""
@@ -195,3 +195,7 @@ class _Strict(tarfile.TarInfo):
             if archive.offset == 0 or type(error).__name__ in ("EOFHeaderError", "EmptyHeaderError"):
                 raise
             raise OSError(f"{error} at byte {archive.offset:,}") from error
+
+
+_OPTIONS: dict[str, Any] = {"tarinfo": _Strict, "ignore_zeros": True}
+"""The zeros at the end of a tar are passed over: another may follow, where somebody has joined them."""

@@ -105,6 +105,19 @@ def test_a_compressed_tar_is_one_row_of_unknown_length(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["", "gz"])
+def test_tars_that_were_joined_are_read_to_the_end(compression: str, tmp_path: Path) -> None:
+    for name in IMAGES:
+        make_tar(tmp_path / Path(name).stem, {name: IMAGES[name]}, compression)
+    (tmp_path / "input").write_bytes(b"".join((tmp_path / Path(name).stem).read_bytes() for name in IMAGES))
+    assert [m.data for m in read(tmp_path / "input")] == list(IMAGES.values())
+    with (tmp_path / "input").open("ab") as file:
+        file.write(b"something else")
+    *before, last = read(tmp_path / "input")
+    assert [m.data for m in before] == list(IMAGES.values())
+    assert "the archive is damaged from here on" in str(last.error)
+
+
+@pytest.mark.parametrize("compression", ["", "gz"])
 def test_what_is_no_file_in_a_tar_has_a_row_as_well(compression: str, tmp_path: Path) -> None:
     source = tmp_path / "input"
     entries = {
