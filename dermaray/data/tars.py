@@ -1,28 +1,16 @@
 """Tar files: a plain one has its members read where they lie; a compressed or damaged one is read from its start."""
 
 import bz2
-import gzip
 import lzma
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 DAMAGED = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError)
 """What reading a damaged tar raises."""
-
-
-_Decompressed = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
-
-_COMPRESSED: dict[bytes, Callable[[BufferedReader], _Decompressed]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-    b"\x5d\x00\x00\x80": lzma.open,
-}
-"""What decompresses a file, by its first bytes."""
 
 _EXTENSIONS = (
     tarfile.XHDTYPE,
@@ -34,6 +22,8 @@ _EXTENSIONS = (
 _EXTENSION_BYTES = 1024 * 1024
 """The most that an extended header may hold; the standard library reads whatever size it states into memory."""
 
+_FOLDERS = (tarfile.DIRTYPE, b"D", b"V")
+"""Folders, those of GNU's incremental archives, and a volume's label."""
 
 _KINDS = {
     tarfile.LNKTYPE: "a hard link",
@@ -42,10 +32,23 @@ _KINDS = {
     tarfile.BLKTYPE: "a device",
     tarfile.FIFOTYPE: "a named pipe",
 }
+"""Entries without a content of their own."""
+
+_USTAR = slice(257, 262)
+"""Where a header says that it is one."""
+
+_BLOCKS_OF_ZEROS = 32 * 1024
+"""How many may lie between two tars in one file: 16 MiB, more than any writer pads to."""
+
+_PART_BYTES = 256 * 1024
+"""Read of a compressed file at a time."""
+
+_MAGIC_BYTES = 10
+"""Of a file, which tell whether it is compressed."""
 
 
 class TarMember(NamedTuple):
-    """What is no folder in a plain tar.
+    """An entry of a plain tar, folders apart.
 
     Attributes:
         name: As the archive has it.
@@ -74,37 +77,47 @@ def is_tar(path: Path) -> bool:
 
 
 def list_tar(file: IO[bytes]) -> list[TarMember] | None:
-    """Return what a plain tar holds; None where not all has a place of its own, or the archive is damaged.
+    """Return what a plain tar holds; None where a content does not lie there as it is, or the archive is damaged.
 
     `stream_tar` reads what there is then, and tells of the damage.
     """
     members: list[TarMember] = []
-    links: list[tuple[int, str]] = []
+    files = _Files(members)
     try:
-        with tarfile.open(fileobj=file, mode="r:", **_OPTIONS) as archive:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Strict) as archive:
             for info in _each(archive):
                 if info.issparse():
-                    # What lies there is not the content.
                     return None
                 if info.isreg():
                     members.append(TarMember(info.name, info.offset_data, info.size))
-                elif not info.isdir():
-                    if info.islnk():
-                        links.append((len(members), info.linkname))
+                elif (target := files.before(info)) is not None:
+                    members.append(target._replace(name=info.name))
+                else:
                     members.append(TarMember(info.name, 0, 0, _problem(info)))
     except DAMAGED:
         return None
-    _follow(links, members)
     return members
 
 
-def _follow(links: list[tuple[int, str]], members: list[TarMember]) -> None:
-    """Put in the place of hard links the files that they name: each is stored once, where it has several names."""
-    files = {member.name: member for member in members if not member.problem} if links else {}
-    for position, target in links:
-        name = members[position].name
-        if target in files:
-            files[name] = members[position] = files[target]._replace(name=name)
+class _Files:
+    """The files of a tar by their names, for hard links: a file that has several names is stored once.
+
+    Args:
+        members: What has been listed so far; it may grow.
+    """
+
+    def __init__(self, members: list[TarMember]) -> None:
+        self._members, self._known = members, 0
+        self._by_name: dict[str, TarMember] = {}
+
+    def before(self, info: tarfile.TarInfo) -> TarMember | None:
+        """Return the latest file of the name that a hard link states; None where there is none, or it is no link."""
+        if not info.islnk():
+            return None
+        # Only now: most archives have no link.
+        new, self._known = self._members[self._known :], len(self._members)
+        self._by_name.update((member.name, member) for member in new if not member.problem)
+        return self._by_name.get(info.linkname)
 
 
 def _problem(info: tarfile.TarInfo) -> str:
@@ -130,9 +143,6 @@ def read_tar(file: IO[bytes], member: TarMember, limit: int) -> bytes:
 def stream_tar(file: BufferedReader) -> Iterator[tuple[str, IO[bytes] | None, str]]:
     """Read a tar, compressed or not, from its start to its end.
 
-    The standard library's own way with a compressed stream ends with the first of several that follow each other in a
-    file, and copies what one read of it came to for each 16 kB that are taken: a bomb then takes twenty seconds.
-
     Yields:
         A name; what reads that file until the next one is asked for; and where it is no file, None and why. Hard links
         are not followed: what they name has been passed.
@@ -141,61 +151,141 @@ def stream_tar(file: BufferedReader) -> Iterator[tuple[str, IO[bytes] | None, st
         OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError: The archive is damaged from here on.
     """
     parts: Any = _Parts(file)
-    with tarfile.open(fileobj=parts, mode="r|", **_OPTIONS) as archive:
+    with tarfile.open(fileobj=parts, mode="r|", tarinfo=_Strict) as archive:
         for info in _each(archive):
             if info.isreg():
                 yield info.name, archive.extractfile(info), ""
-            elif not info.isdir():
+            else:
                 yield info.name, None, _problem(info)
 
 
+class _Gzip:
+    """zlib's decompressor, as those of bz2 and lzma are used."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream has ended."""
+        return self._inflate.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        """What was given behind the end of the stream."""
+        return self._inflate.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether nothing is left of what was given."""
+        return not self._inflate.unconsumed_tail
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Take some compressed bytes, and return what they or earlier ones come to, at most so much."""
+        return self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
+
+
+_Decompressor = _Gzip | bz2.BZ2Decompressor | lzma.LZMADecompressor
+
+
+def _decompressor(first: bytes) -> _Decompressor | None:
+    """Return what decompresses a file that begins so; None where it is not compressed."""
+    if first.startswith(b"\x1f\x8b\x08"):
+        return _Gzip()
+    # A plain tar begins with a name, which may be anything.
+    if first.startswith(b"BZh") and first[4:10] == b"1AY&SY":
+        return bz2.BZ2Decompressor()
+    if first.startswith((b"\xfd7zXZ\0", b"\x5d\0\0\x80")):
+        return lzma.LZMADecompressor()
+    return None
+
+
 class _Parts:
-    """Reads a file, decompressed where it is not plain, in parts: all that comes before damage, and then its error."""
+    """Reads a file, decompressed where it is not plain, in parts: all that comes before damage, and then its error.
+
+    The standard library's way to read a compressed tar from its start ends with the first of several streams in a file.
+    It also takes all that one read comes to at once, and copies what is left of it for every 10 kB: over a bomb for
+    twenty seconds. Its other ways take a damaged second stream for the end.
+    """
 
     def __init__(self, file: BufferedReader) -> None:
-        first = file.peek()
-        opening = next((opening for magic, opening in _COMPRESSED.items() if first.startswith(magic)), None)
-        self._file = file if opening is None else opening(file)
+        self._file = file
+        self._stream = _decompressor(file.peek(_MAGIC_BYTES))
 
     def read(self, size: int) -> bytes:
         """Read some bytes, at most so many; none at the end."""
-        return self._file.read1(size)
+        if self._stream is None:
+            return self._file.read1(size)
+        while True:
+            data = b""
+            if self._stream.eof:
+                data = self._rest_of(self._stream.unused_data)
+                following = _decompressor(data)
+                if following is None:
+                    # The end, or something else that has been put behind it.
+                    return b""
+                self._stream = following
+            elif self._stream.needs_input and not (data := self._file.read1(_PART_BYTES)):
+                raise EOFError("the compressed data ends before its end")
+            if read := self._stream.decompress(data, size):
+                return read
+
+    def _rest_of(self, data: bytes) -> bytes:
+        """Return what follows a stream, enough to tell what it is, without the zeros that some writers put there."""
+        while len(data := data.lstrip(b"\0")) < _MAGIC_BYTES and (part := self._file.read1(_PART_BYTES)):
+            data += part
+        return data
 
 
 def _each(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of a tar; the standard library would keep all of them, half a kilobyte each."""
+    """Yield the members of a tar, folders apart; the standard library would keep all of them, half a kilobyte each."""
     while (info := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]
-        yield info
+        if info.type not in _FOLDERS:
+            yield info
 
 
 class _Strict(tarfile.TarInfo):
-    """Where the standard library takes what is no header for the end of the archive, this says that it is none.
+    """Says of what is no header that it is none, where the standard library takes it for the end of the archive.
 
-    It refuses sizes that are none, too: after a negative one the library would read the same header without end.
+    It refuses sizes that are none, too: after a negative one the library would read the same header without end. And it
+    passes over the zeros at the end, after which another tar may follow, where somebody has joined them.
     """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Strict":
-        info = super().frombuf(buf, encoding, errors)
+        try:
+            info = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if _is_invalid(error) and buf[_USTAR] == b"ustar":
+                raise tarfile.HeaderError("a damaged header") from error
+            raise
         if info.size < 0 or (info.type in _EXTENSIONS and info.size > _EXTENSION_BYTES):
             raise tarfile.HeaderError(f"a header of {info.size:,} bytes")
         return info
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Strict":
-        try:
-            info = super().fromtarfile(archive)
+        for zeros in range(_BLOCKS_OF_ZEROS):
+            try:
+                info = super().fromtarfile(archive)
+            except tarfile.HeaderError as error:
+                name = type(error).__name__
+                if archive.offset == 0 or name == "EmptyHeaderError":
+                    # Where there is no tar at all, the library says so itself; where it ends, too.
+                    raise
+                if name == "EOFHeaderError":
+                    continue
+                if zeros and (_is_invalid(error) or name == "TruncatedHeaderError"):
+                    # Something else has been put behind the tar.
+                    break
+                raise OSError(f"{error} at byte {archive.offset:,}") from error
             # An extended header may state another size than the one that was read before.
             if info.size < 0:
-                raise tarfile.HeaderError(f"a member of {info.size:,} bytes")
+                raise OSError(f"a member of {info.size:,} bytes at byte {archive.offset:,}")
             return info
-        except tarfile.HeaderError as error:
-            # These two are how a tar ends; and where there is no tar at all, the library says so itself.
-            if archive.offset == 0 or type(error).__name__ in ("EOFHeaderError", "EmptyHeaderError"):
-                raise
-            raise OSError(f"{error} at byte {archive.offset:,}") from error
+        raise tarfile.EOFHeaderError("what follows is no tar")  # type: ignore[attr-defined]
 
 
-_OPTIONS: dict[str, Any] = {"tarinfo": _Strict, "ignore_zeros": True}
-"""The zeros at the end of a tar are passed over: another may follow, where somebody has joined them."""
+def _is_invalid(error: tarfile.HeaderError) -> bool:
+    return type(error).__name__ == "InvalidHeaderError"

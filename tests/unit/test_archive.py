@@ -110,11 +110,46 @@ def test_tars_that_were_joined_are_read_to_the_end(compression: str, tmp_path: P
         make_tar(tmp_path / Path(name).stem, {name: IMAGES[name]}, compression)
     (tmp_path / "input").write_bytes(b"".join((tmp_path / Path(name).stem).read_bytes() for name in IMAGES))
     assert [m.data for m in read(tmp_path / "input")] == list(IMAGES.values())
-    with (tmp_path / "input").open("ab") as file:
-        file.write(b"something else")
-    *before, last = read(tmp_path / "input")
-    assert [m.data for m in before] == list(IMAGES.values())
-    assert "the archive is damaged from here on" in str(last.error)
+
+
+@pytest.mark.parametrize("compression", ["", "gz", "bz2", "xz"])
+@pytest.mark.parametrize("junk", [b"a signature", b"something longer than a block of a tar " * 40])
+def test_what_somebody_has_put_behind_a_tar_is_not_looked_at(junk: bytes, compression: str, tmp_path: Path) -> None:
+    source = make_tar(tmp_path / "input", IMAGES, compression)
+    with source.open("ab") as file:
+        file.write(junk)
+    assert [(m.data, m.error) for m in read(source)] == [(data, None) for data in IMAGES.values()]
+    assert list_members(source).images == (None if compression else 3)
+
+
+def test_of_a_joined_tar_whose_first_header_is_damaged_one_row_tells(tmp_path: Path) -> None:
+    whole = bytearray(make_tar(tmp_path / "input", IMAGES).read_bytes())
+    whole[0] ^= 1
+    (tmp_path / "joined").write_bytes(make_tar(tmp_path / "first", {"z.png": png(3)}).read_bytes() + whole)
+    first, lost = read(tmp_path / "joined")
+    assert first.data == png(3)
+    assert "the archive is damaged from here on" in str(lost.error)
+
+
+def test_a_plain_tar_may_begin_with_any_name(tmp_path: Path) -> None:
+    name = "BZh_clinic/a.png"
+    source = make_tar(tmp_path / "input", {name: png(0), "b.png": png(1)})
+    with source.open("r+b") as file:
+        # So that it is read from its start.
+        file.truncate(source.stat().st_size - 6000)
+    first, *_ = read(source)
+    assert first.uri.partition("::")[2] == name
+
+
+def test_a_hard_link_is_the_file_that_came_before_it(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "input", "w") as file:
+        for name, data in (("a.png", png(0)), ("link.png", None), ("a.png", png(1)), ("later.png", None)):
+            info = tarfile.TarInfo(name)
+            if data is None:
+                info.type, info.linkname = tarfile.LNKTYPE, "a.png"
+            info.size = len(data or b"")
+            file.addfile(info, io.BytesIO(data or b""))
+    assert [m.data for m in read(tmp_path / "input")] == [png(0), png(0), png(1), png(1)]
 
 
 @pytest.mark.parametrize("compression", ["", "gz"])
@@ -160,11 +195,20 @@ def test_what_is_no_file_in_a_tar_has_a_row_as_well(compression: str, tmp_path: 
 def test_of_streams_that_follow_each_other_in_one_file_all_are_read(
     compress: Callable[[bytes], bytes], tmp_path: Path
 ) -> None:
-    """As programs write them that compress on several cores; cut within an image, and where a record of a tar ends."""
+    """As programs write them that compress on several cores, padded too; cut within an image, and between two."""
     whole = make_tar(tmp_path / "input.tar", IMAGES).read_bytes()
-    for cut in (1200, 10_240):
-        (tmp_path / "input").write_bytes(compress(whole[:cut]) + compress(whole[cut:]))
-        assert [m.data for m in read(tmp_path / "input")] == list(IMAGES.values())
+    between = 512 + -(-len(IMAGES["a.png"]) // 512) * 512
+    for cut in (1200, between):
+        first, second = compress(whole[:cut]), compress(whole[cut:])
+        for padding in (b"", bytes(4), bytes(70_000)):
+            (tmp_path / "input").write_bytes(first + padding + second + padding)
+            assert [m.data for m in read(tmp_path / "input")] == list(IMAGES.values())
+    # Of the second the start alone, or with a byte changed.
+    for damaged in (second[:-40], second[:60] + bytes([second[60] ^ 255]) + second[61:]):
+        (tmp_path / "input").write_bytes(first + damaged)
+        before, *_, last = read(tmp_path / "input")
+        assert before.data == IMAGES["a.png"]
+        assert "the archive is damaged from here on" in str(last.error)
 
 
 def test_uris_say_where_an_image_lies(tmp_path: Path) -> None:
