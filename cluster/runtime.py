@@ -113,12 +113,9 @@ def connect(address: str | None, *, verbose: bool = False, num_cpus: int | None 
     Raises:
         ClusterError: No cluster answers at the address, none can be started, or the address is Ray Client's.
     """
-    if not verbose:
-        hush()
+    set_environment(address, verbose=verbose)
     address = address or _ray_address()
     _refuse_ray_client(address)
-    if address is None:
-        guard_embedded_ray()
     import ray
 
     own = not ray.is_initialized()
@@ -134,6 +131,19 @@ def connect(address: str | None, *, verbose: bool = False, num_cpus: int | None 
     finally:
         if own:
             ray.shutdown()
+
+
+def set_environment(address: str | None, *, verbose: bool = False) -> None:
+    """Set what Ray and TensorFlow read when they are imported; `connect` does so, which may be too late.
+
+    Args:
+        address: See `connect`.
+        verbose: See `connect`.
+    """
+    if not verbose:
+        hush()
+    if (address or _ray_address()) is None:
+        guard_embedded_ray()
 
 
 def check_lasting(path: Path) -> None:

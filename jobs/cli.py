@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from cluster.runtime import set_environment
 from dermaray import __version__
 from dermaray.errors import find_user_error
 
@@ -71,6 +72,9 @@ def run_job(name: str, argv: Sequence[str] | None = None) -> int:
         parser.add_argument("-v", "--verbose", action="store_true", help="let Ray's and TensorFlow's messages through")
         # Intermixed: an override may stand before or after an option.
         args = parser.parse_intermixed_args(argv)
+        if hasattr(args, "address"):
+            # Before the job imports anything: on its way to Ray it may come by what imports Ray.
+            set_environment(args.address, verbose=args.verbose)
     try:
         return int(module.run(args))
     except KeyboardInterrupt:

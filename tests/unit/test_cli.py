@@ -1,6 +1,7 @@
 """The command line: help at once, one line for a mistake."""
 
 import errno
+import os
 import re
 import subprocess
 import sys
@@ -27,6 +28,30 @@ def test_help_imports_nothing_slow(words: list[str]) -> None:
 
 def test_the_summary_of_submit_names_the_jobs_that_it_takes() -> None:
     assert [word for word in re.findall(r"[a-z]+", JOBS["submit"]) if word in JOBS] == list(submit.JOBS)
+
+
+AT_ITS_START = """
+import os, sys
+import jobs.score
+from jobs.cli import main
+
+def run(args):
+    print("ray" in sys.modules, os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"], len(os.environ["RAY_AUTH_TOKEN"]))
+    import ray._private.ray_constants
+    print(ray._private.ray_constants.ENABLE_RAY_CLUSTER)
+    return 0
+
+jobs.score.run = run
+main(["score", "images", "--out", "scores"])
+"""
+
+
+def test_an_embedded_ray_is_guarded_before_anything_imports_ray() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", AT_ITS_START], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.split() == ["False", "0", "64", "False"]
 
 
 def test_an_output_that_nobody_reads_any_more_is_no_traceback() -> None:
