@@ -102,8 +102,8 @@ def score_archive(
         model: The model's folder, which every node can read; the reference model by default.
         column: The column of bytes.
         engine: What runs the network; see `--engine`.
-        actors: Processes that hold the model, at most; by default one for each CPU, or with `keras` one for each GPU,
-            or one.
+        actors: Processes that hold the model, at most; by default one for each CPU, or one for each GPU where the
+            engine is `keras` and there are some.
 
     Returns:
         The dataset's other columns, and those of a row of scores, in place of the bytes. It is as lazy as any dataset.
@@ -122,7 +122,8 @@ def score_archive(
     artifact = open_artifact(Path(model or REFERENCE).resolve())
     artifact.verify()
     there = ray.cluster_resources()
-    processes = Actors.chosen(choose_engine(artifact, engine), actors, there.get("CPU", 1), there.get("GPU", 0))
+    chosen = choose_engine(artifact, engine)
+    processes = Actors.chosen(chosen, actors, there.get("CPU", 1), there.get("GPU", 0), fed=False)
     return score_dataset(images, artifact, column, processes)
 
 
@@ -160,10 +161,11 @@ def run(args: argparse.Namespace) -> int:
         if done := len(ledger.done()):
             say(f"Going on: {done:,}{f' of {len(listed.shards):,}' if listed.ended else ''} shards are there")
         with ray_session(args) as cluster:
+            # It imports Ray Data.
             from dermaray.models.bulk import Actors
 
-            actors = Actors.chosen(engine, args.actors, cluster.cpus, cluster.gpus)
-            # Keras's do not read images by themselves.
+            actors = Actors.chosen(engine, args.actors, cluster.cpus, cluster.gpus, fed=True)
+            # Those of Keras are fed by tasks, which need a CPU.
             cluster.check_actors(actors.count, spare=1 if engine == "keras" else 0)
             ledger.begin()
             rate = _score(args, listed, artifact, actors, ledger)

@@ -40,10 +40,10 @@ MEMBER_SCHEMA = pa.schema(
 """One row per image, except in what can only be read from a start: such a tar is one row, a table one per part.
 
 `kind` is `folder`, `zip`, `tar`, `tar_stream`, `table`, `object` or `lost`. `image_id` is null where the name tells. Of
-what is `lost`, a part of an input that cannot be listed, `name` says why. An object's `name` is its whole URI, with no
-`archive`; so is that of a file in a folder whose name is in no encoding. A table's is
-that of its column; `offset` and `size` are then the first row of the part and how many it has. Of a member of a zip
-`offset`, `size` and `checksum` are those of `ZipMember`, of one of a tar those of `TarMember`.
+what is `lost`, a part of an input that cannot be listed or an entry of a tar that is no file, `name` says why. An
+object's `name` is its whole URI, with no `archive`; so is that of a file in a folder whose name is in no encoding. A
+table's is that of its column; `offset` and `size` are then the first row of the part and how many it has. Of a member
+of a zip `offset`, `size` and `checksum` are those of `ZipMember`, of one of a tar those of `TarMember`.
 """
 
 STREAMS = ("tar_stream", "table")

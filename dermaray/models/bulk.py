@@ -41,14 +41,21 @@ class Actors:
     gpus: float = 0
 
     @classmethod
-    def chosen(cls, engine: EngineName, count: int | None, cpus: float, gpus: float) -> "Actors":
+    def chosen(cls, engine: EngineName, count: int | None, cpus: float, gpus: float, *, fed: bool) -> "Actors":
         """Return those for a cluster's CPUs and GPUs; where no count is given, as many as they can keep busy.
 
-        Keras spreads one batch over all cores that it finds, so without a GPU one process is enough.
+        Args:
+            engine: What runs the network; `keras` alone can use a GPU.
+            count: How many the user wants.
+            cpus: Of the cluster.
+            gpus: Of the cluster.
+            fed: Whether tasks decode images for those of `keras`, which spreads a batch over all cores by itself:
+                without a GPU one is enough then.
         """
         if engine != "keras":
-            return cls(engine, max(int(cpus), 1) if count is None else count)
-        return cls(engine, max(int(gpus), 1) if count is None else count, gpus=1 if gpus else 0)
+            gpus, fed = 0, False
+        busy = int(gpus) or (1 if fed else int(cpus))
+        return cls(engine, max(busy, 1) if count is None else count, gpus=1 if gpus else 0)
 
 
 def decode_stream(members: pa.Table, spec: InputSpec) -> ray.data.Dataset:

@@ -11,6 +11,7 @@
 A run that was killed is gone on with from the shards that are there. Only the driver writes.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -43,9 +44,10 @@ _DIGEST = b"dermaray.listing"
 """The key under which the file of a shard says of which listing it is."""
 
 _HELD_BYTES = 64 * 1024 * 1024
-"""Of a file for an object store that are held in memory; what is longer is held in a temporary file."""
+"""How much of a file for an object store is held in memory; a longer one is held in a temporary file."""
 
 _COPIED_BYTES = 8 * 1024 * 1024
+"""Given to a store at a time."""
 
 _INPUTS = "inputs"
 _DIFFERENCES = {
@@ -303,6 +305,11 @@ class Ledger:
         try:
             yield
         except STORE_ERRORS as error:
+            if self._folder is None and isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise OutputError(
+                    f"{tempfile.gettempdir()} is full, where a file for {self.place} is held until it is whole. "
+                    "The environment variable TMPDIR names another folder"
+                ) from error
             told = isinstance(error, OSError) and error.strerror
             reason = told or str(explained(self.place, error)).removeprefix(self.place).lstrip(": ")
             raise OutputError(f"cannot {verb} {self.place}: {reason}") from error

@@ -40,8 +40,8 @@ def fit(kind):
 try:
     fit(keras.Model)
     print("Keras alone")
-except ValueError:
-    pass
+except ValueError as error:
+    assert "PerReplica" in str(error), error
 fit(MultiWorkerModel)
 print("Keras with what is ours")
 """

@@ -275,16 +275,18 @@ def test_where_nothing_can_be_scored_any_more_no_image_is_blamed(
 
 
 @pytest.mark.parametrize(
-    ("engine", "count", "gpus", "expected"),
+    ("engine", "count", "gpus", "fed", "expected"),
     [
-        ("litert", None, 2, Actors("litert", 8)),
-        ("litert", 3, 0, Actors("litert", 3)),
-        ("keras", None, 0, Actors("keras", 1)),
-        ("keras", None, 2, Actors("keras", 2, gpus=1)),
-        ("keras", 1, 2, Actors("keras", 1, gpus=1)),
+        ("litert", None, 2, True, Actors("litert", 8)),
+        ("litert", 3, 0, True, Actors("litert", 3)),
+        ("keras", None, 0, True, Actors("keras", 1)),
+        ("keras", None, 0, False, Actors("keras", 8)),
+        ("keras", None, 2, True, Actors("keras", 2, gpus=1)),
+        ("keras", None, 2, False, Actors("keras", 2, gpus=1)),
+        ("keras", 1, 2, True, Actors("keras", 1, gpus=1)),
     ],
 )
 def test_there_are_as_many_processes_as_can_be_kept_busy(
-    engine: EngineName, count: int | None, gpus: float, expected: Actors
+    engine: EngineName, count: int | None, gpus: float, fed: bool, expected: Actors
 ) -> None:
-    assert Actors.chosen(engine, count, cpus=8, gpus=gpus) == expected
+    assert Actors.chosen(engine, count, cpus=8, gpus=gpus, fed=fed) == expected
