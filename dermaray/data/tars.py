@@ -34,11 +34,10 @@ _KINDS = {
 }
 """Entries without a content of their own."""
 
-_USTAR = slice(257, 262)
-"""Where a header says that it is one."""
+_BLOCK = tarfile.BLOCKSIZE
 
-_BLOCKS_OF_ZEROS = 32 * 1024
-"""How many may lie between two tars in one file: 16 MiB, more than any writer pads to."""
+_PADDING_BLOCKS = 2048
+"""Blocks of zeros with which a tar may end: 1 MiB, more than writers pad to. Where there are more something is lost."""
 
 _PART_BYTES = 256 * 1024
 """Read of a compressed file at a time."""
@@ -222,8 +221,9 @@ class _Parts:
                 data = self._rest_of(self._stream.unused_data)
                 following = _decompressor(data)
                 if following is None:
-                    # The end, or something else that has been put behind it.
-                    return b""
+                    if len(data) < _BLOCK:
+                        return b""
+                    raise OSError("something else follows the compressed data")
                 self._stream = following
             elif self._stream.needs_input and not (data := self._file.read1(_PART_BYTES)):
                 raise EOFError("the compressed data ends before its end")
@@ -232,7 +232,7 @@ class _Parts:
 
     def _rest_of(self, data: bytes) -> bytes:
         """Return what follows a stream, enough to tell what it is, without the zeros that some writers put there."""
-        while len(data := data.lstrip(b"\0")) < _MAGIC_BYTES and (part := self._file.read1(_PART_BYTES)):
+        while len(data := data.lstrip(b"\0")) < _BLOCK and (part := self._file.read1(_PART_BYTES)):
             data += part
         return data
 
@@ -249,43 +249,36 @@ class _Strict(tarfile.TarInfo):
     """Says of what is no header that it is none, where the standard library takes it for the end of the archive.
 
     It refuses sizes that are none, too: after a negative one the library would read the same header without end. And it
-    passes over the zeros at the end, after which another tar may follow, where somebody has joined them.
+    looks behind the zeros at the end: there is another tar where somebody has joined them, and the rest of this one
+    where they are damage.
     """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Strict":
-        try:
-            info = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if _is_invalid(error) and buf[_USTAR] == b"ustar":
-                raise tarfile.HeaderError("a damaged header") from error
-            raise
+        info = super().frombuf(buf, encoding, errors)
         if info.size < 0 or (info.type in _EXTENSIONS and info.size > _EXTENSION_BYTES):
             raise tarfile.HeaderError(f"a header of {info.size:,} bytes")
         return info
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Strict":
-        for zeros in range(_BLOCKS_OF_ZEROS):
+        for zeros in range(_PADDING_BLOCKS + 1):
             try:
                 info = super().fromtarfile(archive)
             except tarfile.HeaderError as error:
-                name = type(error).__name__
-                if archive.offset == 0 or name == "EmptyHeaderError":
-                    # Where there is no tar at all, the library says so itself; where it ends, too.
+                what = type(error).__name__
+                if archive.offset == 0:
+                    # Where there is no tar at all, the library says so itself.
                     raise
-                if name == "EOFHeaderError":
+                if what == "EOFHeaderError":
                     continue
-                if zeros and (_is_invalid(error) or name == "TruncatedHeaderError"):
-                    # Something else has been put behind the tar.
-                    break
-                raise OSError(f"{error} at byte {archive.offset:,}") from error
+                # What is shorter than a header is no part of a tar.
+                if zeros and what in ("EmptyHeaderError", "TruncatedHeaderError"):
+                    raise tarfile.EOFHeaderError("the end") from error  # type: ignore[attr-defined]
+                problem = "no end mark" if what == "EmptyHeaderError" else str(error)
+                raise OSError(f"{problem} at byte {archive.fileobj.tell():,}") from error
             # An extended header may state another size than the one that was read before.
             if info.size < 0:
                 raise OSError(f"a member of {info.size:,} bytes at byte {archive.offset:,}")
             return info
-        raise tarfile.EOFHeaderError("what follows is no tar")  # type: ignore[attr-defined]
-
-
-def _is_invalid(error: tarfile.HeaderError) -> bool:
-    return type(error).__name__ == "InvalidHeaderError"
+        raise OSError(f"more zeros than an archive ends with at byte {archive.fileobj.tell():,}")

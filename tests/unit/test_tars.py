@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dermaray.data.archive import list_members
-from dermaray.data.members import read_members
+from dermaray.data.members import Member, read_members
 from dermaray.errors import DataError
 from tests.archives import IMAGES, OTHERS, make_tar, make_tar_gz, png, read
 
@@ -33,22 +33,46 @@ def test_tars_that_were_joined_are_read_to_the_end(compression: str, tmp_path: P
 
 
 @pytest.mark.parametrize("compression", ["", "gz", "bz2", "xz"])
-@pytest.mark.parametrize("junk", [b"a signature", b"something longer than a block of a tar " * 40])
-def test_what_somebody_has_put_behind_a_tar_is_not_looked_at(junk: bytes, compression: str, tmp_path: Path) -> None:
+def test_what_stands_behind_a_tar_is_told_of_where_it_could_hold_anything(compression: str, tmp_path: Path) -> None:
     source = make_tar(tmp_path / "input", IMAGES, compression)
     with source.open("ab") as file:
-        file.write(junk)
+        file.write(b"a signature")
     assert [(m.data, m.error) for m in read(source)] == [(data, None) for data in IMAGES.values()]
     assert list_members(source).images == (None if compression else 3)
+    with source.open("ab") as file:
+        file.write(b"something as long as a header" * 40)
+    check_start_and_loss(read(source), list(IMAGES.values()))
+
+
+def check_start_and_loss(found: list[Member], start: list[bytes]) -> None:
+    *before, lost = found
+    assert [(m.data, m.error) for m in before] == [(data, None) for data in start]
+    assert "the archive is damaged from here on" in str(lost.error)
+
+
+DAMAGES: dict[str, Callable[[bytearray, int], bytes]] = {
+    "a page of zeros over a header": lambda data, at: bytes(data[:at] + bytes(1024) + data[at + 1024 :]),
+    "a header with a bit changed": lambda data, at: bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]),
+    "zeros from there on": lambda data, at: bytes(data[:at]) + bytes(2 << 20),
+    "cut where a member ends": lambda data, at: bytes(data[:at]),
+}
+
+
+@pytest.mark.parametrize("compression", ["", "gz"])
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_however_a_tar_is_damaged_one_row_tells(kind: str, compression: str, tmp_path: Path) -> None:
+    whole = bytearray(make_tar(tmp_path / "whole", IMAGES).read_bytes())
+    second = 512 + -(-len(IMAGES["a.png"]) // 512) * 512
+    damaged = DAMAGES[kind](whole, second)
+    (tmp_path / "input").write_bytes(gzip.compress(damaged) if compression else damaged)
+    check_start_and_loss(read(tmp_path / "input"), [IMAGES["a.png"]])
 
 
 def test_of_a_joined_tar_whose_first_header_is_damaged_one_row_tells(tmp_path: Path) -> None:
     whole = bytearray(make_tar(tmp_path / "input", IMAGES).read_bytes())
     whole[0] ^= 1
     (tmp_path / "joined").write_bytes(make_tar(tmp_path / "first", {"z.png": png(3)}).read_bytes() + whole)
-    first, lost = read(tmp_path / "joined")
-    assert first.data == png(3)
-    assert "the archive is damaged from here on" in str(lost.error)
+    check_start_and_loss(read(tmp_path / "joined"), [png(3)])
 
 
 def test_a_plain_tar_may_begin_with_any_name(tmp_path: Path) -> None:
