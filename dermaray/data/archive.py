@@ -17,7 +17,7 @@ from dermaray.data.store_errors import explained
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
 from dermaray.data.tars import is_tar, list_tar
 from dermaray.data.zips import DAMAGED as ZIP_DAMAGED
-from dermaray.data.zips import list_zip
+from dermaray.data.zips import begins_as_zip, list_zip
 from dermaray.errors import DataError
 
 _TOGETHER = 16_384
@@ -69,12 +69,15 @@ def stream_members(source: Path) -> Iterator[Listing]:
         yield from _with_images(str(source), _list_folder(source))
     elif not source.exists():
         raise DataError(f"{source} does not exist. A folder, a zip or a tar of images was expected")
-    elif zipfile.is_zipfile(source):
+    elif begins_as_zip(source):
         yield from _with_images(str(source), [_list_zip(str(source))])
     elif _is_tar(source):
         yield from _with_images(str(source), [_list_tar(source)])
     elif is_image_file(source):
         yield _listing([_file_row(str(source.parent), source.name)])
+    # Something else may stand before a zip, which is found from its end; that of a tar or a photograph is none of ours.
+    elif zipfile.is_zipfile(source):
+        yield from _with_images(str(source), [_list_zip(str(source))])
     else:
         raise DataError(f"{source} is neither a zip nor a tar nor an image. A folder or one of those was expected")
 
@@ -190,10 +193,10 @@ def _list_folder(source: Path) -> Iterator[Listing]:
 
 
 def _files_below(source: str, below: str = "") -> Iterator[tuple[str, DataError | None]]:
-    """Yield the files of a folder and of all folders in it, those that are links apart, relative to it and in order.
+    """Yield the files of a folder and of all folders in it, relative to it and in order.
 
     Yields:
-        A file and None; or a folder in it, and why that cannot be listed.
+        A file and None; or a folder in it, and why what it holds is not listed.
 
     Raises:
         DataError: The folder itself cannot be listed.
@@ -212,7 +215,9 @@ def _files_below(source: str, below: str = "") -> Iterator[tuple[str, DataError 
         path = os.path.join(below, name)
         if not is_dir:
             yield path, None
-        elif not is_link:
+        elif is_link:
+            yield path, DataError("a link to a folder, which is not followed. Name it as an input of its own")
+        else:
             yield from _files_below(source, path)
 
 
@@ -222,16 +227,18 @@ def _list_zip(place: str) -> Listing:
     rows = []
     try:
         with opened(place) as file:
-            for member in list_zip(file):
-                if is_image_name(PurePath(member.name)):
-                    name = os.fsencode(member.name)
-                    rows.append(MemberRow(place, "zip", name, member.offset, member.size, member.checksum))
-                else:
-                    ignored[kind_of(PurePath(member.name))] += 1
+            members, joined_to_another = list_zip(file)
     except (*ZIP_DAMAGED, pa.ArrowException) as error:
         if is_uri(place) and not isinstance(error, zipfile.BadZipFile):
             raise explained(place, error) from error
         raise DataError(f"{place} is a damaged zip: {error}") from error
+    for name, offset, size, checksum in members:
+        if is_image_name(PurePath(name)):
+            rows.append(MemberRow(place, "zip", os.fsencode(name), offset, size, checksum))
+        else:
+            ignored[kind_of(PurePath(name))] += 1
+    if joined_to_another:
+        rows.append(_lost_row(place, "another zip stands before the last one in the file; only the last is read"))
     return _listing(rows, ignored)
 
 

@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from dermaray.data.storage import is_uri, local_path, locate, name_of, quote
+from dermaray.data.storage import is_uri, local_path, locate, name_of, quote, read_bytes
 from dermaray.data.store_errors import STORE_ERRORS, explained
 from dermaray.errors import DataError
+from dermaray.images.decode import MAX_BYTES
 
 SUFFIXES = (".parquet", ".arrow", ".feather")
 
@@ -119,19 +120,32 @@ def read_part(place: str, column: str, part: Part) -> Iterator[TableImage]:
     """Yield the images of a part, in order; each of its rows, also where the file cannot be read any further."""
     row, end = part.start, part.start + part.rows
     stem = name_of(place).stem
-    problem = DataError("the table has fewer rows than before")
+    ended = DataError("the table has fewer rows than before")
     try:
         with _opened(place) as table:
             ids = _first(IDS, table.schema)
             for batch in table.batches(part, [column] if ids is None else [ids, column]):
                 names = [None] * len(batch) if ids is None else texts(batch[ids])
-                for name, value in zip(names, binary(batch[column]), strict=True):
-                    yield TableImage(f"{stem}-{row}" if name is None else name, row, value.as_py() or b"", None)
+                for name, data, path in zip(names, binary(batch[column]), _paths_in(batch[column]), strict=True):
+                    image_id = f"{stem}-{row}" if name is None else name
+                    yield TableImage(image_id, row, *_bytes_of(data.as_py(), path, place))
                     row += 1
     except DataError as error:
-        problem = error
+        ended = error
     for missing in range(row, end):
-        yield TableImage(f"{stem}-{missing}", missing, b"", problem)
+        yield TableImage(f"{stem}-{missing}", missing, b"", ended)
+
+
+def _bytes_of(data: bytes | None, path: str | None, place: str) -> tuple[bytes, DataError | None]:
+    """Return an image's bytes, which may lie in a file that the row names instead, or none and why."""
+    if data is not None:
+        return data, None
+    if path is None:
+        return b"", DataError("the row has no bytes")
+    try:
+        return read_bytes(beside(place, path), MAX_BYTES + 1), None
+    except DataError as error:
+        return b"", error
 
 
 class _Parquet:
@@ -223,7 +237,16 @@ def texts(column: pa.Array | pa.ChunkedArray, errors: str = "backslashreplace") 
     if _is_text(column.type):
         values = column.cast(pa.large_binary()).to_pylist()
         return [None if value is None else value.decode("utf-8", errors) for value in values]
-    return [None if value is None else str(value) for value in column.to_pylist()]
+    values = column.to_pylist()
+    as_text = [value.decode("utf-8", errors) if isinstance(value, bytes) else value for value in values]
+    return [None if value is None else str(value) for value in as_text]
+
+
+def _paths_in(column: pa.Array) -> list[str | None]:
+    """Return the paths beside the bytes of a column of images, as Hugging Face's datasets have them; None without."""
+    if not pa.types.is_struct(column.type) or column.type.get_field_index("path") < 0:
+        return [None] * len(column)
+    return texts(pc.struct_field(column, "path"), "surrogateescape")
 
 
 def binary(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

@@ -1,6 +1,7 @@
 """What is to be scored, as people have it: folders, archives, tables, lists and patterns, several at a time."""
 
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from dermaray.data.archive import (
 from dermaray.data.image_tables import SUFFIXES, beside, bytes_column, parts_of, paths_in
 from dermaray.data.manifest import Manifest, is_manifest_file
 from dermaray.data.source import is_image_file, is_image_name, kind_of
-from dermaray.data.storage import check_named, list_tree, local_path, locate, name_of, stamp, stream_objects
+from dermaray.data.storage import check_named, list_tree, local_path, locate, name_of, shown, stamp, stream_objects
 from dermaray.errors import DataError, StoreError
 
 LISTS = (".txt", ".lst")
@@ -35,7 +36,8 @@ def stream_inputs(places: Sequence[str]) -> Iterator[Listing]:
         places: Each one of these:
 
             - a folder, with all below it; a zip; a tar, compressed or not; one image;
-            - a pattern of such files, as `shards/*.tar` or `images/**/*.jpg`; folders that match are passed over;
+            - a pattern of such files, as `shards/*.tar` or `images/**/*.jpg`; folders that match are passed over and
+              counted;
             - a list: a `.txt` or `.lst` file with one path or URI a line; relative ones count from its folder;
             - a Parquet or Arrow file with a column of images' bytes or paths (see `dermaray.data.image_tables`);
             - a manifest, or the folder that `dermaray prepare` wrote;
@@ -97,7 +99,8 @@ def _listings(place: str) -> Iterator[Listing]:
 
 
 def _matching(place: str, pattern: Path) -> Iterator[Listing]:
-    files = [path for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))) if path.is_file()]
+    matching = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
+    files = _once([path for path in matching if path.is_file()])
     images = [path for path in files if is_image_file(path)]
     # Text beside images is no list of images, unless a list was asked for.
     containers = (*_CONTAINERS, *LISTS) if pattern.suffix.lower() in LISTS else _CONTAINERS
@@ -105,10 +108,21 @@ def _matching(place: str, pattern: Path) -> Iterator[Listing]:
     if not images and not others:
         raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive or a table")
     passed = Counter(kind_of(path) for path in {*files}.difference(images, others))
+    if "**" not in pattern.parts:
+        passed.update(f"{shown(path.name)}/" for path in matching if path.is_dir())
     # All images at once: there may be a million.
     yield _files([str(path.absolute()) for path in images], passed)
     for path in others:
         yield from _one_of_several(str(path.absolute()), _local(path.absolute()))
+
+
+def _once(files: list[Path]) -> list[Path]:
+    """Return files without those that were reached before by another way: `**` goes into links that lead back."""
+    folders = {folder: os.path.realpath(folder) for folder in {path.parent for path in files}}
+    found: dict[tuple[str, str], Path] = {}
+    for path in files:
+        found.setdefault((folders[path.parent], path.name), path)
+    return list(found.values())
 
 
 def _matching_in_store(pattern: str) -> Iterator[Listing]:
@@ -138,8 +152,8 @@ def _matches(parts: tuple[str, ...], pattern: list[str]) -> bool:
 
 def _local(path: Path) -> Iterator[Listing]:
     suffix = path.suffix.lower()
-    if path.is_dir() and (path / "manifest.parquet").is_file():
-        yield from _local(path / "manifest.parquet")
+    if path.is_dir() and is_manifest_file(path / "manifest.parquet"):
+        yield _of_manifest(path / "manifest.parquet")
     elif path.is_file() and suffix in LISTS:
         yield _of_list(path)
     elif path.is_file() and suffix in SUFFIXES:

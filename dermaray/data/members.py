@@ -165,7 +165,10 @@ def _named(row: MemberRow) -> tuple[str, str]:
             return stem_of(Path(named.partition("?")[0])), named
     if kind in (*STREAMS, "lost"):
         return stem_of(name_of(archive)), archive
-    return stem_of(Path(named)), str(Path(archive) / named) if kind == "folder" else f"{archive}::{named}"
+    if kind == "folder":
+        return stem_of(Path(named)), str(Path(archive) / named)
+    # Windows parts folders so.
+    return stem_of(Path(named.replace("\\", "/"))), f"{archive}::{named}"
 
 
 class _Archives(ExitStack):

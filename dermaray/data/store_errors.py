@@ -25,7 +25,8 @@ _REASONS: tuple[tuple[str, type[DataError], str], ...] = (
         "the store does not accept the credentials in the environment, or there are none",
     ),
     (
-        r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|HTTP status (429|5\d\d)|resolve host|[Cc]onnect",
+        r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|THROTTLING|INTERNAL_FAILURE|REQUEST_TIME|DEADLINE_EXCEEDED"
+        r"|HTTP status (429|5\d\d)|resolve host|[Cc]onnect|[Tt]ime(d )?-?out|PayloadError",
         StoreError,
         "the object store cannot be reached. Check the network, and the endpoint where it is not the usual one",
     ),
@@ -35,6 +36,8 @@ _REASONS: tuple[tuple[str, type[DataError], str], ...] = (
 def explained(place: str, error: Exception) -> DataError:
     """Return what an error of a store means, as far as its text tells."""
     text = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, TimeoutError):
+        text = "timed out"
     if isinstance(error, FileNotFoundError):
         return DataError(f"{place} does not exist")
     for pattern, kind, reason in _REASONS:

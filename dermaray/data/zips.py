@@ -9,7 +9,8 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 DAMAGED = (
@@ -18,6 +19,9 @@ DAMAGED = (
     *(RuntimeError, NotImplementedError),
 )
 """What reading a damaged zip raises."""
+
+_BEGINNINGS = (b"PK\3\4", b"PK\5\6")
+"""Of a member, and of the directory of a zip without any."""
 
 _HEADER = struct.Struct("<4s2xHH16xHH")
 _ENTRY = struct.Struct("<28xHHH12x")
@@ -40,8 +44,19 @@ class ZipMember(NamedTuple):
     checksum: int
 
 
-def list_zip(file: IO[bytes]) -> Iterator[ZipMember]:
-    """Yield the files of a zip, in the order of its directory.
+def begins_as_zip(path: Path) -> bool:
+    """Tell whether a file begins as a zip does that has nothing before it."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in _BEGINNINGS
+    except OSError:
+        return False
+
+
+def list_zip(file: IO[bytes]) -> tuple[list[ZipMember], bool]:
+    """Return the files of a zip, in the order of its directory, and whether another zip stands before it in the file.
 
     Raises:
         zipfile.BadZipFile: It is damaged.
@@ -51,9 +66,20 @@ def list_zip(file: IO[bytes]) -> Iterator[ZipMember]:
     except UnicodeDecodeError:
         archive = zipfile.ZipFile(_Unclaimed(file))
     with archive:
-        for info in archive.infolist():
-            if not info.is_dir():
-                yield ZipMember(info.filename, info.header_offset, info.compress_size, info.CRC)
+        entries = archive.infolist()
+        first = min((info.header_offset for info in entries), default=0)
+        file.seek(0)
+        joined = first > 0 and file.read(4) == _BEGINNINGS[0]
+        return [_member(info) for info in entries if not info.is_dir()], joined
+
+
+def _member(info: zipfile.ZipInfo) -> ZipMember:
+    name = info.filename
+    if not info.flag_bits & _UTF_8 << 8:
+        # Taken for characters of MS-DOS. Apple's are UTF-8 and do not say so.
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return ZipMember(name, info.header_offset, info.compress_size, info.CRC)
 
 
 class _Unclaimed:

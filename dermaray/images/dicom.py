@@ -77,16 +77,22 @@ def _first_frame(dataset: Any) -> WholeFile | UInt8Array:
     from pydicom.pixels.utils import pixel_array
 
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax in _AS_A_FILE:
+    form = _AS_A_FILE.get(syntax)
+    if form is not None and (form == "JPEG" or _says_all(dataset)):
         frames = int(dataset.get("NumberOfFrames") or 1)
         file = get_frame(dataset.PixelData, 0, number_of_frames=frames)
-        form = _AS_A_FILE[syntax]
         if form == "JPEG" and dataset.PhotometricInterpretation == "RGB":
             file = file[:2] + _AS_IT_IS + file[2:]
         return WholeFile(file, form, _is_negative(dataset))
-    if syntax.is_encapsulated and syntax != _RLE:
+    if syntax.is_encapsulated and syntax != _RLE and form is None:
         raise ImageError("unsupported", f"a DICOM file whose picture is encoded by {syntax.name}")
     return _rgb(pixel_array(dataset, index=0), dataset)
+
+
+def _says_all(dataset: Any) -> bool:
+    """Tell whether a JPEG 2000 file shows by itself what the DICOM file says that it does."""
+    own = ("RGB", "YBR_RCT", "YBR_ICT", "MONOCHROME1", "MONOCHROME2")
+    return bool(dataset.PhotometricInterpretation in own and dataset.BitsStored == 8)
 
 
 def _rgb(pixels: np.ndarray[Any, Any], dataset: Any) -> UInt8Array:

@@ -6,7 +6,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from dermaray.errors import ImageError
 from dermaray.images.resize import UInt8Array
+
+_DAMAGE = re.compile("premature end of data segment|[Bb]ad (Huffman|arithmetic) code|instead of RST|[Bb]ogus progress")
+"""Of TurboJPEG's warnings, those of which a part of the picture is made up; Pillow passes over all of them."""
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 
@@ -21,6 +25,9 @@ def turbo_pixels(image: Image.Image, data: bytes) -> UInt8Array | None:
     Returns:
         uint8 [image.height, image.width, 3], RGB. None leaves the file to Pillow: it is of another format or mode, or
         TurboJPEG cannot read it, or would warn of what it read.
+
+    Raises:
+        ImageError: The data are damaged, so that a part of the picture would be made up.
     """
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
@@ -31,7 +38,9 @@ def turbo_pixels(image: Image.Image, data: bytes) -> UInt8Array | None:
         decoded = simplejpeg.decode_jpeg(
             data, "RGB", min_height=image.height, min_width=image.width, buffer=pixels, strict=True
         )
-    except ValueError:
+    except ValueError as error:
+        if _DAMAGE.search(str(error)):
+            raise ImageError("truncated", f"damaged or cut short: {error}") from None
         return None
     return pixels if decoded.shape == pixels.shape else None
 

@@ -39,14 +39,16 @@ def test_other_files_are_passed_over_and_counted(make: Maker, tmp_path: Path) ->
 def test_a_folder_is_told_of_in_parts_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["a.png", "b/c.png", "b/d/e.png", "b/f.png", "b.png", "g/h.png"]
     folder = make_folder(tmp_path / "folder", dict.fromkeys(names, b"") | OTHERS)
-    # Links to folders are not followed.
     (folder / "link").symlink_to(folder / "b")
     (folder / "loop").symlink_to(folder / "loop")
     whole = list_members(folder)
-    assert [bytes(name).decode() for name in whole.members["name"].to_pylist()] == sorted(names, key=Path)
+    # Links to folders are not followed: one row tells of each.
+    *images, link = whole.members.to_pylist()
+    assert [row["name"].decode() for row in images] == sorted(names, key=Path)
+    assert (link["kind"], link["archive"]) == ("lost", str(folder / "link"))
     monkeypatch.setattr(archive, "_TOGETHER", 2)
     parts = list(stream_members(folder))
-    assert [part.images for part in parts] == [2, 2, 2, 0]
+    assert [part.images for part in parts] == [2, 2, 2, 1]
     assert joined(parts).members.equals(whole.members)
     assert joined(parts).ignored == whole.ignored == {".txt": 2, ".csv": 1, "README": 1, "loop": 1}
 
@@ -98,6 +100,37 @@ def test_names_in_a_zip_that_claim_an_encoding_that_they_are_not_in(tmp_path: Pa
     members = read(tmp_path / "a.zip")
     assert [member.image_id for member in members] == ["cafe\u0398", "na\u00efve", "plain"]
     assert [member.data for member in members] == [b"one", b"two", b"three"]
+
+
+def test_names_in_a_zip_of_apples_are_what_they_are(tmp_path: Path) -> None:
+    make_zip(tmp_path / "input.zip", {"Lision.png": png(0)})
+    data = (tmp_path / "input.zip").read_bytes().replace(b"Lision", "Läson".encode())
+    (tmp_path / "input.zip").write_bytes(data)
+    (member,) = read(tmp_path / "input.zip")
+    assert (member.image_id, member.data) == ("Läson", png(0))
+
+
+def test_an_image_id_has_no_folder_of_windows(tmp_path: Path) -> None:
+    (member,) = read(make_zip(tmp_path / "input.zip", {"scans\\first.png": png(0)}))
+    assert member.image_id == "first"
+    assert member.uri.endswith("::scans\\first.png")
+
+
+def test_what_ends_with_a_zip_is_what_it_begins_as(tmp_path: Path) -> None:
+    table = make_zip(tmp_path / "labels.xlsx", {"xl/media/logo.png": png(9)}).read_bytes()
+    packed = make_tar(tmp_path / "input.tar", IMAGES | {"z.xlsx": table})
+    assert [m.data for m in read(packed)] == list(IMAGES.values())
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(png(0) + table)
+    assert [m.data for m in read(photo)] == [photo.read_bytes()]
+
+
+def test_of_zips_that_were_joined_one_row_tells(tmp_path: Path) -> None:
+    parts = [make_zip(tmp_path / f"{n}.zip", {f"{n}.png": png(n)}).read_bytes() for n in range(2)]
+    (tmp_path / "input.zip").write_bytes(b"".join(parts))
+    last, lost = read(tmp_path / "input.zip")
+    assert last.data == png(1)
+    assert "another zip stands before the last one" in str(lost.error)
 
 
 def test_images_of_one_name_in_a_zip_are_both_read(tmp_path: Path) -> None:

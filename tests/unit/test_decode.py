@@ -1,5 +1,4 @@
 import io
-import itertools
 import pickle
 import struct
 import zlib
@@ -8,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dermaray.data.synthetic import render_lesion
 from dermaray.errors import ImageError
 from dermaray.images import decode
 from dermaray.images import resize as resizing
 from dermaray.images.decode import FORMATS, decode_image
-from dermaray.images.jpeg import turbo_pixels
 from dermaray.images.resize import UInt8Array, resize
 from dermaray.images.spec import InputSpec
 
@@ -176,68 +173,6 @@ def test_scaled_decoding_never_goes_below_the_frame(
     assert scale == 1 or (kept[0] >= frame[0] and kept[1] >= frame[1])
 
 
-def by_both(data: bytes, scale: int) -> tuple[UInt8Array | None, UInt8Array]:
-    with Image.open(io.BytesIO(data)) as image:
-        image.draft(None, (max(image.width // scale, 1), max(image.height // scale, 1)))
-        return turbo_pixels(image, data), np.asarray(image.convert("RGB"))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "4:4:0", "4:1:1"])
-@pytest.mark.parametrize("quality", [30, 90, 100])
-@pytest.mark.parametrize("option", ["optimize", "progressive", "restart_marker_rows"])
-@pytest.mark.parametrize("size", [(240, 320), (239, 317), (33, 9), (8, 2), (8, 241)])
-def test_both_decoders_give_the_same_pixels(mode: str, quality: int, option: str, size: tuple[int, int]) -> None:
-    picture = LESION.crop((60, 0, 60 + size[1], size[0]))
-    if ":" in mode:
-        kinds = [simplejpeg.encode_jpeg(np.asarray(picture), quality, colorsubsampling=mode.replace(":", ""))]
-    else:
-        image = picture.convert(mode)
-        kinds = [encode(image, "JPEG", quality=quality, subsampling=s, **{option: True}) for s in (0, 1, 2)]
-        kinds.append(encode(image, "JPEG", quality=quality, keep_rgb=True, **{option: True}))
-    for data, scale in itertools.product(kinds, (1, 2, 4, 8)):
-        fast, reference = by_both(data, scale)
-        assert fast is not None
-        np.testing.assert_array_equal(fast, reference)
-
-
-@pytest.mark.parametrize("options", [{}, {"subsampling": 0, "optimize": True}, {"restart_marker_rows": 1}])
-@pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
-def test_data_that_end_early_are_left_to_pillow(options: dict[str, Any], end: bytes) -> None:
-    data = encode(LESION.resize((120, 96)), "JPEG", **options)
-    with Image.open(io.BytesIO(data)) as image:
-        for size in range(data.index(b"\xff\xda") + 14, len(data) - 2, 7):
-            assert turbo_pixels(image, data[:size] + end) is None
-
-
-def test_what_pillow_reads_otherwise_is_left_to_it() -> None:
-    assert by_both(encode(LESION.convert("CMYK"), "JPEG"), 1)[0] is None
-    assert by_both(encode(LESION, "PNG"), 1)[0] is None
-    with Image.open(io.BytesIO(encode(LESION.resize((33, 49)), "JPEG"))) as smaller:
-        assert turbo_pixels(smaller, encode(LESION, "JPEG")) is None
-
-
-@pytest.mark.parametrize("options", [{}, {"progressive": True}])
-def test_damage_is_judged_alike_whichever_decoder_there_is(
-    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def outcome(data: bytes) -> bytes | str:
-        try:
-            return decode_image(data, SMALL).pixels.tobytes()
-        except ImageError as error:
-            return error.reason
-
-    rng = np.random.default_rng(0)
-    files = []
-    for _ in range(150):
-        damaged = bytearray(encode(LESION.resize((120, 96)), "JPEG", **options))
-        damaged[rng.integers(2, rng.choice([200, 700, len(damaged)]))] = rng.integers(256)
-        files.append(bytes(damaged))
-    found = [outcome(data) for data in files]
-    monkeypatch.setattr(decode, "turbo_pixels", lambda image, data: None)
-    assert found == [outcome(data) for data in files]
-    assert 10 < sum(isinstance(o, str) for o in found) < 140
-
-
 def reason_of(data: bytes) -> str:
     with pytest.raises(ImageError) as caught:
         decode_image(data, SMALL)
@@ -297,35 +232,6 @@ def test_what_is_no_image(data: bytes, reason: str) -> None:
 def test_a_file_that_is_cut_short(form: str, share: float) -> None:
     data = encode(LESION, form)
     assert reason_of(data[: int(len(data) * share)]) == "truncated"
-
-
-@pytest.mark.parametrize("options", [{}, {"subsampling": 0, "optimize": True}, {"restart_marker_rows": 1}])
-@pytest.mark.parametrize("damage", ["cut", "overwritten"])
-@pytest.mark.parametrize("scaled", [True, False])
-def test_a_jpeg_whose_data_end_before_the_picture(options: dict[str, Any], damage: str, scaled: bool) -> None:
-    # With its end marker in place, Pillow decodes it without a word, and what is missing is grey.
-    data = encode(LESION, "JPEG", quality=90, **options)
-    rng = np.random.default_rng(0)
-    for share in (0.3, 0.6, 0.85):
-        kept = data[: int(len(data) * share)]
-        # A marker in the midst of the data ends them for the decoder.
-        rest = b"" if damage == "cut" else b"\xff\xe0" + rng.bytes(len(data) - len(kept) - 4)
-        with pytest.raises(ImageError, match="damaged or cut short"):
-            decode_image(kept + rest + b"\xff\xd9", InputSpec(height=32, width=48, scaled_decoding=scaled))
-
-
-@pytest.mark.parametrize("options", [{}, {"subsampling": 0, "optimize": True}, {"progressive": True}])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("size", [(240, 600), (600, 240), (64, 71), (96, 92), (400, 280)])
-@pytest.mark.parametrize("scaled", [True, False])
-def test_a_picture_that_is_truly_grey_below_is_whole(
-    options: dict[str, Any], mode: str, size: tuple[int, int], scaled: bool
-) -> None:
-    grey = (128, 128, 128)
-    for image in (ImageOps.pad(LESION, size, color=grey, centering=(0, 0)), Image.new("RGB", size, grey)):
-        data = encode(image.convert(mode), "JPEG", **options)
-        decoded = decode_image(data, InputSpec(height=32, width=48, scaled_decoding=scaled))
-        assert (decoded.width, decoded.height) == size
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])

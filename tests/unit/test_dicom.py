@@ -90,6 +90,32 @@ def test_a_negative_within_is_shown_as_a_positive(syntax: str, form: str, kind: 
     assert padded[16].min() > 0
 
 
+@pytest.mark.parametrize("kind", ["PALETTE COLOR", "YBR_FULL", "twelve bits"])
+def test_of_jpeg_2000_what_dicom_alone_says_counts(kind: str) -> None:
+    truth = picture(0)
+    dataset = changed()
+    if kind == "PALETTE COLOR":
+        indexed = truth.quantize(200)
+        stored, truth = Image.fromarray(np.asarray(indexed)), indexed.convert("RGB")
+        palette = np.asarray(indexed.getpalette(), np.uint16).reshape(-1, 3)
+        for name, values in zip(("Red", "Green", "Blue"), palette.T, strict=True):
+            dataset.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [len(values), 0, 16])
+            setattr(dataset, f"{name}PaletteColorLookupTableData", (values * 257).tobytes())
+    elif kind == "YBR_FULL":
+        stored = Image.frombytes("RGB", truth.size, truth.convert("YCbCr").tobytes())
+    else:
+        truth = truth.convert("L").convert("RGB")
+        stored = Image.fromarray(np.asarray(truth)[..., 0].astype(np.uint16) << 4)
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PhotometricInterpretation = "MONOCHROME2" if kind == "twelve bits" else kind
+    dataset.SamplesPerPixel = 3 if kind == "YBR_FULL" else 1
+    # Neither colours nor levels changed by the encoder.
+    dataset.PixelData = encapsulate([encode(stored, "JPEG2000", irreversible=False, mct=0)])
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    found = decode_frame(written(dataset), None).pixels
+    assert np.abs(found.astype(int) - np.asarray(truth)).mean() < 3
+
+
 def test_run_lengths_are_read() -> None:
     dataset = changed()
     dataset.compress(RLELossless)
