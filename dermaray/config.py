@@ -37,8 +37,8 @@ class DataConfig(Section):
     Attributes:
         manifest: The `manifest.parquet` that `dermaray prepare` wrote.
         licence: That of the images, for the model card; a model may carry it. Null: not stated.
-        fold: Of a manifest made of k folds, the one to validate on, from 0; the others train. Null: the manifest's own
-            splits.
+        fold: Of a manifest made by `splits.folds`, the one to validate on, from 0; the others train. Null for any other
+            manifest: its own splits.
         balance: `none` visits every training image once an epoch. `equal` draws every class equally often, `sqrt` in
             proportion to the square root of its number of images, both as many rows as there are images.
             `{n_per_class: 500}` draws 500 of every class. Repeats are as even as can be and differ by their
@@ -219,9 +219,9 @@ class RunConfig(Section):
             probabilities in the fourth digit; all that is fitted and measured is of the rounded ones.
         int8: Keep the network with int8 for weights and values as well, for `--engine int8`: a quarter of the size, and
             faster on CPUs. What that costs is measured on the validation images and stands in the model card.
-        folds: Train so many models, each validated on another part of the training images, and make one of them that
-            answers with their mean. Its decisions are fitted on the val split, which none of them has seen. Null: one
-            model.
+        folds: The number of models to train, each validated on another part of the training images; one is made of them
+            that answers with their mean. Its decisions are fitted on the val split, which none of them has seen. Null:
+            one model.
         views: The finished model answers with the mean over so many views of an image (see
             `dermaray.models.spec.check_views`), and takes so many times as long. Training sees each image as it is.
         augment_engine: `fused`, or to compare with it `augmentor`, the package; see `dermaray.augmentation.engines`.

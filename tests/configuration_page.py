@@ -22,8 +22,9 @@ PAGE = Path(__file__).resolve().parents[1] / "docs/configuration.md"
 _HEAD = """# Configuration
 
 Every key of the YAML files, with its default and what it means. On the command line a key is changed by its path, which
-takes what YAML takes: `training.epochs=30`, `augment=[]`, `data.balance={n_per_class: 500}`. A key that is unknown is
-refused, with the nearest that is known. The `config.yaml` of a finished run names all of them.
+takes what YAML takes: `training.epochs=30`, `'augment=[]'`, `'data.balance={n_per_class: 500}'` (quoted, for the
+shell's sake). A key that is unknown is refused, with the nearest that is known. The `config.yaml` of a finished run
+names all of them.
 """
 
 _FILES = {

@@ -10,8 +10,11 @@ from dermaray.decisions.calibration import fit_calibration
 from dermaray.decisions.decisions import Decisions
 from dermaray.decisions.novelty import fit_novelty
 from dermaray.decisions.settings import DecisionConfig
-from dermaray.decisions.thresholds import certain_threshold, covering_threshold, one_of_each
+from dermaray.decisions.thresholds import Threshold, certain_threshold, covering_threshold, one_of_each
 from dermaray.labels import LabelSet
+
+_ALWAYS = Threshold(0.0, 1.0, 0)
+"""Reached by everything."""
 
 
 def fit_decisions(
@@ -36,15 +39,18 @@ def fit_decisions(
     calibrated = calibration(probabilities)
     of_class = [_of_each_lesion(calibrated[:, k], labels == k, groups) for k in range(len(label_set.classes))]
     melanoma = label_set.melanoma_index
-    alert = None
+    alert, sets = None, [covering_threshold(own, config.coverage) for own in of_class]
     if melanoma is not None and len(of_class[melanoma]):
         alert = certain_threshold(of_class[melanoma], config.alert_sensitivity, config.alert_confidence)
+    elif melanoma is not None:
+        # What the model was not validated for it rules out the least where it does the most harm.
+        sets[melanoma] = _ALWAYS
     return Decisions(
         calibration,
         _label_weights(labels, len(label_set.classes), config),
         melanoma,
         alert,
-        tuple(covering_threshold(own, config.coverage) for own in of_class),
+        tuple(sets),
         fit_novelty(features, groups),
         {"asked_for": config.model_dump(), "images": len(labels), "groups": len(np.unique(groups))},
     )

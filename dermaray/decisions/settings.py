@@ -22,7 +22,7 @@ class DecisionConfig(Section):
             common it is among the validation images, which makes as much of a rare diagnosis as of a common one. It
             needs probabilities that know how common each is: `calibration: bias_corrected`.
         alert_sensitivity: The share of melanomas that the alert shall find, at least.
-        alert_confidence: How sure of it one shall be.
+        alert_confidence: The confidence with which the alert reaches that share.
         coverage: The share of images of each class whose `prediction_set` shall hold that class.
     """
 

@@ -15,9 +15,9 @@ class Threshold(NamedTuple):
     """A probability from which on something is said.
 
     Attributes:
-        probability: At or above it; 0, which everything reaches, where there is no image to fit it on.
+        probability: At or above it; 2, which nothing reaches, where there is no image to fit it on.
         guaranteed: The share of the class's images that reach it, at least; less than was asked for where the images
-            are too few for more.
+            are too few for more, and 0 where there is none.
         groups: How many lesions it was fitted on.
     """
 
@@ -26,7 +26,7 @@ class Threshold(NamedTuple):
     groups: int
 
 
-_NONE = Threshold(0.0, 1.0, 0)
+_NONE = Threshold(2.0, 0.0, 0)
 
 
 def certain_threshold(probabilities: npt.NDArray[Any], share: float, confidence: float) -> Threshold:

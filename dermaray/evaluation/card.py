@@ -215,6 +215,9 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
         "A prediction set holds each diagnosis with the share promised for it (split conformal prediction within the "
         "class). `refer` is true where the set does not hold the answer alone, or the image is strange."
     )
+    sets = zip(artifact.label_set.classes, decisions.sets, strict=True)
+    if unseen := [name for name, one in sets if one.probability > 1]:
+        said.append(f"No validation image shows {', '.join(unseen)}: no set holds it, and nothing is promised of it.")
     table = _Table(
         ["Decision", "Measured", "Promised, at least"],
         [[title, _joined(cell), promised] for title, cell, promised in decision_rows(measured)],

@@ -80,13 +80,13 @@ class TuneConfig(Section):
         name: Names the search.
         out: The folder to write: `best.yaml`, `trials.csv`, `trials.png`.
         train: The training configuration to improve; a path beside this file, or an absolute one.
-        fixed: Keys of it that every trial has otherwise, as `{training.epochs: 12}`.
+        fixed: Keys of it that have other values in every trial, as `{training.epochs: 12}`.
         search: The keys to vary, as `{training.learning_rate: {log_uniform: [0.0001, 0.01]}}`.
         trials: How many sets of values to try. The first are those of `train` itself, where they lie in the ranges.
         concurrent: Trials at a time.
         grace_epochs: Epochs that every trial has; then ASHA (Li et al. 2020, "A System for Massively Parallel
             Hyperparameter Tuning") goes on with the better ones alone.
-        reduction_factor: Of so many trials it goes on with one.
+        reduction_factor: At each stage it goes on with one in this many trials.
         seed: Decides which values are tried.
     """
 

@@ -39,7 +39,7 @@ def hostile_folder(place: Path) -> Expected:
     (place / "itself.jpg").symlink_to("itself.jpg")
     # A folder that leads out of the input is not gone into.
     (place / "up").symlink_to(place.parent)
-    others = {"special/link.jpg": USABLE, "caf\\xe9.jpg": USABLE, "itself.jpg": "unreadable"}
+    others = {"special/link.jpg": USABLE, "caf\\xe9.jpg": USABLE, "itself.jpg": "unreadable", "up": "unreadable"}
     return expected | special | others
 
 

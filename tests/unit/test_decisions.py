@@ -78,9 +78,27 @@ def test_too_few_images_guarantee_less():
     assert covering_threshold(np.array([0.3, 0.2, 0.4]), 0.9).guaranteed == 0.75
 
 
-def test_without_an_image_everything_is_let_through():
-    assert certain_threshold(np.empty(0), 0.9, 0.95).probability == 0
-    assert covering_threshold(np.empty(0), 0.9).probability == 0
+def test_without_an_image_nothing_is_said_or_promised():
+    for threshold in (certain_threshold(np.empty(0), 0.9, 0.95), covering_threshold(np.empty(0), 0.9)):
+        assert threshold.probability > 1
+        assert threshold.guaranteed == threshold.groups == 0
+
+
+def test_classes_that_nobody_has_seen_refer_no_image():
+    label_set, rng = LABEL_SETS["kaggle9"], np.random.default_rng(0)
+    seen = [label_set.classes.index(name) for name in ("melanoma", "nevus")]
+    labels = np.array(seen)[np.arange(400) % 2]
+    probabilities = np.full((400, 9), 1e-3)
+    probabilities[np.arange(400), labels] = rng.uniform(0.9, 1, 400)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    features = rng.normal(size=(400, 5))
+    decisions = fit_decisions(probabilities, features, labels, np.arange(400), label_set, DecisionConfig())
+    decided = decisions(probabilities, features)
+    assert decided.refer.mean() < 0.2
+    assert not decided.prediction_set[:, [k for k in range(9) if k not in seen]].any()
+    # Named all the same, such a class is left to a dermatologist.
+    other = np.roll(probabilities, 2, axis=1)
+    assert decisions(other, features).refer.all()
 
 
 @pytest.mark.parametrize("count", [40, 200])
@@ -192,9 +210,10 @@ def test_without_a_melanoma_to_fit_it_on_there_is_no_alert():
     settings = DecisionConfig(label="balanced", calibration="bias_corrected")
     decisions = fit_decisions(probabilities, np.ones((50, 2)), labels, np.arange(50), THREE, settings)
     assert decisions.alert is None
-    # It is not ruled out either, nor named sooner for that it was never seen.
+    # It is never ruled out, as a class is of which less harm comes; and it is not named sooner for that.
     decided = decisions(probabilities, np.ones((50, 2)))
-    assert decided.prediction_set[:, 1:].all()
+    assert decided.prediction_set[:, THREE.classes.index("melanoma")].all()
+    assert not decided.prediction_set[:, THREE.classes.index("wart")].any()
     assert decisions.label_weights == (1, 1, 1)
 
 
