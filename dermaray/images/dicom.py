@@ -84,6 +84,8 @@ def _first_frame(dataset: Any) -> WholeFile | UInt8Array:
         if form == "JPEG" and dataset.PhotometricInterpretation == "RGB":
             file = file[:2] + _AS_IT_IS + file[2:]
         return WholeFile(file, form, _is_negative(dataset))
+    if dataset.HighBit != dataset.BitsStored - 1:
+        raise ImageError("unsupported", "a DICOM file whose levels do not begin with their lowest bit")
     if syntax.is_encapsulated and syntax != _RLE and form is None:
         raise ImageError("unsupported", f"a DICOM file whose picture is encoded by {syntax.name}")
     return _rgb(pixel_array(dataset, index=0), dataset)
@@ -105,6 +107,8 @@ def _rgb(pixels: np.ndarray[Any, Any], dataset: Any) -> UInt8Array:
         bits = 8 * pixels.itemsize
     if dataset.get("PixelRepresentation") == 1:
         pixels = pixels.astype(np.int32) + (1 << (bits - 1))
+    if bits < 8:
+        pixels = pixels * (255 // ((1 << bits) - 1))
     shown = (pixels >> max(bits - 8, 0)).clip(0, 255).astype(np.uint8)
     if _is_negative(dataset):
         shown = 255 - shown

@@ -132,6 +132,20 @@ def test_grey_of_twelve_bits_keeps_its_upper_eight(kind: str) -> None:
     assert np.array_equal(shown[..., 0], shown[..., 2])
 
 
+@pytest.mark.parametrize("bits", [1, 4])
+def test_grey_of_fewer_bits_reaches_white(bits: int) -> None:
+    grey = np.asarray(picture(0).convert("L")) >> (8 - bits)
+    few = {"BitsAllocated": 8, "BitsStored": bits, "HighBit": bits - 1, "SamplesPerPixel": 1}
+    dataset = changed(PhotometricInterpretation="MONOCHROME2", PixelData=grey.tobytes(), **few)
+    shown = decode_frame(written(dataset), None).pixels[..., 0]
+    assert np.array_equal(shown, grey * (255 // (2**bits - 1)))
+
+
+def test_levels_that_lie_higher_are_refused() -> None:
+    with pytest.raises(ImageError, match="do not begin with their lowest bit"):
+        decode_frame(written(changed(BitsAllocated=16, BitsStored=12, HighBit=15, SamplesPerPixel=1)), None)
+
+
 def test_what_cannot_be_read_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason_of(dicom(picture(0))[:5000]) == "truncated"
     assert reason_of(dicom(picture(0), pixels=False)) == "unsupported"

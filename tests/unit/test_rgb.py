@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, TiffImagePlugin
 
 from dermaray.errors import ImageError
 from dermaray.images.decode import decode_frame
@@ -62,3 +62,29 @@ def test_a_tiff_of_fewer_bits_or_with_white_at_0_is_as_bright_as_it_looks(bits: 
     levels = RAMP << bits - 8
     data = tiff_of(levels if photometric else (1 << bits) - 1 - levels, bits, photometric)
     assert np.array_equal(decode_frame(data, None).pixels, np.repeat(RAMP[..., None], 3, axis=2))
+
+
+def tagged(image: Image.Image, **tags: int) -> bytes:
+    """Return a TIFF with tags that say something else of it than what Pillow wrote."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    for name, value in tags.items():
+        directory[getattr(TiffImagePlugin, name)] = value
+    return encode(image, "TIFF", tiffinfo=directory)
+
+
+def test_levels_with_a_sign_are_refused() -> None:
+    data = tagged(Image.fromarray(RAMP.astype(np.uint8)), SAMPLEFORMAT=2)
+    with pytest.raises(ImageError, match="a TIFF whose levels have a sign"):
+        decode_frame(data, None)
+
+
+def test_ink_without_adobes_mark_is_no_negative() -> None:
+    colours = Image.fromarray(np.stack([RAMP, 255 - RAMP, RAMP // 2], axis=-1).astype(np.uint8))
+    # Pillow writes the negative, as Adobe does, and says so.
+    data = encode(ImageChops.invert(colours.convert("CMYK")), "JPEG", quality=95)
+    mark = data.index(b"\xff\xee")
+    assert data[mark + 4 : mark + 9] == b"Adobe"
+    without = data[:mark] + data[mark + 2 + int.from_bytes(data[mark + 2 : mark + 4], "big") :]
+    assert np.abs(decode_frame(without, None).pixels.astype(int) - np.asarray(colours)).mean() < 3
+    as_usual = encode(colours.convert("CMYK"), "JPEG", quality=95)
+    assert np.abs(decode_frame(as_usual, None).pixels.astype(int) - np.asarray(colours)).mean() < 3
