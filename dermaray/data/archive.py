@@ -215,10 +215,18 @@ def _files_below(source: str, below: str = "") -> Iterator[tuple[str, DataError 
         path = os.path.join(below, name)
         if not is_dir:
             yield path, None
+        elif is_link and not _leads_out(source, path):
+            # What it leads to is gone into by itself.
+            yield path, None
         elif is_link:
             yield path, DataError("a link to a folder, which is not followed. Name it as an input of its own")
         else:
             yield from _files_below(source, path)
+
+
+def _leads_out(source: str, link: str) -> bool:
+    folder, target = os.path.realpath(source), os.path.realpath(os.path.join(source, link))
+    return os.path.commonpath([folder, target]) != folder
 
 
 def _list_zip(place: str) -> Listing:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 from dermaray.data.archive import (
@@ -99,30 +100,34 @@ def _listings(place: str) -> Iterator[Listing]:
 
 
 def _matching(place: str, pattern: Path) -> Iterator[Listing]:
-    matching = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
-    files = _once([path for path in matching if path.is_file()])
+    files, folders = _files_and_folders(sorted(glob.glob(str(pattern), recursive=True)))
     images = [path for path in files if is_image_file(path)]
     # Text beside images is no list of images, unless a list was asked for.
     containers = (*_CONTAINERS, *LISTS) if pattern.suffix.lower() in LISTS else _CONTAINERS
     others = [path for path in files if path.suffix.lower() in containers]
     if not images and not others:
-        raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive or a table")
+        hint = f", and {len(folders)} folders: name them, or use **" if folders else ""
+        raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive or a table{hint}")
     passed = Counter(kind_of(path) for path in {*files}.difference(images, others))
     if "**" not in pattern.parts:
-        passed.update(f"{shown(path.name)}/" for path in matching if path.is_dir())
+        passed.update(f"{shown(path.name)}/" for path in folders)
     # All images at once: there may be a million.
     yield _files([str(path.absolute()) for path in images], passed)
     for path in others:
         yield from _one_of_several(str(path.absolute()), _local(path.absolute()))
 
 
-def _once(files: list[Path]) -> list[Path]:
-    """Return files without those that were reached before by another way: `**` goes into links that lead back."""
-    folders = {folder: os.path.realpath(folder) for folder in {path.parent for path in files}}
-    found: dict[tuple[str, str], Path] = {}
-    for path in files:
-        found.setdefault((folders[path.parent], path.name), path)
-    return list(found.values())
+def _files_and_folders(matching: list[str]) -> tuple[list[Path], list[Path]]:
+    """Part what matches a pattern; of files that are reached by several ways, since `**` goes into links, the first."""
+    files: dict[tuple[str, str], Path] = {}
+    folders = []
+    real = cache(os.path.realpath)
+    for path in map(Path, matching):
+        if path.is_file():
+            files.setdefault((real(path.parent), path.name), path)
+        elif path.is_dir():
+            folders.append(path)
+    return list(files.values()), folders
 
 
 def _matching_in_store(pattern: str) -> Iterator[Listing]:
@@ -152,7 +157,7 @@ def _matches(parts: tuple[str, ...], pattern: list[str]) -> bool:
 
 def _local(path: Path) -> Iterator[Listing]:
     suffix = path.suffix.lower()
-    if path.is_dir() and is_manifest_file(path / "manifest.parquet"):
+    if path.is_dir() and is_manifest_file(path / "manifest.parquet", damaged=True):
         yield _of_manifest(path / "manifest.parquet")
     elif path.is_file() and suffix in LISTS:
         yield _of_list(path)

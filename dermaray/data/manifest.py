@@ -195,12 +195,20 @@ class Manifest:
                 raise DataError(f"{path}: {column} {strange[0]!r} is unknown. Known: {', '.join(allowed)}")
 
 
-def is_manifest_file(path: Path) -> bool:
-    """Tell whether a Parquet file is a manifest, by what it says of itself."""
-    try:
-        return _METADATA_KEY in (pq.read_schema(path).metadata or {})
-    except (pa.ArrowException, OSError):
+def is_manifest_file(path: Path, *, damaged: bool = False) -> bool:
+    """Tell whether a Parquet file is a manifest, by what it says of itself.
+
+    Args:
+        path: The file; it may be missing.
+        damaged: What to take a file for that cannot be read.
+    """
+    if not path.is_file():
         return False
+    try:
+        with path.open("rb") as file:
+            return _METADATA_KEY in (pq.read_schema(file).metadata or {})
+    except (pa.ArrowException, OSError):
+        return damaged
 
 
 def is_manifest(path: str) -> bool:

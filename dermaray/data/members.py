@@ -1,7 +1,6 @@
 """Single images of an input, read where they are used."""
 
 import os
-import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ import pyarrow as pa
 
 from dermaray.data.image_tables import Part, read_part
 from dermaray.data.source import is_image_name, stem_of
-from dermaray.data.storage import is_uri, name_of, opened, read_bytes, shown
+from dermaray.data.storage import is_uri, name_of, opened, read_bytes, read_file, shown
 from dermaray.data.store_errors import explained
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
 from dermaray.data.tars import TarMember, read_tar, stream_tar
@@ -168,7 +167,8 @@ def _named(row: MemberRow) -> tuple[str, str]:
     if kind == "folder":
         return stem_of(Path(named)), str(Path(archive) / named)
     # Windows parts folders so.
-    return stem_of(Path(named.replace("\\", "/"))), f"{archive}::{named}"
+    path = Path(named.replace("\\", "/") if kind == "zip" else named)
+    return stem_of(path), f"{archive}::{named}"
 
 
 class _Archives(ExitStack):
@@ -191,7 +191,7 @@ def _read(row: MemberRow, archives: _Archives) -> Member:
         return Member(image_id, uri, b"", ImageError("unreadable", name))
     try:
         if row.kind == "folder":
-            data = _read_file(os.path.join(row.archive, name))
+            data = read_file(os.path.join(row.archive, name), MAX_BYTES + 1)
         elif row.kind == "zip":
             member = ZipMember(name, row.offset, row.size, row.checksum)
             data = read_zip(archives[row.archive], member, MAX_BYTES + 1)
@@ -231,16 +231,6 @@ def _read_object(image_id: str, uri: str) -> Member:
         return Member(image_id, uri, read_bytes(uri, MAX_BYTES + 1))
     except DataError as error:
         return Member(image_id, uri, b"", _unreadable(uri, error, "cannot be read"))
-
-
-def _read_file(path: str) -> bytes:
-    # A named pipe or a device would block or never end.
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("not a regular file")
-    with open(path, "rb") as file:
-        # Asked for no more than there is: Python takes memory for all that is asked for.
-        return file.read(min(status.st_size, MAX_BYTES) + 1)
 
 
 def _stream(row: MemberRow) -> Iterator[Member]:

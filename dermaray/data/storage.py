@@ -18,6 +18,7 @@ percent-encoded. A `file://` URI is a local path.
 import io
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -173,10 +174,11 @@ def read_bytes(place: str | Path, limit: int | None = None) -> bytes:
     path = local_path(place)
     if path is not None:
         try:
-            with path.open("rb") as file:
-                return file.read(-1 if limit is None else limit)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+            return read_file(path, limit)
+        # A name may be none that a file can have.
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{shown(str(path))} cannot be read: {reason}") from error
 
     def read(filesystem: pa.fs.FileSystem, key: str) -> bytes:
         with filesystem.open_input_file(key) as file:
@@ -184,6 +186,20 @@ def read_bytes(place: str | Path, limit: int | None = None) -> bytes:
             return data
 
     return _patiently(str(place), read)
+
+
+def read_file(path: str | Path, limit: int | None = None) -> bytes:
+    """Return what is in a local file, or its first `limit` bytes.
+
+    Raises:
+        OSError: It is missing, cannot be read, or is a named pipe or a device, which would block or never end.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("not a regular file")
+    with open(path, "rb") as file:
+        # Asked for no more than there is: Python takes memory for all that is asked for.
+        return file.read(-1 if limit is None else min(status.st_size + 1, limit))
 
 
 @contextmanager

@@ -24,8 +24,9 @@ _REASONS: tuple[tuple[str, type[DataError], str], ...] = (
         StoreError,
         "the store does not accept the credentials in the environment, or there are none",
     ),
+    (r"REQUEST_TIME_TOO_SKEWED", StoreError, "the store refuses the time of this machine's clock. Set it right"),
     (
-        r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|THROTTLING|INTERNAL_FAILURE|REQUEST_TIME|DEADLINE_EXCEEDED"
+        r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|THROTTLING|INTERNAL_FAILURE|REQUEST_TIMEOUT|DEADLINE_EXCEEDED"
         r"|HTTP status (429|5\d\d)|resolve host|[Cc]onnect|[Tt]ime(d )?-?out|PayloadError",
         StoreError,
         "the object store cannot be reached. Check the network, and the endpoint where it is not the usual one",
@@ -38,6 +39,9 @@ def explained(place: str, error: Exception) -> DataError:
     text = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, TimeoutError):
         text = "timed out"
+    elif isinstance(error, OSError) and error.strerror:
+        # Without the name of the file, which may be anything.
+        text = error.strerror
     if isinstance(error, FileNotFoundError):
         return DataError(f"{place} does not exist")
     for pattern, kind, reason in _REASONS:

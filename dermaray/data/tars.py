@@ -1,6 +1,5 @@
 """Tar files: a plain one has its members read where they lie; a compressed or damaged one is read from its start."""
 
-import bz2
 import lzma
 import tarfile
 import zlib
@@ -8,6 +7,8 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+from dermaray.data.decompressed import Parts
 
 DAMAGED = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError)
 """What reading a damaged tar raises."""
@@ -34,16 +35,9 @@ _KINDS = {
 }
 """Entries without a content of their own."""
 
-_BLOCK = tarfile.BLOCKSIZE
-
-_PADDING_BLOCKS = 2048
-"""Blocks of zeros with which a tar may end: 1 MiB, more than writers pad to. Where there are more something is lost."""
-
-_PART_BYTES = 256 * 1024
-"""Read of a compressed file at a time."""
-
-_MAGIC_BYTES = 10
-"""Of a file, which tell whether it is compressed."""
+_PADDING_BLOCKS = 8192
+"""Blocks of zeros with which a tar may end: 4 MiB, more than nearly all writers pad to. More of them are taken for the
+rest of a tar that did not arrive."""
 
 
 class TarMember(NamedTuple):
@@ -149,92 +143,13 @@ def stream_tar(file: BufferedReader) -> Iterator[tuple[str, IO[bytes] | None, st
     Raises:
         OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError: The archive is damaged from here on.
     """
-    parts: Any = _Parts(file)
+    parts: Any = Parts(file)
     with tarfile.open(fileobj=parts, mode="r|", tarinfo=_Strict) as archive:
         for info in _each(archive):
             if info.isreg():
                 yield info.name, archive.extractfile(info), ""
             else:
                 yield info.name, None, _problem(info)
-
-
-class _Gzip:
-    """zlib's decompressor, as those of bz2 and lzma are used."""
-
-    def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(wbits=31)
-
-    @property
-    def eof(self) -> bool:
-        """Whether the stream has ended."""
-        return self._inflate.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        """What was given behind the end of the stream."""
-        return self._inflate.unused_data
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether nothing is left of what was given."""
-        return not self._inflate.unconsumed_tail
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        """Take some compressed bytes, and return what they or earlier ones come to, at most so much."""
-        return self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
-
-
-_Decompressor = _Gzip | bz2.BZ2Decompressor | lzma.LZMADecompressor
-
-
-def _decompressor(first: bytes) -> _Decompressor | None:
-    """Return what decompresses a file that begins so; None where it is not compressed."""
-    if first.startswith(b"\x1f\x8b\x08"):
-        return _Gzip()
-    # A plain tar begins with a name, which may be anything.
-    if first.startswith(b"BZh") and first[4:10] == b"1AY&SY":
-        return bz2.BZ2Decompressor()
-    if first.startswith((b"\xfd7zXZ\0", b"\x5d\0\0\x80")):
-        return lzma.LZMADecompressor()
-    return None
-
-
-class _Parts:
-    """Reads a file, decompressed where it is not plain, in parts: all that comes before damage, and then its error.
-
-    The standard library's way to read a compressed tar from its start ends with the first of several streams in a file.
-    It also takes all that one read comes to at once, and copies what is left of it for every 10 kB: over a bomb for
-    twenty seconds. Its other ways take a damaged second stream for the end.
-    """
-
-    def __init__(self, file: BufferedReader) -> None:
-        self._file = file
-        self._stream = _decompressor(file.peek(_MAGIC_BYTES))
-
-    def read(self, size: int) -> bytes:
-        """Read some bytes, at most so many; none at the end."""
-        if self._stream is None:
-            return self._file.read1(size)
-        while True:
-            data = b""
-            if self._stream.eof:
-                data = self._rest_of(self._stream.unused_data)
-                following = _decompressor(data)
-                if following is None:
-                    if len(data) < _BLOCK:
-                        return b""
-                    raise OSError("something else follows the compressed data")
-                self._stream = following
-            elif self._stream.needs_input and not (data := self._file.read1(_PART_BYTES)):
-                raise EOFError("the compressed data ends before its end")
-            if read := self._stream.decompress(data, size):
-                return read
-
-    def _rest_of(self, data: bytes) -> bytes:
-        """Return what follows a stream, enough to tell what it is, without the zeros that some writers put there."""
-        while len(data := data.lstrip(b"\0")) < _BLOCK and (part := self._file.read1(_PART_BYTES)):
-            data += part
-        return data
 
 
 def _each(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -267,11 +182,11 @@ class _Strict(tarfile.TarInfo):
                 info = super().fromtarfile(archive)
             except tarfile.HeaderError as error:
                 what = type(error).__name__
-                if archive.offset == 0:
-                    # Where there is no tar at all, the library says so itself.
-                    raise
                 if what == "EOFHeaderError":
                     continue
+                if archive.offset == 0 and not zeros:
+                    # Where there is no tar at all, the library says so itself.
+                    raise
                 # What is shorter than a header is no part of a tar.
                 if zeros and what in ("EmptyHeaderError", "TruncatedHeaderError"):
                     raise tarfile.EOFHeaderError("the end") from error  # type: ignore[attr-defined]

@@ -27,6 +27,9 @@ _HEADER = struct.Struct("<4s2xHH16xHH")
 _ENTRY = struct.Struct("<28xHHH12x")
 """Of the directory, up to a name: how long that, the extra fields and the comment are."""
 
+_OFFSET = 42
+"""Of the directory, to where its first entry says that its member begins."""
+
 _ENCRYPTED = 0x1
 _UTF_8 = 0x8
 """In the second byte of an entry's flags."""
@@ -67,10 +70,19 @@ def list_zip(file: IO[bytes]) -> tuple[list[ZipMember], bool]:
         archive = zipfile.ZipFile(_Unclaimed(file))
     with archive:
         entries = archive.infolist()
-        first = min((info.header_offset for info in entries), default=0)
-        file.seek(0)
-        joined = first > 0 and file.read(4) == _BEGINNINGS[0]
-        return [_member(info) for info in entries if not info.is_dir()], joined
+        return [_member(info) for info in entries if not info.is_dir()], _is_joined(file, archive)
+
+
+def _is_joined(file: IO[bytes], archive: zipfile.ZipFile) -> bool:
+    """Tell whether a zip's members lie further on than its directory says, and the file begins with another's."""
+    if not archive.infolist():
+        return False
+    file.seek(archive.start_dir + _OFFSET)
+    said = int.from_bytes(file.read(4), "little")
+    if archive.infolist()[0].header_offset <= said:
+        return False
+    file.seek(0)
+    return file.read(4) == _BEGINNINGS[0]
 
 
 def _member(info: zipfile.ZipInfo) -> ZipMember:

@@ -21,8 +21,8 @@ class Decided:
         label: The answer, int [N].
         alert: Whether melanoma is to be feared, bool [N]; None where the model cannot tell.
         prediction_set: Which classes it may be, bool [N, C].
-        refer: Whether the model leaves the answer to a dermatologist, since the set does not hold the answer alone or
-            the image is strange, bool [N].
+        refer: Whether the model leaves the answer to a dermatologist, since the set does not hold the answer alone,
+            nothing is promised of that class, or the image is strange, bool [N].
         ood_score: How strange the image is, float32 [N]; above 1, more than about 99 in 100 validation images.
     """
 
@@ -73,7 +73,8 @@ class Decisions:
         calibrated = self.calibration(probabilities)
         sets = calibrated >= np.array([threshold.probability for threshold in self.sets], np.float32)
         label, ood_score = weighted(calibrated, self.label_weights).argmax(axis=1), self.novelty(features)
-        decisive = (sets.sum(axis=1) == 1) & sets[np.arange(len(label)), label]
+        promised = np.array([threshold.groups > 0 for threshold in self.sets])
+        decisive = (sets.sum(axis=1) == 1) & sets[np.arange(len(label)), label] & promised[label]
         return Decided(
             calibrated,
             label,

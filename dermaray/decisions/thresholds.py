@@ -15,7 +15,8 @@ class Threshold(NamedTuple):
     """A probability from which on something is said.
 
     Attributes:
-        probability: At or above it; 2, which nothing reaches, where there is no image to fit it on.
+        probability: At or above it. Where there is no image to fit it on 2, which nothing reaches, or of melanoma 0,
+            which everything does.
         guaranteed: The share of the class's images that reach it, at least; less than was asked for where the images
             are too few for more, and 0 where there is none.
         groups: How many lesions it was fitted on.

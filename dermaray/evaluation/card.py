@@ -216,8 +216,15 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
         "class). `refer` is true where the set does not hold the answer alone, or the image is strange."
     )
     sets = zip(artifact.label_set.classes, decisions.sets, strict=True)
-    if unseen := [name for name, one in sets if one.probability > 1]:
-        said.append(f"No validation image shows {', '.join(unseen)}: no set holds it, and nothing is promised of it.")
+    if unseen := [name for name, one in sets if not one.groups]:
+        said.append(
+            f"No validation image shows {', '.join(unseen)}: nothing is promised of that, and whoever gets such an "
+            "answer is referred."
+        )
+    if decisions.melanoma is not None and decisions.alert is None:
+        said.append(
+            "Without a validation melanoma no alert is ever given, melanoma is in every set, and all is referred."
+        )
     table = _Table(
         ["Decision", "Measured", "Promised, at least"],
         [[title, _joined(cell), promised] for title, cell, promised in decision_rows(measured)],

@@ -108,7 +108,7 @@ def _rgb(pixels: np.ndarray[Any, Any], dataset: Any) -> UInt8Array:
     if dataset.get("PixelRepresentation") == 1:
         pixels = pixels.astype(np.int32) + (1 << (bits - 1))
     if bits < 8:
-        pixels = pixels * (255 // ((1 << bits) - 1))
+        pixels = pixels.astype(np.int32) * 255 // ((1 << bits) - 1)
     shown = (pixels >> max(bits - 8, 0)).clip(0, 255).astype(np.uint8)
     if _is_negative(dataset):
         shown = 255 - shown

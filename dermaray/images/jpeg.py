@@ -9,8 +9,13 @@ from PIL import Image
 from dermaray.errors import ImageError
 from dermaray.images.resize import UInt8Array
 
-_DAMAGE = re.compile("premature end of data segment|[Bb]ad (Huffman|arithmetic) code|instead of RST|[Bb]ogus progress")
-"""Of TurboJPEG's warnings, those of which a part of the picture is made up; Pillow passes over all of them."""
+_DAMAGE = re.compile(
+    "premature end of data segment|[Bb]ad (Huffman|arithmetic) code|instead of RST|nconsistent progress"
+)
+"""Of TurboJPEG's warnings, those of which a part of the picture is made up; Pillow passes over all of them.
+
+It tells the first alone: behind a lesser one they are not seen.
+"""
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 

@@ -12,7 +12,7 @@ from dermaray.images.resize import UInt8Array
 _WITHOUT_WHITE = {"I": "32 bits, or of 16 with a sign", "F": "floating-point numbers"}
 """Modes of Pillow whose levels do not say which of them is white, and what they hold."""
 
-_BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
+_BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _SAMPLE_FORMAT = 258, 262, 277, 284, 339
 """Tags of a TIFF."""
 
 _SIGNED = 2
@@ -32,7 +32,7 @@ def rgb_pixels(image: Image.Image) -> UInt8Array:
             f"grey of {_WITHOUT_WHITE[image.mode]}: which of them is white is not known. "
             "Save it as grey of 8 bits, or of 16 without a sign",
         )
-    _check_tiff(image.mode, tags)
+    _check_tiff(tags)
     if image.mode.startswith("I;16"):
         # Pillow's own conversion clips 16-bit values at 255 rather than scaling them. Of a TIFF it neither scales 12
         # bits to 16, nor turns what has white at 0.
@@ -44,7 +44,7 @@ def rgb_pixels(image: Image.Image) -> UInt8Array:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _check_tiff(mode: str, tags: Mapping[int, Any]) -> None:
+def _check_tiff(tags: Mapping[int, Any]) -> None:
     """Refuse a TIFF that Pillow reads as another.
 
     Raises:
@@ -52,7 +52,7 @@ def _check_tiff(mode: str, tags: Mapping[int, Any]) -> None:
     """
     if _SIGNED in tuple(tags.get(_SAMPLE_FORMAT, ())):
         raise ImageError("unsupported", "a TIFF whose levels have a sign. Save it without")
-    if mode == "RGB" and tags.get(_PLANES) == 2 and max(tags.get(_BITS, (8,))) > 8:
+    if tags.get(_SAMPLES, 1) > 1 and tags.get(_PLANES) == 2 and max(tags.get(_BITS, (8,))) > 8:
         raise ImageError(
             "unsupported", "a TIFF of more than 8 bits whose colours lie in separate planes. Save it as RGB"
         )

@@ -11,12 +11,14 @@ from dermaray.data.image_tables import IDS, PATHS, binary, texts
 from dermaray.data.members import Member
 from dermaray.data.source import stem_of
 from dermaray.data.streams import BLOCK_ROWS
-from dermaray.errors import DataError
+from dermaray.errors import DataError, ImageError
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Actors, Score, batches_of, image_row
 from dermaray.models.engines import EngineName
 from dermaray.models.own_process import return_memory
 from dermaray.models.rows import score_rows, score_schema
+
+_NO_BYTES = ImageError("unreadable", "the row has no bytes")
 
 _NAMES = ("image_id", "uri", "sha256")
 """Columns that a dataset may have by itself; what it calls an image stays its name."""
@@ -69,7 +71,7 @@ class _ScoreRows:
         uris = _texts(table, PATHS)
         ids = _texts(table, IDS)
         return [
-            Member(image_id or stem_of(PurePath(uri)), uri, data or b"")
+            Member(image_id or stem_of(PurePath(uri)), uri, data or b"", _NO_BYTES if data is None else None)
             for image_id, uri, data in zip(ids, uris, binary(table[self._column]).to_pylist(), strict=True)
         ]
 

@@ -214,6 +214,7 @@ def test_without_a_melanoma_to_fit_it_on_there_is_no_alert():
     decided = decisions(probabilities, np.ones((50, 2)))
     assert decided.prediction_set[:, THREE.classes.index("melanoma")].all()
     assert not decided.prediction_set[:, THREE.classes.index("wart")].any()
+    assert decided.refer.all()
     assert decisions.label_weights == (1, 1, 1)
 
 

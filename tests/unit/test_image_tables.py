@@ -21,14 +21,18 @@ def test_an_image_without_bytes_is_the_file_that_its_row_names(tmp_path: Path) -
         {"bytes": png(0), "path": "not there.png"},
         {"bytes": None, "path": "beside.png"},
         {"bytes": None, "path": "missing.png"},
+        {"bytes": None, "path": "no\0name.png"},
+        {"bytes": None, "path": "."},
         {"bytes": None, "path": None},
     ]
-    one, beside, missing, nothing = read(pa.table({"image": images}), tmp_path / "rows.parquet")
+    one, beside, missing, unnamed, folder, nothing = read(pa.table({"image": images}), tmp_path / "rows.parquet")
     assert [one.data, beside.data] == [png(0), png(1)]
     assert one.error is beside.error is None
     assert "missing.png cannot be read: No such file" in str(missing.error)
+    assert "null byte" in str(unnamed.error)
+    assert "not a regular file" in str(folder.error)
     assert str(nothing.error) == "the row has no bytes"
-    assert [member.error and member.error.reason for member in (missing, nothing)] == ["unreadable"] * 2
+    assert {m.error.reason for m in (missing, unnamed, folder, nothing) if m.error} == {"unreadable"}
 
 
 def test_an_id_of_bytes_is_text(tmp_path: Path) -> None:

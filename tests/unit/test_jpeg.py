@@ -22,12 +22,6 @@ SMALL = InputSpec(height=32, width=48)
 LESION = Image.fromarray(render_lesion("nevus", 3, (240, 320)))
 
 
-def reason_of(data: bytes) -> str:
-    with pytest.raises(ImageError) as caught:
-        decode_image(data, SMALL)
-    return caught.value.reason
-
-
 def by_both(data: bytes, scale: int) -> tuple[UInt8Array | None, UInt8Array]:
     with Image.open(io.BytesIO(data)) as image:
         image.draft(None, (max(image.width // scale, 1), max(image.height // scale, 1)))

@@ -1,13 +1,16 @@
 """Patterns of files: each file that matches once, and what is passed over is counted."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from dermaray.data.archive import joined
 from dermaray.data.inputs import stream_inputs
 from dermaray.data.members import read_members
+from dermaray.errors import DataError
 from tests.archives import IMAGES, OTHERS, make_folder, png
 
 
@@ -34,3 +37,32 @@ def test_a_table_that_is_called_manifest_hides_no_images(tmp_path: Path) -> None
     pq.write_table(pa.table({"path": ["a.png"]}), folder / "manifest.parquet")
     listing = joined(stream_inputs([str(folder)]))
     assert (listing.images, listing.ignored) == (3, {".parquet": 1})
+
+
+def test_links_in_a_folder_are_told_of_where_they_lead_out_of_it(tmp_path: Path) -> None:
+    folder, elsewhere = make_folder(tmp_path / "folder", IMAGES), make_folder(tmp_path / "elsewhere", {"z.png": png(3)})
+    (folder / "latest").symlink_to("nested")
+    (folder / "out").symlink_to(elsewhere)
+    listing = joined(stream_inputs([str(folder)]))
+    *images, lost = read_members(listing.members)
+    assert [image.data for image in images] == list(IMAGES.values())
+    assert (lost.uri, str(lost.error)[:18]) == (str(folder / "out"), "a link to a folder")
+    assert listing.ignored == {"latest": 1}
+
+
+def test_a_folder_without_a_manifest_may_be_called_anything(tmp_path: Path) -> None:
+    folder = make_folder(Path(os.fsdecode(os.fsencode(tmp_path) + b"/l\xe4sionen")), {"a.png": png(0)})
+    (listing,) = stream_inputs([str(folder)])
+    assert listing.images == 1
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "folder", {"manifest.parquet": b"PAR1 no more"})
+    with pytest.raises(DataError, match=r"manifest\.parquet"):
+        list(stream_inputs([str(folder)]))
+
+
+def test_a_pattern_of_folders_alone_says_what_to_do(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "folder", {"nested/a.png": png(0)})
+    with pytest.raises(DataError, match=r"matches 0 files, .*, and 1 folders: name them, or use \*\*"):
+        list(stream_inputs([str(folder / "*")]))

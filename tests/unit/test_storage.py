@@ -18,6 +18,7 @@ from dermaray.data.inputs import stream_inputs
 from dermaray.data.members import Member, read_members
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import is_uri, list_tree, local_path, name_of, read_bytes, stamp
+from dermaray.data.store_errors import explained
 from dermaray.errors import DataError, StoreError
 from tests.object_store import KEYS, Bucket, new_bucket
 
@@ -316,3 +317,20 @@ def test_what_another_store_tells_of_an_object_tells_whether_it_was_written_anew
     assert stamp("memory://skin/a.zip") == ""
     with pytest.raises(DataError, match=r"settings after a \? are not known here"):
         read_bytes("memory://skin/a.zip?region=x")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (OSError("AWS Error INTERNAL_FAILURE during GetObject"), StoreError, "cannot be reached"),
+        (OSError("AWS Error REQUEST_TIMEOUT during GetObject"), StoreError, "cannot be reached"),
+        (OSError("AWS Error REQUEST_TIME_TOO_SKEWED during GetObject"), StoreError, "clock"),
+        (OSError("ClientPayloadError: Response payload is not completed"), StoreError, "cannot be reached"),
+        (TimeoutError(), StoreError, "cannot be reached"),
+        (PermissionError(13, "Permission denied", "/timeout/connect.zip"), DataError, "Permission denied"),
+    ],
+)
+def test_what_passes_is_told_from_what_stays(error: Exception, kind: type[DataError], message: str) -> None:
+    found = explained("/timeout/connect.zip", error)
+    assert type(found) is kind
+    assert message in str(found)

@@ -50,10 +50,23 @@ def check_start_and_loss(found: list[Member], start: list[bytes]) -> None:
     assert "the archive is damaged from here on" in str(lost.error)
 
 
+@pytest.mark.parametrize("compression", ["", "gz"])
+def test_an_empty_tar_before_another_hides_nothing(compression: str, tmp_path: Path) -> None:
+    parts = [make_tar(tmp_path / f"{n}", files, compression).read_bytes() for n, files in enumerate(({}, IMAGES))]
+    (tmp_path / "input").write_bytes(b"".join(parts))
+    assert [m.data for m in read(tmp_path / "input")] == list(IMAGES.values())
+    # The first header is zeros now, and what follows it is no header.
+    whole = make_tar(tmp_path / "whole", IMAGES).read_bytes()
+    zeroed = bytes(512) + whole[512:]
+    (tmp_path / "input").write_bytes(gzip.compress(zeroed) if compression else zeroed)
+    with pytest.raises(DataError, match="is a damaged archive|is neither a zip nor a tar"):
+        list_members(tmp_path / "input")
+
+
 DAMAGES: dict[str, Callable[[bytearray, int], bytes]] = {
     "a page of zeros over a header": lambda data, at: bytes(data[:at] + bytes(1024) + data[at + 1024 :]),
     "a header with a bit changed": lambda data, at: bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]),
-    "zeros from there on": lambda data, at: bytes(data[:at]) + bytes(2 << 20),
+    "zeros from there on": lambda data, at: bytes(data[:at]) + bytes(5 << 20),
     "cut where a member ends": lambda data, at: bytes(data[:at]),
 }
 
@@ -144,7 +157,7 @@ def test_of_streams_that_follow_each_other_in_one_file_all_are_read(
     between = 512 + -(-len(IMAGES["a.png"]) // 512) * 512
     for cut in (1200, between):
         first, second = compress(whole[:cut]), compress(whole[cut:])
-        for padding in (b"", bytes(4), bytes(70_000)):
+        for padding in (b"", bytes(4), bytes(70_000), compress(b"")):
             (tmp_path / "input").write_bytes(first + padding + second + padding)
             assert [m.data for m in read(tmp_path / "input")] == list(IMAGES.values())
     # Of the second the start alone, or with a byte changed.
