@@ -17,10 +17,10 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from dermaray.errors import ImageError
+from dermaray.errors import ArtifactError, ImageError
 from dermaray.images.decode import decode_image
 from dermaray.images.resize import UInt8Array
-from dermaray.models.artifact import open_artifact
+from dermaray.models.artifact import Artifact, open_artifact
 from dermaray.models.own_process import import_keras
 from dermaray.models.predictor import Prediction, Predictor
 from serve.upload import STATUS_OF_REASON, read_upload
@@ -29,11 +29,27 @@ _DECODERS = 4
 """Images that are decoded at a time: each may take some 700 MB while it is, at the decoder's limit of pixels."""
 
 
+_REQUEST_SECONDS = 29
+"""That a request may take, from the moment that it has a place: a second less than Ray Serve is told."""
+
+
+_FILE = {"type": "string", "format": "binary"}
+_UPLOADS = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {"schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]}},
+        "image/*": {"schema": _FILE},
+    },
+}
+"""What may be sent, for the page that lets people try it."""
+
+
 class ServeArgs(BaseModel):
     """What the application is built with.
 
     Attributes:
         model: The folder of an artifact, readable from every node.
+        digest: The model's; found by `build_app`. A replica that finds another model there does not start.
         max_batch_size: Images that one replica scores at once, at most.
         batch_wait_timeout_s: How long a batch waits to be filled, in seconds.
     """
@@ -41,8 +57,17 @@ class ServeArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str
+    digest: str | None = None
     max_batch_size: int = Field(16, ge=1, le=256)
     batch_wait_timeout_s: float = Field(0.01, ge=0.0, le=10.0)
+
+
+def _opened(args: ServeArgs) -> Artifact:
+    """Open the model that the application was built with: replicas start at any time, and what answers must agree."""
+    artifact = open_artifact(Path(args.model))
+    if args.digest not in (None, artifact.digest):
+        raise ArtifactError(f"{args.model} holds another model than the one that is served. Deploy it anew")
+    return artifact
 
 
 # Ray Serve's default of five requests at a time would starve the batches.
@@ -52,7 +77,7 @@ class Classifier:
 
     def __init__(self, args: ServeArgs) -> None:
         import_keras()
-        self._predictor = Predictor(open_artifact(Path(args.model)))
+        self._predictor = Predictor(_opened(args))
         self.predictions.set_max_batch_size(args.max_batch_size)
         self.predictions.set_batch_wait_timeout_s(args.batch_wait_timeout_s)
         # The first batch traces the graph; let no request wait for that.
@@ -77,21 +102,29 @@ async def _refuse(_: Request, error: ImageError) -> JSONResponse:
     return JSONResponse(content, STATUS_OF_REASON[error.reason])
 
 
-# Each request may hold the decoder's limit of bytes, those that wait too: 6 GiB at most.
+# Ray Serve reads bodies before it asks how large they may be, those of requests that wait too. See docs/serving.md.
 @serve.deployment(max_ongoing_requests=32, max_queued_requests=64)
 @serve.ingress(api)
 class Ingress:
     """Takes uploads, decodes them as the model wants them, and answers with predictions."""
 
     def __init__(self, args: ServeArgs, classifier: DeploymentHandle) -> None:
-        self._artifact = open_artifact(Path(args.model))
+        self._artifact = _opened(args)
         self._classifier = classifier
         # A pool of its own: the event loop's has up to 32 threads, and a picture of few bytes may be large.
         self._decoders = ThreadPoolExecutor(_DECODERS)
 
-    @api.post("/v1/predict")
+    @api.post("/v1/predict", openapi_extra={"requestBody": _UPLOADS})
     async def predict(self, request: Request) -> dict[str, Any]:
         """Score one image, sent as the body itself or as a file of a multipart form."""
+        try:
+            # Ray Serve has a limit, too, which a header of the client's can lift.
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                return await self._answer(request)
+        except TimeoutError:
+            raise ImageError("timed_out", f"not answered within {_REQUEST_SECONDS} s") from None
+
+    async def _answer(self, request: Request) -> dict[str, Any]:
         data = await read_upload(request)
         loop = asyncio.get_running_loop()
         decoded = await loop.run_in_executor(self._decoders, decode_image, data, self._artifact.input_spec)
@@ -111,6 +144,6 @@ def build_app(args: ServeArgs) -> Application:
     Raises:
         ArtifactError: There is no usable model where `args` says.
     """
-    artifact = open_artifact(Path(args.model).resolve())
-    resolved = args.model_copy(update={"model": str(artifact.path)})
+    artifact = _opened(args.model_copy(update={"model": str(Path(args.model).resolve())}))
+    resolved = args.model_copy(update={"model": str(artifact.path), "digest": artifact.digest})
     return Ingress.bind(resolved, Classifier.bind(resolved))  # type: ignore[attr-defined]

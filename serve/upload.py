@@ -2,6 +2,7 @@
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from dermaray.errors import ImageError
 from dermaray.images.decode import MAX_BYTES
@@ -12,6 +13,7 @@ _FORM_OVERHEAD = 64 * 1024
 STATUS_OF_REASON = {
     "empty": 400,
     "unreadable": 400,
+    "timed_out": 408,
     "too_large": 413,
     "too_many_pixels": 413,
     "not_an_image": 415,
@@ -30,7 +32,7 @@ async def read_upload(request: Request) -> bytes:
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > MAX_BYTES + _FORM_OVERHEAD:
         raise ImageError("too_large", f"{int(stated):,} bytes are more than {MAX_BYTES:,}")
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         if not stated.isdigit():
             # A form is spooled to disk before its size is known.
             raise ImageError("too_large", "a form must state its Content-Length. Or send the image as the body itself")
@@ -44,8 +46,11 @@ async def read_upload(request: Request) -> bytes:
 
 
 async def _from_form(request: Request) -> bytes:
-    async with request.form(max_files=1, max_fields=16) as form:
-        for value in form.values():
-            if isinstance(value, UploadFile):
-                return await value.read(MAX_BYTES + 1)
+    try:
+        async with request.form(max_files=1, max_fields=16) as form:
+            for value in form.values():
+                if isinstance(value, UploadFile):
+                    return await value.read(MAX_BYTES + 1)
+    except HTTPException as error:
+        raise ImageError("not_an_image", f"a form with one file was expected: {error.detail}") from error
     raise ImageError("empty", "the form holds no file. Send one: curl -F file=@image.jpg")

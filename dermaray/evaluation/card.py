@@ -166,6 +166,8 @@ def _figures(metrics: Mapping[str, Any], facts: Mapping[str, str]) -> _Section:
         ["Specificity for melanoma, at least", "Sensitivity"],
         [[at, _joined(cell)] for at, cell in specificity_rows(metrics)],
     )
+    seen = metrics["decisions"].get("fitted_on", 0)
+    too_good = [f"{seen:,} of these images chose its epoch or fitted its decisions, which makes the figures too good."]
     headlines = _Table(["Figure", "Value"], [[title, _joined(cell)] for title, cell in headline_rows(metrics)])
     return _Section(
         "Figures",
@@ -173,7 +175,8 @@ def _figures(metrics: Mapping[str, Any], facts: Mapping[str, str]) -> _Section:
             f"Measured on {metrics['images']:,} images of {groups:,} lesions or patients; in brackets 95 % bootstrap "
             f"intervals, in which images of one lesion are drawn together. Always answering "
             f"{metrics['majority_baseline']['class']} has an accuracy of "
-            f"{percent(metrics['majority_baseline']['accuracy'])}."
+            f"{percent(metrics['majority_baseline']['accuracy'])}.",
+            *(too_good if seen else []),
         ],
         facts,
         [headlines, classes, *([specificities] if specificities.rows else [])],
@@ -208,7 +211,7 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
     if decisions.alert is not None:
         said.append(
             f"An alert is given from a melanoma probability of {decisions.alert.probability:.2g} on. With a confidence "
-            f"of {percent(asked['alert_confidence'], 0)} it finds at least {percent(decisions.alert.guaranteed)} of "
+            f"of {100 * asked['alert_confidence']:g}% it finds at least {percent(decisions.alert.guaranteed)} of "
             f"melanomas, by the binomial bound on {decisions.alert.groups:,} of them, which takes the network as given."
         )
     said.append(

@@ -84,8 +84,11 @@ def decimals(interval: list[float] | None) -> str:
 
 def headline_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     """Return the figures of all classes, and those of melanoma where the images define them."""
+    least = metrics["min_tpr"]
+    # Its scale is that of no other area.
+    scale = {"melanoma_partial_auc": f" above {percent(least, 0)} sensitivity ({decimal(1 - least)} is best)"}
     shown = [name for name in HEADLINES if metrics[name] is not None]
-    return [(HEADLINES[name], _cell(metrics, metrics["intervals"], name)) for name in shown]
+    return [(HEADLINES[name] + scale.get(name, ""), _cell(metrics, metrics["intervals"], name)) for name in shown]
 
 
 def further_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Cell, str]]:

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from dermaray.errors import ImageError
 from dermaray.images.dicom import WholeFile, is_dicom, picture_of
 from dermaray.images.heic import heic_pixels, is_heic
-from dermaray.images.jpeg import ends_in_filling, turbo_pixels
+from dermaray.images.jpeg import check_scans, ends_in_filling, turbo_pixels
 from dermaray.images.resize import UInt8Array, fit, frame_shape, to_frame
 from dermaray.images.rgb import rgb_pixels
 from dermaray.images.spec import InputSpec
@@ -111,6 +111,7 @@ def _decoded(data: bytes, spec: InputSpec | None, formats: tuple[str, ...]) -> D
         width, height = full_size = image.size
         if width * height > MAX_PIXELS:
             raise ImageError("too_many_pixels", f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
+        check_scans(image, data)
         swapped, mirrored = _turn_upright(image)
         if swapped:
             width, height = height, width

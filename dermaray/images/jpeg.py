@@ -17,7 +17,31 @@ _DAMAGE = re.compile(
 It tells the first alone: behind a lesser one they are not seen.
 """
 
+MAX_SCANS = 100
+"""Of a progressive JPEG; encoders write ten or so."""
+
+_SCAN, _END = 0xDA, 0xD9
+
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+
+
+def check_scans(image: Image.Image, data: bytes) -> None:
+    """Refuse a progressive JPEG of more scans than a picture needs: each takes as long as all of the picture.
+
+    Args:
+        image: The file as Pillow opened it.
+        data: The whole file.
+
+    Raises:
+        ImageError: It has more than `MAX_SCANS`.
+    """
+    if not image.info.get("progressive"):
+        return
+    position, scans = 2, 0
+    while (found := _MARKER.search(data, position)) and data[found.end() - 1] != _END:
+        if data[found.end() - 1] == _SCAN and (scans := scans + 1) > MAX_SCANS:
+            raise ImageError("unsupported", f"a progressive JPEG of more than {MAX_SCANS} scans")
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
 
 
 def turbo_pixels(image: Image.Image, data: bytes) -> UInt8Array | None:
@@ -85,6 +109,6 @@ def _first_scan(data: bytes) -> bytes:
             position += 1
         kind, size = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         position += 2 + size
-        if kind == 0xDA:
+        if kind == _SCAN:
             end = _MARKER.search(data, position)
             return data[position : end.start() if end else len(data)]

@@ -64,6 +64,16 @@ def test_a_form_without_a_file_is_refused(client: httpx.Client) -> None:
     assert answer.status_code in (400, 415), json.dumps(answer.json())
 
 
+def test_a_form_of_two_files_is_refused_like_an_image(client: httpx.Client, image: bytes) -> None:
+    answer = client.post("/v1/predict", files=[("a", ("a.jpg", image)), ("b", ("b.jpg", image))])
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (415, "not_an_image")
+
+
+def test_the_page_to_try_it_asks_for_a_file(client: httpx.Client) -> None:
+    body = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]["requestBody"]
+    assert body["content"]["multipart/form-data"]["schema"]["required"] == ["file"]
+
+
 def test_a_second_command_takes_nobodys_place(client: httpx.Client, model: Path) -> None:
     port = client.base_url.port
     assert port is not None

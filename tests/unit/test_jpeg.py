@@ -59,6 +59,17 @@ def test_data_that_end_early_are_refused_or_left_to_pillow(options: dict[str, An
                 assert turbo_pixels(image, data[:size]) is None
 
 
+def test_a_progressive_jpeg_of_endless_scans_is_refused() -> None:
+    data = encode(LESION, "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    begun, scan, end = data[:last], data[last:-2], data[-2:]
+    with pytest.raises(ImageError, match="a progressive JPEG of more than 100 scans") as caught:
+        decode_image(begun + 100 * scan + end, SMALL)
+    assert caught.value.reason == "unsupported"
+    # What follows the picture is none of its scans: a film, in files of phones.
+    assert decode_image(data + 200 * b"\xff\xda\0\2", SMALL).format == "JPEG"
+
+
 def test_what_pillow_reads_otherwise_is_left_to_it() -> None:
     assert by_both(encode(LESION.convert("CMYK"), "JPEG"), 1)[0] is None
     assert by_both(encode(LESION, "PNG"), 1)[0] is None
