@@ -197,7 +197,13 @@ def _subgroups(metrics: Mapping[str, Any]) -> _Section | None:
         )
         for attribute, rows in metrics["subgroups"].items()
     ]
-    return _Section("Subgroups", ["A figure more than 10 points below that of all images is called low."], {}, tables)
+    return _Section("Subgroups", [_LOW], {}, tables)
+
+
+_LOW = (
+    "A figure more than 10 points below that of all images is called low; balanced accuracy is compared over the "
+    "diagnoses that the subgroup has."
+)
 
 
 def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:

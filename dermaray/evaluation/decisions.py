@@ -47,7 +47,8 @@ def measure_decisions(
           same}. Of a lesion with some images in which that is so it counts their share.
         - `decisive`: The share of sets of one class. `set_size`: Classes of a set, in the mean.
         - `referred`, `strange`: The share of images with `refer`, and with an `ood_score` above 1.
-        - `kept_accuracy`, `kept_balanced_accuracy`: Of the images without `refer`.
+        - `kept_accuracy`, `kept_balanced_accuracy`: Of the images without `refer`. A balanced accuracy is None where
+          all images of a class are referred.
         - `rest_accuracy`, `rest_balanced_accuracy`: {share of the images that is referred, the least certain first: of
           the others}. Certainty is the probability of the answer, weighed as for the choice of the answer.
         - `intervals`: 95 % intervals under the same names; see `bootstrap_intervals`.
@@ -110,10 +111,16 @@ def _alerts(given: BoolArray, is_melanoma: BoolArray, lesions: FloatArray) -> Tr
 
 
 def _means(decided: Decided, labels: IntArray, decisions: Decisions) -> Tree:
-    """Return the balanced accuracies: means over classes of the shares that are right."""
+    """Return the balanced accuracies: means over classes of the shares that are right.
+
+    Where no image of a class is left there is none: without the class that is hardest the others' mean is higher.
+    """
     right, classes = decided.label == labels, range(decided.probabilities.shape[1])
+    nothing = np.zeros(len(labels))
 
     def balanced(rest: FloatArray) -> list[Share]:
+        if set(labels) - set(labels[rest > 0]):
+            return [(nothing, nothing)]
         return [(rest * (labels == k) * right, rest * (labels == k)) for k in classes]
 
     return {

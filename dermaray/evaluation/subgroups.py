@@ -49,7 +49,8 @@ def measure_subgroups(
 
     Returns:
         JSON values: {attribute: {value: `images`; each of `FIGURES`, None where undefined; `intervals` of the same
-        names; `flagged`, the figures that lie more than `GAP` below those of all images}}, in the order of the values.
+        names; `flagged`, the figures that lie more than `GAP` below those of all images, balanced accuracy below that
+        over the classes that these have}}, in the order of the values.
         Values with fewer than `FEWEST_IMAGES` images, and attributes with fewer than two other values, are left out.
     """
     given = answers(probabilities, predicted)
@@ -88,9 +89,12 @@ def _measure(
     metrics = compute_metrics(probabilities, labels, label_set, predicted=predicted)
     intervals = bootstrap_intervals(probabilities, labels, groups, label_set, predicted=predicted)
     figures = {name: metrics[name] for name in FIGURES}
+    # A subgroup without the diagnoses that are easy, or hard, is no worse or better off for that.
+    recalls = [overall["per_class"][label_set.classes[k]]["recall"] for k in np.unique(labels)]
+    of_all = {**{name: overall[name] for name in FIGURES}, "balanced_accuracy": float(np.mean(recalls))}
     return {
         "images": len(labels),
         **figures,
         "intervals": {name: intervals[name] for name in FIGURES},
-        "flagged": [name for name, value in figures.items() if value is not None and value < overall[name] - GAP],
+        "flagged": [name for name, value in figures.items() if value is not None and value < of_all[name] - GAP],
     }

@@ -96,3 +96,20 @@ def test_without_alerts_there_are_no_figures_of_them(decisions_of):
     figures, _ = by_hand(decisions_of, NO_MELANOMA)
     assert figures["alert_threshold"] is None
     assert not [name for name in figures if name.startswith("alert_s") or name == "alerts"]
+
+
+def test_where_a_class_is_referred_as_a_whole_there_is_no_balanced_accuracy_of_the_rest(decisions_of):
+    labels = np.array([0, 0, 0, 1, 1])
+    decided = Decided(
+        probabilities=np.tile(np.array([0.7, 0.3], np.float32), (5, 1)),
+        label=np.zeros(5, int),
+        alert=None,
+        prediction_set=np.tile([True, False], (5, 1)),
+        refer=labels == 1,
+        ood_score=np.zeros(5, np.float32),
+    )
+    figures = measure_decisions(decided, labels, np.arange(5), NO_MELANOMA, decisions_of(NO_MELANOMA))
+    # It names all but one class right, and of that none: without it, it would be perfect.
+    assert figures["kept_accuracy"] == 1
+    assert figures["kept_balanced_accuracy"] is None
+    assert figures["intervals"]["kept_balanced_accuracy"] is None

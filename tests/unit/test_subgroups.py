@@ -66,3 +66,17 @@ def test_what_is_unknown_or_rare_is_left_out():
     overall = compute_metrics(probabilities, labels, TWO)
     found = measure_subgroups(probabilities, labels, groups, {"sex": sexes.tolist(), "site": sites}, TWO, overall)
     assert list(found) == ["sex"]
+
+
+def test_a_subgroup_without_the_easy_diagnoses_is_not_flagged_for_that():
+    """Whoever has which diagnosis, each of them is recognised as often."""
+    three = LabelSet("custom", ("nevus", "melanoma", "wart"), frozenset({"melanoma"}), "melanoma")
+    labels = np.repeat([0, 1, 2], 200)
+    right = np.concatenate([np.arange(200) < share * 200 for share in (0.5, 0.5, 1.0)])
+    predicted = np.where(right, labels, (labels + 1) % 3)
+    sites = ["face" if label < 2 and i % 2 else "back" for i, label in enumerate(labels)]
+    probabilities = np.eye(3)[predicted] * 0.7 + 0.1
+    overall = compute_metrics(probabilities, labels, three)
+    found = measure_subgroups(probabilities, labels, np.arange(600), {"site": sites}, three, overall)
+    assert found["site"]["face"]["balanced_accuracy"] < overall["balanced_accuracy"] - 0.1
+    assert "balanced_accuracy" not in found["site"]["face"]["flagged"]
