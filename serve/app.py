@@ -66,7 +66,10 @@ def _opened(args: ServeArgs) -> Artifact:
     """Open the model that the application was built with: replicas start at any time, and what answers must agree."""
     artifact = open_artifact(Path(args.model))
     if args.digest not in (None, artifact.digest):
-        raise ArtifactError(f"{args.model} holds another model than the one that is served. Deploy it anew")
+        raise ArtifactError(
+            f"{args.model} holds another model than the one that was deployed. Give each model a folder of its own, "
+            "and deploy that"
+        )
     return artifact
 
 
@@ -102,6 +105,11 @@ async def _refuse(_: Request, error: ImageError) -> JSONResponse:
     return JSONResponse(content, STATUS_OF_REASON[error.reason])
 
 
+@api.exception_handler(TimeoutError)
+async def _give_up(request: Request, _: TimeoutError) -> JSONResponse:
+    return await _refuse(request, ImageError("timed_out", f"not answered within {_REQUEST_SECONDS} s"))
+
+
 # Ray Serve reads bodies before it asks how large they may be, those of requests that wait too. See docs/serving.md.
 @serve.deployment(max_ongoing_requests=32, max_queued_requests=64)
 @serve.ingress(api)
@@ -117,24 +125,19 @@ class Ingress:
     @api.post("/v1/predict", openapi_extra={"requestBody": _UPLOADS})
     async def predict(self, request: Request) -> dict[str, Any]:
         """Score one image, sent as the body itself or as a file of a multipart form."""
-        try:
-            # Ray Serve has a limit, too, which a header of the client's can lift.
-            async with asyncio.timeout(_REQUEST_SECONDS):
-                return await self._answer(request)
-        except TimeoutError:
-            raise ImageError("timed_out", f"not answered within {_REQUEST_SECONDS} s") from None
-
-    async def _answer(self, request: Request) -> dict[str, Any]:
-        data = await read_upload(request)
-        loop = asyncio.get_running_loop()
-        decoded = await loop.run_in_executor(self._decoders, decode_image, data, self._artifact.input_spec)
-        prediction = await self._classifier.predictions.remote(decoded.pixels)
+        # Ray Serve has a limit, too, which a header of the client's can lift.
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            data = await read_upload(request)
+            loop = asyncio.get_running_loop()
+            decoded = await loop.run_in_executor(self._decoders, decode_image, data, self._artifact.input_spec)
+            prediction = await self._classifier.predictions.remote(decoded.pixels)
         return {**asdict(prediction), "width": decoded.width, "height": decoded.height}
 
     @api.get("/healthz")
     async def healthz(self) -> dict[str, str]:
         """Say, as soon as there is a loaded model, that requests are taken, and by which."""
-        await self._classifier.ready.remote()
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            await self._classifier.ready.remote()
         return {"status": "ok", "model": self._artifact.name, "model_digest": self._artifact.digest}
 
 

@@ -179,10 +179,10 @@ def _is_tar(source: Path) -> bool:
 def _list_folder(source: Path) -> Iterator[Listing]:
     ignored: Counter[str] = Counter()
     rows = []
-    for name, problem in _files_below(str(source)):
+    for name, is_dir, problem in _files_below(str(source)):
         if problem is not None:
             rows.append(_lost_row(os.path.join(source, name), str(problem)))
-        elif is_image_file(source / name):
+        elif not is_dir and is_image_file(source / name):
             rows.append(_file_row(str(source), name))
         else:
             ignored[kind_of(PurePath(name))] += 1
@@ -192,11 +192,11 @@ def _list_folder(source: Path) -> Iterator[Listing]:
     yield _listing(rows, ignored)
 
 
-def _files_below(source: str, below: str = "") -> Iterator[tuple[str, DataError | None]]:
+def _files_below(source: str, below: str = "") -> Iterator[tuple[str, bool, DataError | None]]:
     """Yield the files of a folder and of all folders in it, relative to it and in order.
 
     Yields:
-        A file and None; or a folder in it, and why what it holds is not listed.
+        A path, whether it is a folder, and why what that holds is lost: None of a link, which leads to what is listed.
 
     Raises:
         DataError: The folder itself cannot be listed.
@@ -209,17 +209,15 @@ def _files_below(source: str, below: str = "") -> Iterator[tuple[str, DataError 
         problem = DataError(f"{shown(folder)} cannot be listed: {error.strerror}")
         if not below:
             raise problem from error
-        yield below, problem
+        yield below, True, problem
         return
     for name, is_dir, is_link in names:
         path = os.path.join(below, name)
         if not is_dir:
-            yield path, None
-        elif is_link and not _leads_out(source, path):
-            # What it leads to is gone into by itself.
-            yield path, None
+            yield path, False, None
         elif is_link:
-            yield path, DataError("a link to a folder, which is not followed. Name it as an input of its own")
+            problem = DataError("a link to a folder, which is not followed. Name it as an input of its own")
+            yield path, True, problem if _leads_out(source, path) else None
         else:
             yield from _files_below(source, path)
 

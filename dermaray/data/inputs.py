@@ -106,7 +106,7 @@ def _matching(place: str, pattern: Path) -> Iterator[Listing]:
     containers = (*_CONTAINERS, *LISTS) if pattern.suffix.lower() in LISTS else _CONTAINERS
     others = [path for path in files if path.suffix.lower() in containers]
     if not images and not others:
-        hint = f", and {len(folders)} folders: name them, or use **" if folders else ""
+        hint = f", and {len(folders)} folders: name them, or use **" if folders and "**" not in pattern.parts else ""
         raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive or a table{hint}")
     passed = Counter(kind_of(path) for path in {*files}.difference(images, others))
     if "**" not in pattern.parts:

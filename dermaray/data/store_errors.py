@@ -39,9 +39,9 @@ def explained(place: str, error: Exception) -> DataError:
     text = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, TimeoutError):
         text = "timed out"
-    elif isinstance(error, OSError) and error.strerror:
-        # Without the name of the file, which may be anything.
-        text = error.strerror
+    elif isinstance(error, OSError) and error.filename is not None:
+        # Of a local file, whose name may be anything.
+        return DataError(f"{place} cannot be read: {error.strerror}")
     if isinstance(error, FileNotFoundError):
         return DataError(f"{place} does not exist")
     for pattern, kind, reason in _REASONS:

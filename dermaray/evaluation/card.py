@@ -222,7 +222,8 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
         )
     said.append(
         "A prediction set holds each diagnosis with the share promised for it (split conformal prediction within the "
-        "class). `refer` is true where the set does not hold the answer alone, or the image is strange."
+        "class). `refer` is true where the set does not hold the answer alone, nothing is promised of it, or the image "
+        "is strange."
     )
     sets = zip(artifact.label_set.classes, decisions.sets, strict=True)
     if unseen := [name for name, one in sets if not one.groups]:

@@ -115,13 +115,10 @@ def _means(decided: Decided, labels: IntArray, decisions: Decisions) -> Tree:
 
     Where no image of a class is left there is none: without the class that is hardest the others' mean is higher.
     """
-    right, classes = decided.label == labels, range(decided.probabilities.shape[1])
-    nothing = np.zeros(len(labels))
+    right = decided.label == labels
 
     def balanced(rest: FloatArray) -> list[Share]:
-        if set(labels) - set(labels[rest > 0]):
-            return [(nothing, nothing)]
-        return [(rest * (labels == k) * right, rest * (labels == k)) for k in classes]
+        return [(rest * (labels == k) * right, rest * (labels == k)) for k in np.unique(labels)]
 
     return {
         "kept_balanced_accuracy": balanced((~decided.refer).astype(float)),
@@ -143,8 +140,7 @@ def _weighted(tree: Tree, weights: Float64Array) -> dict[str, Any]:
         if isinstance(leaf, Mapping):
             return _weighted(leaf, weights)
         if isinstance(leaf, list):
-            shares = np.stack([figure(share) for share in leaf])
-            return np.nansum(shares, axis=0) / (~np.isnan(shares)).sum(axis=0)
+            return np.mean([figure(share) for share in leaf], axis=0)
         counted, possible = leaf
         return (weights @ counted) / (weights @ possible)
 

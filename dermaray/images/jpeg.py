@@ -18,15 +18,17 @@ It tells the first alone: behind a lesser one they are not seen.
 """
 
 MAX_SCANS = 100
-"""Of a progressive JPEG; encoders write ten or so."""
+"""Of a JPEG; encoders write ten or so into a progressive one."""
 
 _SCAN, _END = 0xDA, 0xD9
 
-_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+"""One that has a length, or ends the picture. Bytes 0xFF that fill up before it are no part of it: a file may be padded
+with a million of them."""
 
 
 def check_scans(image: Image.Image, data: bytes) -> None:
-    """Refuse a progressive JPEG of more scans than a picture needs: each takes as long as all of the picture.
+    """Refuse a JPEG of more scans than a picture needs: each takes as long as all of the picture.
 
     Args:
         image: The file as Pillow opened it.
@@ -35,12 +37,12 @@ def check_scans(image: Image.Image, data: bytes) -> None:
     Raises:
         ImageError: It has more than `MAX_SCANS`.
     """
-    if not image.info.get("progressive"):
+    if image.format not in ("JPEG", "MPO"):
         return
     position, scans = 2, 0
     while (found := _MARKER.search(data, position)) and data[found.end() - 1] != _END:
         if data[found.end() - 1] == _SCAN and (scans := scans + 1) > MAX_SCANS:
-            raise ImageError("unsupported", f"a progressive JPEG of more than {MAX_SCANS} scans")
+            raise ImageError("unsupported", f"a JPEG of more than {MAX_SCANS} scans")
         position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
 
 
@@ -111,4 +113,4 @@ def _first_scan(data: bytes) -> bytes:
         position += 2 + size
         if kind == _SCAN:
             end = _MARKER.search(data, position)
-            return data[position : end.start() if end else len(data)]
+            return data[position : end.start() if end else len(data)].rstrip(b"\xff")

@@ -18,8 +18,6 @@ from dermaray.models.engines import EngineName
 from dermaray.models.own_process import return_memory
 from dermaray.models.rows import score_rows, score_schema
 
-_NO_BYTES = ImageError("unreadable", "the row has no bytes")
-
 _NAMES = ("image_id", "uri", "sha256")
 """Columns that a dataset may have by itself; what it calls an image stays its name."""
 
@@ -71,9 +69,13 @@ class _ScoreRows:
         uris = _texts(table, PATHS)
         ids = _texts(table, IDS)
         return [
-            Member(image_id or stem_of(PurePath(uri)), uri, data or b"", _NO_BYTES if data is None else None)
+            Member(image_id or stem_of(PurePath(uri)), uri, data or b"", _problem(data))
             for image_id, uri, data in zip(ids, uris, binary(table[self._column]).to_pylist(), strict=True)
         ]
+
+
+def _problem(data: bytes | None) -> ImageError | None:
+    return ImageError("unreadable", "the row has no bytes") if data is None else None
 
 
 def _texts(table: pa.Table, names: tuple[str, ...]) -> list[str]:

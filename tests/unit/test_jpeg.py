@@ -59,15 +59,24 @@ def test_data_that_end_early_are_refused_or_left_to_pillow(options: dict[str, An
                 assert turbo_pixels(image, data[:size]) is None
 
 
-def test_a_progressive_jpeg_of_endless_scans_is_refused() -> None:
-    data = encode(LESION, "JPEG", progressive=True)
+@pytest.mark.parametrize("before", [b"", b"\xff\x01", b"\xff\xff"])
+@pytest.mark.parametrize("progressive", [True, False])
+def test_a_jpeg_of_endless_scans_is_refused(progressive: bool, before: bytes) -> None:
+    data = encode(LESION, "JPEG", progressive=progressive)
     last = data.rindex(b"\xff\xda")
-    begun, scan, end = data[:last], data[last:-2], data[-2:]
-    with pytest.raises(ImageError, match="a progressive JPEG of more than 100 scans") as caught:
-        decode_image(begun + 100 * scan + end, SMALL)
+    begun, scan, end = data[:last], before + data[last:-2], data[-2:]
+    with pytest.raises(ImageError, match="a JPEG of more than 100 scans") as caught:
+        decode_image(begun + 101 * scan + end, SMALL)
     assert caught.value.reason == "unsupported"
     # What follows the picture is none of its scans: a film, in files of phones.
     assert decode_image(data + 200 * b"\xff\xda\0\2", SMALL).format == "JPEG"
+
+
+def test_padding_of_a_broken_file_is_passed_over() -> None:
+    """For hours, were each of its bytes looked at as the beginning of a marker that all others may fill."""
+    data = encode(LESION, "JPEG", progressive=True)
+    with pytest.raises(ImageError):
+        decode_image(data[: len(data) // 2] + b"\xff" * 1_000_000, SMALL)
 
 
 def test_what_pillow_reads_otherwise_is_left_to_it() -> None:
