@@ -64,9 +64,9 @@ def test_data_that_end_early_are_refused_or_left_to_pillow(options: dict[str, An
 def test_a_jpeg_of_endless_scans_is_refused(progressive: bool, before: bytes) -> None:
     data = encode(LESION, "JPEG", progressive=progressive)
     last = data.rindex(b"\xff\xda")
-    begun, scan, end = data[:last], before + data[last:-2], data[-2:]
+    begun, scan, end = data[:last], data[last:-2], data[-2:]
     with pytest.raises(ImageError, match="a JPEG of more than 100 scans") as caught:
-        decode_image(begun + 101 * scan + end, SMALL)
+        decode_image(begun + scan + 100 * (before + scan) + end, SMALL)
     assert caught.value.reason == "unsupported"
     # What follows the picture is none of its scans: a film, in files of phones.
     assert decode_image(data + 200 * b"\xff\xda\0\2", SMALL).format == "JPEG"
