@@ -37,7 +37,8 @@ def check_scans(image: Image.Image, data: bytes) -> None:
     Raises:
         ImageError: It has more than `MAX_SCANS`.
     """
-    if image.format not in ("JPEG", "MPO"):
+    # A quick look first: there are no more scans than such bytes.
+    if image.format not in ("JPEG", "MPO") or data.count(bytes([0xFF, _SCAN])) <= MAX_SCANS:
         return
     position, scans = 2, 0
     while (found := _MARKER.search(data, position)) and data[found.end() - 1] != _END:
