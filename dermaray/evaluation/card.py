@@ -36,6 +36,11 @@ _LIMITS = (
     "clinic: probabilities, precision and the rate of alerts move with it.",
 )
 
+_LOW = (
+    "A figure more than 10 points below that of all images is called low; balanced accuracy is compared over the "
+    "diagnoses that the subgroup has."
+)
+
 _USE = (
     "Research use only. It is not a medical device, and no figure here is a basis for the care of a patient.",
     "It is meant for measuring, comparing and sorting images in studies, where a dermatologist reads every image whose "
@@ -198,12 +203,6 @@ def _subgroups(metrics: Mapping[str, Any]) -> _Section | None:
         for attribute, rows in metrics["subgroups"].items()
     ]
     return _Section("Subgroups", [_LOW], {}, tables)
-
-
-_LOW = (
-    "A figure more than 10 points below that of all images is called low; balanced accuracy is compared over the "
-    "diagnoses that the subgroup has."
-)
 
 
 def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
