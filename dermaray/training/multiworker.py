@@ -112,9 +112,10 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
     def _per_step(self, step: Step) -> Callable[[Iterator[Any]], dict[str, Any]]:
         strategy = self.distribute_strategy
         if self.jit_compile:
-            step = tf.function(step, jit_compile=True, reduce_retracing=True)
+            step = tf.function(step, jit_compile=True, reduce_retracing=True, autograph=False)
 
-        @tf.function  # type: ignore[untyped-decorator]
+        # AutoGraph would leave what it generates in the temporary folder of a process that is killed.
+        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
         def on_replicas(batch: Any) -> dict[str, Any]:
             logs = strategy.run(step, args=(batch,))
             return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
