@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     say(f"Report: {args.out / 'report.html'}")
     if args.card:
         facts = metrics["facts"]
-        write_card(artifact, metrics, {name: facts[name] for name in ("Data", "Data digest", "Split")})
+        write_card(artifact, metrics, {name: facts[name] for name in ("Data", "Data digest", "Split", "Images")})
         say(f"Card: {artifact.path / 'model_card.html'}")
     return 0
 

@@ -39,6 +39,10 @@ LEVEL = 0.95
 MEANS_OVER_CLASSES = ("balanced_accuracy", "macro_auc")
 """Figures whose resamples are drawn within each class."""
 
+FEWEST_GROUPS = 5
+"""Where a class has fewer, means over classes have no interval: it would be drawn nearly alike in every resample, as if
+its figure were known, and counts as much as the others."""
+
 _CELLS = 4_000_000
 """Weights that are held at once, 32 MB; what is computed of them takes ten times that."""
 
@@ -70,8 +74,9 @@ def bootstrap_intervals(
 
     Returns:
         The figures of `compute_metrics` under their names, [low, high] in place of each. None where no resample defines
-        the figure, and where it is the same in all of them: of three images that are all right that says nothing of the
-        next. Besides `level`, `resamples` and `groups`, how many.
+        the figure, and where it is the same in nearly all of them: of three images that are all right that says nothing
+        of the next; of `MEANS_OVER_CLASSES` where a class has fewer than `FEWEST_GROUPS`. Besides `level`, `resamples`
+        and `groups`, how many.
     """
     figures = Figures(probabilities, labels, label_set, min_tpr, answers(probabilities, predicted))
     intervals, by_class = (
@@ -99,7 +104,7 @@ def resampled_intervals(
         figures: Gives them in a tree, [B] each and NaN where undefined, for weights [B, N] of the N images.
         labels: See `compute_metrics`.
         groups: See `bootstrap_intervals`.
-        by_class: Draw the groups of each class among themselves: for a mean over classes.
+        by_class: Draw the groups of each class among themselves, for a mean over classes; see `FEWEST_GROUPS`.
         resamples: How many are drawn.
         seed: They follow from it.
 
@@ -107,8 +112,11 @@ def resampled_intervals(
         The tree with [low, high] for each figure, or None; see `bootstrap_intervals`.
     """
     _, group_of = np.unique(groups, return_inverse=True)
-    strata = _rarest_class(labels, group_of)
-    return _intervals(_drawn(figures, group_of, strata if by_class else np.zeros_like(strata), resamples, seed))
+    strata = _rarest_class(labels, group_of) if by_class else np.zeros(group_of.max() + 1, int)
+    _, sizes = np.unique(strata, return_counts=True)
+    if by_class and sizes.min() < FEWEST_GROUPS:
+        return _intervals(figures(np.full((1, len(labels)), np.nan)))
+    return _intervals(_drawn(figures, group_of, strata, resamples, seed))
 
 
 def _calibration_interval(
@@ -172,11 +180,12 @@ def _intervals(drawn: dict[str, Any]) -> dict[str, Any]:
 
 def _interval(values: Float64Array) -> list[float] | None:
     defined = values[~np.isnan(values)]
-    # But for rounding.
-    if not len(defined) or np.ptp(defined) < 1e-9:
+    if not len(defined):
         return None
     tail = (1 - LEVEL) / 2
-    return [float(bound) for bound in np.quantile(defined, [tail, 1 - tail])]
+    low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
+    # But for rounding.
+    return [low, high] if high - low > 1e-9 else None
 
 
 class Figures:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dermaray.errors import OutputError
-from dermaray.evaluation.subgroups import FIGURES
+from dermaray.evaluation.subgroups import FEWEST_MELANOMAS, FIGURES
 from dermaray.evaluation.tables import (
     COLUMNS,
     SUBGROUP_TITLES,
@@ -37,8 +37,9 @@ _LIMITS = (
 )
 
 _LOW = (
-    "A figure more than 10 points below that of all images is called low; balanced accuracy is compared over the "
-    "diagnoses that the subgroup has."
+    "A figure more than 10 points below that of all images is called low, and perhaps so by chance where its interval "
+    "reaches up to that figure; balanced accuracy is compared over the diagnoses that the subgroup has. Melanomas are "
+    f"counted by lesion or patient; of fewer than {FEWEST_MELANOMAS} there is no AUC."
 )
 
 _USE = (
@@ -194,10 +195,10 @@ def _subgroups(metrics: Mapping[str, Any]) -> _Section | None:
     titles = [SUBGROUP_TITLES[name] for name in FIGURES]
     tables = [
         _Table(
-            [attribute.capitalize(), "Images", *titles],
+            [attribute.capitalize(), "Images", "Melanomas", *titles],
             [
-                [value, images, *(_joined(cell) + (" (low)" if flagged else "") for cell, flagged in cells)]
-                for value, images, cells in subgroup_rows(rows)
+                [value, images, melanomas, *(_joined(cell) + (f" ({mark})" if mark else "") for cell, mark in cells)]
+                for value, images, melanomas, cells in subgroup_rows(rows)
             ],
         )
         for attribute, rows in metrics["subgroups"].items()
@@ -210,8 +211,8 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
     asked = decisions.facts["asked_for"]
     said = [
         f"Fitted on {decisions.facts['images']:,} validation images of {decisions.facts['groups']:,} lesions or "
-        "patients. What is promised counts each lesion once, as do the figures beside it, and holds for lesions that "
-        "come from where these came from."
+        "patients. What is promised counts each lesion once, or each patient where the data name them, as do the "
+        "figures beside it, and holds for lesions that come from where these came from."
     ]
     if decisions.alert is not None:
         said.append(

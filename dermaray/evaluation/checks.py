@@ -1,6 +1,7 @@
 """What forbids to measure a model on some images."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,8 @@ _SEEN_BY = {
     "lesion_id": "show a lesion that was trained on",
     "patient_id": "are of a patient who was trained on",
 }
+"""How an image may be known, and what is said of those that are."""
+
 _FORMS = {
     "image_id": "ISIC_[0-9]{7}",
     "lesion_id": "^(?:HAM|BCN|IL|MSK[0-9]?)_[0-9]{7}$",
@@ -103,15 +106,34 @@ def check_unseen(artifact: Artifact, images: pa.Table, source: str, *, allow: bo
         LeakError: The model was trained on one of the images, or on another image of its lesion or patient; `allow` is
             false.
     """
-    trained_on = artifact.trained_on()
-    seen = []
     same = {data.get("source") for data in _trained_on(artifact.provenance)} == {source}
-    for column, what in _SEEN_BY.items():
-        form = None if same and column != "image_id" else _FORMS.get(column)
-        known = pc.is_in(_names(images, column, form), value_set=pc.drop_null(_names(trained_on, column, form)))
+    seen = []
+    for column, known in _known(images, artifact.trained_on(), same_source=same).items():
         if found := images.filter(known)["image_id"].to_pylist():
-            seen.append(f"{len(found):,} of these {images.num_rows:,} images {what}, {found[0]} for one")
+            seen.append(f"{len(found):,} of these {images.num_rows:,} images {_SEEN_BY[column]}, {found[0]} for one")
     if seen and not allow:
         told = "; ".join(seen)
         raise LeakError(f"{artifact.name} would be measured on what it has learnt: {told}. --allow-leaks permits it")
     return seen
+
+
+def count_decided_on(artifact: Artifact, images: pa.Table, source: str) -> int:
+    """Return how many images chose a model's epoch or fitted its decisions, or show what did so: figures are too good.
+
+    Args:
+        artifact: The model.
+        images: Rows of a manifest.
+        source: Its `source_name`; see `check_unseen`.
+    """
+    same = artifact.provenance.get("data", {}).get("source") == source
+    known = _known(images, artifact.decided_on(), same_source=same)
+    return int(pc.sum(reduce(pc.or_, known.values())).as_py() or 0)
+
+
+def _known(images: pa.Table, others: pa.Table, *, same_source: bool) -> dict[str, pa.Array]:
+    """Tell by each column of `_SEEN_BY` which images are among others, rows of `SEEN_SCHEMA`."""
+    forms = {column: None if same_source and column != "image_id" else _FORMS.get(column) for column in _SEEN_BY}
+    return {
+        column: pc.is_in(_names(images, column, form), value_set=pc.drop_null(_names(others, column, form)))
+        for column, form in forms.items()
+    }

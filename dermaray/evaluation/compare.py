@@ -15,7 +15,8 @@ from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError, OutputError
 from dermaray.evaluation.bootstrap import MEANS_OVER_CLASSES, RESAMPLES, Figures, Float64Array, resampled_intervals
-from dermaray.evaluation.evaluate import count_decided_on, score
+from dermaray.evaluation.checks import count_decided_on
+from dermaray.evaluation.evaluate import score
 from dermaray.evaluation.metrics import MIN_TPR
 from dermaray.evaluation.tables import HEADLINES, percent, signed, signed_interval
 from dermaray.files import write_json
@@ -63,7 +64,12 @@ def compare(
     first, second = (one.rows(rows) for one, rows in zip(decided, kept, strict=True))
     found = {
         "models": [
-            {"name": a.name, "version": a.version, "digest": a.digest, "fitted_on": count_decided_on(a, images)}
+            {
+                "name": a.name,
+                "version": a.version,
+                "digest": a.digest,
+                "fitted_on": count_decided_on(a, images, manifest.source_name),
+            }
             for a in artifacts
         ],
         "data": {"source": manifest.source_name, "digest": manifest.digest, "split": split},

@@ -39,18 +39,21 @@ def measure_decisions(
     Returns:
         JSON values, fractions of 0 to 1 unless said otherwise, None where the images do not define one:
 
-        - `promised`: What was promised: `alert_sensitivity` (None without an alert) and `coverage`, {class: share}.
+        - `promised`: What was promised: `alert_sensitivity` (None without an alert) and `coverage`, {class: share, or
+          None where no image of it was there to promise by}.
         - `alert_threshold`: The probability of melanoma that gives an alert, or None.
-        - `alert_sensitivity`: The share of melanomas with an alert. Like the promise, it counts each lesion once.
+        - `alert_sensitivity`: The share of melanomas with an alert. Like the promise, it counts each group once: a
+          lesion, or a patient where the data name them. `alert_sensitivity_of_images`: the same, image by image.
         - `alert_specificity`, `alerts`: The share of other images without an alert, and of all images with one.
-        - `coverage`: The share of lesions whose images' prediction sets hold the true class; `coverage_of`, {class: the
-          same}. Of a lesion with some images in which that is so it counts their share.
-        - `decisive`: The share of sets of one class. `set_size`: Classes of a set, in the mean.
+        - `coverage`: The share of groups whose images' prediction sets hold the true class; `coverage_of`, {class: the
+          same}. Of a group with some images in which that is so it counts their share.
+        - `decisive`, `empty`: The shares of sets of one class, and of none. `set_size`: Classes of a set, in the mean.
         - `referred`, `strange`: The share of images with `refer`, and with an `ood_score` above 1.
         - `kept_accuracy`, `kept_balanced_accuracy`: Of the images without `refer`. A balanced accuracy is None where
           all images of a class are referred.
         - `rest_accuracy`, `rest_balanced_accuracy`: {share of the images that is referred, the least certain first: of
-          the others}. Certainty is the probability of the answer, weighed as for the choice of the answer.
+          the others}. Certainty is the probability of the answer, weighed as for the choice of the answer. Intervals
+          are for the certainty from which on these images were left.
         - `intervals`: 95 % intervals under the same names; see `bootstrap_intervals`.
     """
     shares, means = _shares(decided, labels, groups, label_set, decisions), _means(decided, labels, decisions)
@@ -58,7 +61,10 @@ def measure_decisions(
     return {
         "promised": {
             "alert_sensitivity": decisions.alert and decisions.alert.guaranteed,
-            "coverage": dict(zip(label_set.classes, (one.guaranteed for one in decisions.sets), strict=True)),
+            "coverage": {
+                name: one.guaranteed if one.groups else None
+                for name, one in zip(label_set.classes, decisions.sets, strict=True)
+            },
         },
         "alert_threshold": decisions.alert and decisions.alert.probability,
         **_single(_weighted({**shares, **means}, once)),
@@ -86,6 +92,7 @@ def _shares(
         "coverage": (covered * lesions, lesions),
         "coverage_of": {name: (covered * of_class, of_class) for name, of_class in own.items()},
         "decisive": ((size == 1).astype(float), everyone),
+        "empty": ((size == 0).astype(float), everyone),
         "set_size": (size, everyone),
         "referred": (1 - kept, everyone),
         "strange": ((decided.ood_score > 1).astype(float), everyone),
@@ -105,6 +112,7 @@ def _alerts(given: BoolArray, is_melanoma: BoolArray, lesions: FloatArray) -> Tr
     alert, other = given.astype(float), (~is_melanoma).astype(float)
     return {
         "alert_sensitivity": (alert * is_melanoma * lesions, is_melanoma * lesions),
+        "alert_sensitivity_of_images": (alert * is_melanoma, is_melanoma.astype(float)),
         "alert_specificity": ((1 - alert) * other, other),
         "alerts": (alert, np.ones(len(alert))),
     }

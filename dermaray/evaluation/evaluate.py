@@ -14,14 +14,14 @@ from dermaray.data.manifest import Manifest
 from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError
-from dermaray.evaluation.checks import made_of
+from dermaray.evaluation.checks import count_decided_on, made_of
 from dermaray.evaluation.measure import measure
 from dermaray.evaluation.metrics import MIN_TPR
 from dermaray.evaluation.mistakes import worst_mistakes
 from dermaray.evaluation.report import Gallery, write_report
 from dermaray.evaluation.submission import write_submission
 from dermaray.labels import LabelSet
-from dermaray.models.artifact import Artifact, unseen
+from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import score_stream
 from dermaray.models.rows import SCORED, ScoreWriter, decided_of, score_rows
 
@@ -63,7 +63,7 @@ def evaluate(
     images = images.take(pc.index_in(scored["uri"], value_set=images["uri"].combine_chunks()))
     labels = np.asarray(manifest.label_indices(images))
     metrics = measure(decided, labels, images, label_set, artifact.decisions, min_tpr)
-    metrics["decisions"]["fitted_on"] = count_decided_on(artifact, images)
+    metrics["decisions"]["fitted_on"] = count_decided_on(artifact, images, manifest.source_name)
     facts = _facts(artifact, manifest, split, scores)
     gallery = _gallery(decided, labels, label_set, images)
     write_report(out, metrics, decided, labels, label_set, facts, gallery, _warnings(artifact, leaks))
@@ -124,11 +124,6 @@ def _check_unchanged(scores: pa.Table, images: pa.Table) -> None:
             f"{changed[0]} was usable when it was prepared, now it holds other bytes; so do {len(changed) - 1} more. "
             "Prepare the data again"
         )
-
-
-def count_decided_on(artifact: Artifact, images: pa.Table) -> int:
-    """Return how many of these images chose the epoch or fitted the decisions, whose figures are then too good."""
-    return len(images) - len(unseen(images, artifact.decided_on()))
 
 
 def _warnings(artifact: Artifact, leaks: Sequence[str]) -> list[str]:

@@ -45,13 +45,13 @@ def worst_mistakes(decided: Decided, labels: IntArray, label_set: LabelSet) -> d
         label_set: The classes.
 
     Returns:
-        Malignant lesions that were called benign, and all other mistakes; at most `SHOWN` each, none of a kind that
-        has none.
+        Malignant lesions that were called by a class that is not, and all other mistakes; at most `SHOWN` each, none of
+        a kind that has none.
     """
     malignant = np.array([name in label_set.malignant for name in label_set.classes])
     wrong = decided.label != labels
     missed = wrong & malignant[labels] & ~malignant[decided.label]
-    kinds = {"Malignant, called benign": missed, "Other mistakes": wrong & ~missed}
+    kinds = {"Malignant, called by a class that is not": missed, "Other mistakes": wrong & ~missed}
     if not malignant.any():
         kinds = {"Mistakes": wrong}
     return {kind: _worst(which, decided, labels, label_set) for kind, which in kinds.items() if which.any()}

@@ -9,6 +9,7 @@ from typing import Any
 from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import OutputError
+from dermaray.evaluation.bootstrap import FEWEST_GROUPS
 from dermaray.evaluation.metrics import check_predictions
 from dermaray.evaluation.mistakes import Mistake
 from dermaray.evaluation.plots import (
@@ -18,7 +19,7 @@ from dermaray.evaluation.plots import (
     plot_reliability,
     plot_roc_curves,
 )
-from dermaray.evaluation.subgroups import FEWEST_IMAGES, FIGURES, GAP
+from dermaray.evaluation.subgroups import FEWEST_IMAGES, FEWEST_MELANOMAS, FIGURES, GAP
 from dermaray.evaluation.tables import (
     COLUMNS,
     SUBGROUP_TITLES,
@@ -174,6 +175,8 @@ def _render(
         },
         gap=f"{100 * GAP:.0f}",
         fewest=FEWEST_IMAGES,
+        fewest_melanomas=FEWEST_MELANOMAS,
+        fewest_groups=FEWEST_GROUPS,
         smallest=_smallest_class(metrics),
         plots=[(*_CAPTIONS[name], base64.b64encode(png).decode("ascii")) for name, png in plots.items()],
     )

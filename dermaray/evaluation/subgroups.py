@@ -23,6 +23,9 @@ GAP = 0.1
 FEWEST_IMAGES = 20
 """Of fewer the figures would say nothing."""
 
+FEWEST_MELANOMAS = 10
+"""Lesions; of fewer the AUC of melanoma would say nothing."""
+
 AGE_BANDS = (0, 30, 45, 60, 75)
 """Years at which the bands begin."""
 
@@ -48,10 +51,12 @@ def measure_subgroups(
         predicted: See `compute_metrics`.
 
     Returns:
-        JSON values: {attribute: {value: `images`; each of `FIGURES`, None where undefined; `intervals` of the same
-        names; `flagged`, the figures that lie more than `GAP` below those of all images, balanced accuracy below that
-        over the classes that these have}}, in the order of the values.
-        Values with fewer than `FEWEST_IMAGES` images, and attributes with fewer than two other values, are left out.
+        JSON values: {attribute: {value: `images`; `melanomas`, how many groups have one; each of `FIGURES`, None where
+        undefined, and that of melanoma with fewer than `FEWEST_MELANOMAS`; `intervals` of the same names; `flagged`,
+        the figures that lie more than `GAP` below those of all images, balanced accuracy below that over the classes
+        that these have; `beyond_chance`, those of the latter whose whole interval lies below}}, in the order of the
+        values. Values with fewer than `FEWEST_IMAGES` images, and attributes with fewer than two other values, are left
+        out.
     """
     given = answers(probabilities, predicted)
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -89,12 +94,25 @@ def _measure(
     metrics = compute_metrics(probabilities, labels, label_set, predicted=predicted)
     intervals = bootstrap_intervals(probabilities, labels, groups, label_set, predicted=predicted)
     figures = {name: metrics[name] for name in FIGURES}
+    melanomas = (
+        len(np.unique(groups[labels == label_set.melanoma_index])) if label_set.melanoma_index is not None else 0
+    )
+    if melanomas < FEWEST_MELANOMAS:
+        figures["melanoma_auc"] = intervals["melanoma_auc"] = None
     # A subgroup without the diagnoses that are easy, or hard, is no worse or better off for that.
     recalls = [overall["per_class"][label_set.classes[k]]["recall"] for k in np.unique(labels)]
     of_all = {**{name: overall[name] for name in FIGURES}, "balanced_accuracy": float(np.mean(recalls))}
+
+    def most(name: str) -> float:
+        # Without an interval a figure of 0 is one for which all images speak alike; of another nothing is known.
+        return float(intervals[name][1] if intervals[name] else figures[name] and 1.0)
+
+    flagged = [name for name, value in figures.items() if value is not None and value < of_all[name] - GAP]
     return {
         "images": len(labels),
+        "melanomas": melanomas,
         **figures,
         "intervals": {name: intervals[name] for name in FIGURES},
-        "flagged": [name for name, value in figures.items() if value is not None and value < of_all[name] - GAP],
+        "flagged": flagged,
+        "beyond_chance": [name for name in flagged if most(name) < of_all[name]],
     }

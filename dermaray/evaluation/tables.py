@@ -36,11 +36,13 @@ SUBGROUP_TITLES = {
 """Of the figures of a subgroup."""
 
 _DECISIONS = {
-    "alert_sensitivity": "Melanomas with an alert",
-    "alert_specificity": "Other lesions without one",
+    "alert_sensitivity": "Melanomas with an alert, each lesion or patient once",
+    "alert_sensitivity_of_images": "Images of melanoma with an alert",
+    "alert_specificity": "Other images without one",
     "alerts": "Images with an alert",
     "coverage": "Lesions whose prediction set holds the diagnosis",
     "decisive": "Sets that name one diagnosis",
+    "empty": "Sets that name none",
     "set_size": "Diagnoses in a set, on average",
     "strange": "Images unlike those that the model knows",
     "referred": "Images to be referred",
@@ -122,13 +124,20 @@ def specificity_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     return [(percent(float(at), 0), _cell(sensitivities, intervals, at)) for at in sensitivities]
 
 
-def subgroup_rows(rows: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[Cell, bool]]]]:
-    """Return each subgroup with its number of images, and each of `FIGURES` with whether it is flagged."""
+def subgroup_rows(rows: Mapping[str, Any]) -> list[tuple[str, str, str, list[tuple[Cell, str]]]]:
+    """Return each subgroup with its numbers of images and melanomas, and each of `FIGURES` with its mark."""
+
+    def mark(row: Mapping[str, Any], figure: str) -> str:
+        if figure not in row["flagged"]:
+            return ""
+        return "low" if figure in row["beyond_chance"] else "low, perhaps by chance"
+
     return [
         (
             value,
             f"{row['images']:,}",
-            [(_cell(row, row["intervals"], figure), figure in row["flagged"]) for figure in FIGURES],
+            f"{row['melanomas']:,}",
+            [(_cell(row, row["intervals"], figure), mark(row, figure)) for figure in FIGURES],
         )
         for value, row in rows.items()
     ]

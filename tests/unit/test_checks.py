@@ -11,7 +11,7 @@ import pytest
 
 from dermaray.decisions.decisions import Decisions
 from dermaray.errors import LeakError
-from dermaray.evaluation.checks import check_unseen, made_of
+from dermaray.evaluation.checks import check_unseen, count_decided_on, made_of
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import SEEN_SCHEMA, Artifact
@@ -55,6 +55,14 @@ def test_names_without_a_meaning_elsewhere_tell_nothing(artifact: Artifact) -> N
     assert check_unseen(artifact, again, "other") == []
     with pytest.raises(LeakError, match=r"show a lesion that was trained on.*are of a patient who was trained on"):
         check_unseen(artifact, again, "clinic")
+
+
+def test_what_chose_the_epoch_is_counted_by_any_of_its_names(artifact: Artifact) -> None:
+    pq.write_table(images(lesion_id="HAM_0000001"), artifact.path / "decided_on.parquet")
+    others = [images(sha256="c" * 64, image_id="x", lesion_id=lesion) for lesion in ("HAM_0000001", "HAM_0000002")]
+    same = images(image_id="y")
+    assert count_decided_on(artifact, pa.concat_tables([same, *others]), "other") == 2
+    assert count_decided_on(artifact, others[1], "clinic") == 0
 
 
 def test_an_older_list_lacks_what_it_lacks(artifact: Artifact) -> None:

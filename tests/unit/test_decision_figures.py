@@ -1,6 +1,7 @@
 """Decisions against the truth: each figure counted by hand, or by scikit-learn."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def test_figures_of_a_small_case(decisions_of):
         "alerts": 3 / 6,
         "coverage": 3 / 6,
         "decisive": 4 / 6,
+        "empty": 1 / 6,
         "set_size": 1,
         "referred": 2 / 6,
         "strange": 1 / 6,
@@ -49,6 +51,14 @@ def test_figures_of_a_small_case(decisions_of):
     }
     assert {name: figures[name] for name in expected} == pytest.approx(expected)
     assert figures["coverage_of"] == {"nevus": 3 / 4, "melanoma": 0}
+
+
+def test_nothing_is_promised_of_a_class_that_was_not_validated(decisions_of):
+    decisions = decisions_of(TWO)
+    unseen = replace(decisions, sets=(decisions.sets[0], decisions.sets[1]._replace(groups=0)))
+    decided = unseen(np.array([[0.4, 0.6]] * 4, np.float32), np.zeros((4, 5), np.float32))
+    figures = measure_decisions(decided, np.array([0, 0, 1, 1]), np.arange(4), TWO, unseen)
+    assert figures["promised"]["coverage"] == {"nevus": decisions.sets[0].guaranteed, "melanoma": None}
 
 
 def test_beside_a_promise_each_lesion_counts_once(decisions_of):
@@ -65,6 +75,7 @@ def test_beside_a_promise_each_lesion_counts_once(decisions_of):
     labels, lesions = np.array([1, 1, 1, 1, 0, 0]), np.array(["a", "a", "a", "b", "c", "c"])
     figures = measure_decisions(decided, labels, lesions, TWO, decisions_of(TWO))
     assert figures["alert_sensitivity"] == pytest.approx((1 + 0) / 2)
+    assert figures["alert_sensitivity_of_images"] == pytest.approx(3 / 4)
     assert figures["coverage_of"] == pytest.approx({"nevus": 1 / 2, "melanoma": 1 / 2})
     assert figures["coverage"] == pytest.approx((1 + 0 + 1 / 2) / 3)
     assert figures["alert_specificity"] == pytest.approx(1 / 2)

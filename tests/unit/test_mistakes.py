@@ -26,10 +26,10 @@ LABELS = np.array([0, 1, 1, 0, 0])
 def test_the_surest_mistakes_come_first_and_missed_melanomas_by_themselves():
     found = worst_mistakes(decided_of(PROBABILITIES), LABELS, THREE)
     assert {kind: [m.row for m in mistakes] for kind, mistakes in found.items()} == {
-        "Malignant, called benign": [2, 1],
+        "Malignant, called by a class that is not": [2, 1],
         "Other mistakes": [3, 4],
     }
-    worst = found["Malignant, called benign"][0]
+    worst = found["Malignant, called by a class that is not"][0]
     assert (worst.truth, worst.answer, worst.sure, worst.of_truth) == ("melanoma", "nevus", 0.9, 0.05)
 
 

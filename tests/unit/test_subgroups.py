@@ -41,7 +41,8 @@ def test_those_whom_a_model_fails_are_flagged():
     assert (women["accuracy"], men["accuracy"]) == (1, 0)
     assert women["images"] + men["images"] == len(labels)
     assert women["flagged"] == []
-    assert men["flagged"] == ["accuracy", "balanced_accuracy", "melanoma_auc"]
+    assert men["flagged"] == men["beyond_chance"] == ["accuracy", "balanced_accuracy", "melanoma_auc"]
+    assert men["melanomas"] == (labels[sexes == "male"] == 1).sum()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
@@ -58,6 +59,22 @@ def test_a_subgroup_has_the_figures_of_its_images():
     }
     low, high = row["intervals"]["accuracy"]
     assert low <= row["accuracy"] <= high
+
+
+def test_what_chance_may_have_done_is_flagged_as_such():
+    """Of 22 images of a face fewer are recognised than of 400, and one of three melanomas."""
+    labels = np.array([0] * 19 + [1] * 3 + [0, 1] * 200)
+    right = np.r_[np.arange(19) < 11, [True, False, False], np.arange(400) % 10 < 7]
+    predicted = np.where(right, labels, 1 - labels)
+    probabilities = np.eye(2)[predicted] * 0.6 + 0.2
+    sites = ["face"] * 22 + ["back"] * 400
+    overall = compute_metrics(probabilities, labels, TWO)
+    found = measure_subgroups(probabilities, labels, np.arange(422), {"site": sites}, TWO, overall)["site"]["face"]
+    assert (found["flagged"], found["beyond_chance"]) == (["accuracy", "balanced_accuracy"], [])
+    # Three melanomas are too few for a mean over classes to have an interval, and for an AUC.
+    assert (found["melanomas"], found["melanoma_auc"]) == (3, None)
+    assert found["intervals"]["balanced_accuracy"] is found["intervals"]["melanoma_auc"] is None
+    assert found["intervals"]["accuracy"][1] > overall["accuracy"]
 
 
 def test_what_is_unknown_or_rare_is_left_out():
