@@ -52,9 +52,12 @@ def train_one(
                     write_run(partial, task, state, manifest)
                 log.copy_events(partial / EVENTS)
         _say_result(config, state)
-        with waiting("Recording the model"):
-            log.end(state, out / "model")
-        store.remove()
+        try:
+            with waiting("Recording the model"):
+                log.end(state, out / "model")
+        # Whatever becomes of the record, the run has ended.
+        finally:
+            store.remove()
 
 
 def train_folds(

@@ -7,6 +7,8 @@ import ray
 import ray.train
 
 from dermaray.data.frames import remove_frames
+from dermaray.data.storage import is_uri
+from dermaray.data.store_errors import STORE_ERRORS
 from dermaray.errors import ClusterError, TrainingError, find_user_error
 from dermaray.models.own_process import import_keras, keep_work_memory
 from dermaray.training.backend import TensorFlowConfig
@@ -52,7 +54,7 @@ def train(
     try:
         while True:
             try:
-                _fit(_trainer(task, task_ref, store, found, notify, callbacks, stop))
+                _fit(_trainer(task, task_ref, store, found, notify, callbacks, stop), store)
                 break
             except _WorkersLost as error:
                 before, found = _step(found), store.latest()
@@ -111,7 +113,9 @@ def _trainer(
         ),
         run_config=ray.train.RunConfig(
             name=store.attempt(),
-            storage_path=store.place,
+            storage_path=store.path,
+            # Ray would not open all of them by their URIs.
+            storage_filesystem=store.filesystem if is_uri(store.place) else None,
             # A kill may hit in the midst of writing one.
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             callbacks=list(callbacks),
@@ -120,10 +124,14 @@ def _trainer(
     )
 
 
-def _fit(trainer: Trainer) -> None:
+def _fit(trainer: Trainer, store: RunStore) -> None:
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
+        failure = getattr(error, "controller_failure", None)
+        # What Ray Train itself notes beside the checkpoints.
+        if isinstance(failure, STORE_ERRORS) and not isinstance(failure, ConnectionError):
+            raise store.unusable(failure) from error
         raise _explained(error) from error
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0]

@@ -13,7 +13,7 @@ import yaml
 from dermaray.errors import ArtifactError, DataError
 from dermaray.models.artifact import open_artifact
 from dermaray.training.state import best_epoch
-from dermaray.training.unfinished import JOB_FILE, SUFFIX, TRIALS
+from dermaray.training.unfinished import JOB_FILE, LOCK, SUFFIX, TRIALS
 
 EVENTS = "tensorboard"
 
@@ -56,8 +56,8 @@ def _runs(root: Path) -> Iterator[RunSummary]:
     for folder, names, files in os.walk(root):
         here = Path(folder)
         if here.name.startswith(".") and here.name.endswith(SUFFIX):
-            # A search keeps its trials there.
-            if TRIALS not in names:
+            # A search keeps its trials there; where there is no lock, a run of another folder keeps its checkpoints.
+            if TRIALS not in names and LOCK in files:
                 yield _unfinished(here)
             names.clear()
         elif {"config.yaml", "history.csv"} <= set(files) and "model" in names:
@@ -81,7 +81,8 @@ def _finished(folder: Path) -> RunSummary | None:
 
 def _unfinished(folder: Path) -> RunSummary:
     out = folder.parent / folder.name.removeprefix(".").removesuffix(SUFFIX)
-    changed = max(_changed(path) for path in (folder, *folder.rglob("*")))
+    # Unlike other ways to walk it goes on where a folder is dropped meanwhile.
+    changed = max(_changed(Path(here, name)) for here, _, files in os.walk(folder) for name in (".", *files))
     try:
         settings = json.loads((folder / "checkpoints" / JOB_FILE).read_text())["settings"]
         backbone = str(settings["model"]["backbone"])

@@ -139,6 +139,8 @@ class Search:
 
     def __init__(self, config: TuneConfig, train: dict[str, Any]) -> None:
         self.config, self._train = config, train
+        # Trials run in folders of their own, and would look for a file of weights there.
+        self._folder = Path.cwd()
         self.base = self.run_config({})
 
     def run_config(self, values: Mapping[str, Any], **changes: str) -> RunConfig:
@@ -151,15 +153,26 @@ class Search:
         Raises:
             ConfigError: A key is unknown or a value does not fit.
         """
-        run = copy.deepcopy(self._train)
-        for key, value in {**self.config.fixed, **values, **changes}.items():
-            set_key(run, key, value)
-        return make_config(run, self.config.train)
+        return self._made({**self.config.fixed, **values, **changes})
 
     @property
     def full_epochs(self) -> int:
         """How many epochs the training configuration has by itself, however few trials have."""
-        return make_config(self._train, self.config.train).training.epochs
+        fixed = {key: value for key, value in self.config.fixed.items() if key != "training.epochs"}
+        try:
+            return self._made(fixed).training.epochs
+        # It fits the epochs of trials alone.
+        except ConfigError:
+            return self.base.training.epochs
+
+    def _made(self, values: Mapping[str, Any]) -> RunConfig:
+        run = copy.deepcopy(self._train)
+        for key, value in values.items():
+            set_key(run, key, value)
+        model = run.get("model")
+        if isinstance(model, dict) and model.get("weights", "none") not in ("none", "imagenet"):
+            model["weights"] = str(self._folder / str(model["weights"]))
+        return make_config(run, self.config.train)
 
     def first(self) -> dict[str, Any] | None:
         """Return the base's own values of the keys that are varied, or None where one is outside of its range."""

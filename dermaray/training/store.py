@@ -18,6 +18,8 @@ from dermaray.training.unfinished import JOB_FILE, SUFFIX, check_job, empty, set
 
 STATE_FILE = "state.npz"
 
+_PROBE = ".written"
+
 
 class Found(NamedTuple):
     """A checkpoint, and the state in it."""
@@ -31,13 +33,15 @@ class RunStore:
 
     Attributes:
         place: A local path, or a URI.
+        filesystem: Of the place.
+        path: The place in it.
         folder: A local folder of the driver's, for what is not needed to go on.
     """
 
     def __init__(self, place: str, folder: Path) -> None:
         self.place, self.folder = place, folder
         self._found: Found | None = None
-        self._filesystem, self._path = locate(place)
+        self.filesystem, self.path = locate(place)
 
     @classmethod
     @contextmanager
@@ -71,8 +75,19 @@ class RunStore:
                         store.remove()
 
     def attempt(self) -> str:
-        """Return a new name for an attempt, after all that are there."""
-        return f"attempt-{len(self._attempts()) + 1:04}"
+        """Return a new name for an attempt, after all that are there, for which the place can be written.
+
+        Raises:
+            OutputError: It cannot.
+        """
+        name = f"attempt-{len(self._attempts()) + 1:04}"
+        try:
+            self.filesystem.create_dir(f"{self.path}/{name}")
+            with self.filesystem.open_output_stream(f"{self.path}/{name}/{_PROBE}") as file:
+                file.write(b"written before the first checkpoint")
+        except STORE_ERRORS as error:
+            raise self.unusable(error) from error
+        return name
 
     def latest(self) -> Found | None:
         """Return the last checkpoint that is whole, or None; one that was cut short by a kill is passed over.
@@ -83,50 +98,57 @@ class RunStore:
         try:
             return self._latest()
         except STORE_ERRORS as error:
-            raise _unusable(self.place, error) from error
+            raise self.unusable(error) from error
 
     def remove(self) -> None:
         """Drop all of it: the run has ended."""
         try:
             self._clear()
         except STORE_ERRORS as error:
-            raise _unusable(self.place, error) from error
+            raise self.unusable(error) from error
         empty(self.folder)
+
+    def unusable(self, error: Exception) -> OutputError:
+        """Return what an error of the place means."""
+        return _unusable(self.place, error)
 
     def _begin(self, config: RunConfig, data_digest: str, new: bool) -> None:
         job = {"settings": settings_of(config), "data": data_digest}
         if not new and self._latest() is not None:
-            check_job(self._filesystem, self._path, job)
+            check_job(self.filesystem, self.path, job)
             return
         self._clear()
-        self._filesystem.create_dir(self._path)
-        write_job(self._filesystem, self._path, job)
+        self.filesystem.create_dir(self.path)
+        write_job(self.filesystem, self.path, job)
 
     def _clear(self) -> None:
         """Delete what is the run's own, and nothing else that somebody may keep there."""
         for attempt in self._attempts():
-            self._filesystem.delete_dir(f"{self._path}/{attempt}")
+            self.filesystem.delete_dir(f"{self.path}/{attempt}")
         with suppress(FileNotFoundError):
-            self._filesystem.delete_file(f"{self._path}/{JOB_FILE}")
+            self.filesystem.delete_file(f"{self.path}/{JOB_FILE}")
+        found = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        if not found and self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
+            self.filesystem.delete_dir(self.path)
 
     def _latest(self) -> Found | None:
         for attempt in reversed(self._attempts()):
-            for folder in reversed(self._folders(f"{self._path}/{attempt}")):
-                path = f"{self._path}/{attempt}/{folder}"
+            for folder in reversed(self._folders(f"{self.path}/{attempt}")):
+                path = f"{self.path}/{attempt}/{folder}"
                 # A checkpoint that is whole does not change any more.
                 if self._found is not None and self._found.checkpoint.path == path:
                     return self._found
-                checkpoint = ray.train.Checkpoint(path, self._filesystem)
+                checkpoint = ray.train.Checkpoint(path, self.filesystem)
                 with suppress(FileNotFoundError, TrainingError):
                     self._found = Found(checkpoint, read_state(checkpoint))
                     return self._found
         return None
 
     def _attempts(self) -> list[str]:
-        return [name for name in self._folders(self._path) if name.startswith("attempt-")]
+        return [name for name in self._folders(self.path) if name.startswith("attempt-")]
 
     def _folders(self, path: str) -> list[str]:
-        found = self._filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        found = self.filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pyarrow.fs as pafs
 from ray import PlacementGroupID, tune
+from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.result import EXPR_RESULT_FILE
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -54,6 +56,29 @@ class _FreeWorkers(tune.Callback):  # type: ignore[misc]
     on_trial_error = on_trial_complete
 
 
+class _Asha(ASHAScheduler):  # type: ignore[misc]
+    """ASHA that knows, when a search goes on, what the trials that have ended had come to.
+
+    Upstream's begins with nothing, and would go on with trials that are worse than those before.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        super().on_trial_add(tune_controller, trial)
+        if trial.status == TuneTrial.TERMINATED:
+            for told in _told(Path(str(trial.path))):
+                self.on_trial_result(tune_controller, trial, told)
+
+
+def _told(folder: Path) -> list[dict[str, Any]]:
+    """Return what a trial has told Tune, as that keeps it in the trial's folder."""
+    try:
+        lines = (folder / EXPR_RESULT_FILE).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+    # It was killed before it told anything, or while it wrote.
+    except (FileNotFoundError, ValueError):
+        return []
+
+
 def begin_search(search: Search, data_digest: str, folder: Path, *, new: bool) -> None:
     """Make sure that a folder is the search's own; an earlier one's is emptied where `new` says so.
 
@@ -65,10 +90,14 @@ def begin_search(search: Search, data_digest: str, folder: Path, *, new: bool) -
     if (folder / TRIALS).exists() and not new:
         check_job(local, str(folder), job)
         return
+    _drop_trials(folder)
+    write_job(local, str(folder), job)
+
+
+def _drop_trials(folder: Path) -> None:
     for part in (TRIALS, _RUNS):
         shutil.rmtree(folder / part, ignore_errors=True)
     (folder / _BEGUN).unlink(missing_ok=True)
-    write_job(local, str(folder), job)
 
 
 class _Named:
@@ -87,6 +116,13 @@ def begun_trials(folder: Path) -> list[str]:
     return file.read_text(encoding="utf-8").split() if file.exists() else []
 
 
+def note_begun(folder: Path, trial: str) -> None:
+    """Note that a trial has begun, if it has not before."""
+    if trial not in begun_trials(folder):
+        with (folder / _BEGUN).open("a", encoding="utf-8") as file:
+            file.write(f"{trial}\n")
+
+
 def run_trials(search: Search, folder: Path, plan: PlanRun, notify: Notify | None = None) -> list[Trial]:
     """Run the trials of a search, those that an earlier process has run left out.
 
@@ -103,22 +139,45 @@ def run_trials(search: Search, folder: Path, plan: PlanRun, notify: Notify | Non
         TrainingError: Every one has failed.
         KeyboardInterrupt: The user ended it.
     """
-    kept = folder / TRIALS
-    # The workers of a trial hold CPUs; what waits for them needs next to none.
-    trainable = tune.with_resources(_trainable(search, folder, plan, notify), {"CPU": 0.01})
-    if tune.Tuner.can_restore(str(kept)):
-        tuner = tune.Tuner.restore(str(kept), trainable, restart_errored=True)
-    else:
-        tuner = _new_tuner(search, trainable, kept)
-    # Tune would take the first Ctrl-C for the end of the search, and its new output greets however quiet it is to be.
-    os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
-    results = tuner.fit()
+    # Data may be more than Ray lets a function carry.
+    trainable = tune.with_parameters(_trainable(search, folder, notify), plan=plan)
+    results = fit_trials(search, folder, trainable)
     trials = [_ended(result) for result in results]
     remove_frames(_layouts(search, trials, plan))
     if all(trial.problem for trial in trials):
-        mistakes = [mistake for error in results.errors if (mistake := find_user_error(error))]
+        mistakes = [mistake for result in results if (mistake := find_user_error(result.error))]
         raise mistakes[0] if mistakes else TrainingError(f"every trial has failed: {trials[0].problem}")
     return trials
+
+
+def fit_trials(search: Search, folder: Path, trainable: Any) -> list[tune.Result]:
+    """Have Tune run a search's trials, from wherever it stands; return all of them in the order of their beginning.
+
+    Those that failed are gone on with: what made them fail may have been mended.
+
+    Args:
+        search: What to try.
+        folder: See `run_trials`.
+        trainable: Takes a trial's values and tells Tune of its epochs; notes in `begun_trials` that it has begun.
+    """
+    kept = folder / TRIALS
+    # The workers of a trial hold CPUs; what waits for them needs next to none.
+    trainable = tune.with_resources(trainable, {"CPU": 0.01})
+    # Tune would take the first Ctrl-C for the end of the search, and its new output greets however quiet it is to be.
+    os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    states = sorted(kept.glob("experiment_state-*.json"), key=lambda path: path.stat().st_mtime)
+    if states:
+        # Of trials that began in the last moment before a kill Tune knows nothing; others take their places.
+        state, begun = states[-1].read_text(encoding="utf-8"), begun_trials(folder)
+        (folder / _BEGUN).write_text("".join(f"{trial}\n" for trial in begun if trial in state), encoding="utf-8")
+        tuner = tune.Tuner.restore(str(kept), trainable, resume_errored=True)
+    else:
+        # Killed in its first seconds, it leaves what Tune cannot go on from.
+        _drop_trials(folder)
+        tuner = _new_tuner(search, trainable, kept)
+    results = list(tuner.fit())
+    order = {trial: number for number, trial in enumerate(begun_trials(folder))}
+    return sorted(results, key=lambda result: order.get(Path(result.path).name, len(order)))
 
 
 def _ended(result: tune.Result) -> Trial:
@@ -131,14 +190,12 @@ def _ended(result: tune.Result) -> Trial:
     return Trial(_decoded(result.config or {}), history, problem)
 
 
-def _trainable(search: Search, folder: Path, plan: PlanRun, notify: Notify | None) -> Callable[[dict[str, Any]], None]:
-    def trial(values: dict[str, Any]) -> None:
+def _trainable(search: Search, folder: Path, notify: Notify | None) -> Callable[[dict[str, Any], PlanRun], None]:
+    def trial(values: dict[str, Any], plan: PlanRun) -> None:
         name = tune.get_context().get_trial_id()
         # Trials are of no use when the search has ended, and go with its folder.
         kept = {"name": name, "out": str(folder / _RUNS / name), "checkpoint.storage": None}
-        if name not in begun_trials(folder):
-            with (folder / _BEGUN).open("a", encoding="utf-8") as file:
-                file.write(f"{name}\n")
+        note_begun(folder, name)
         run = search.run_config(_decoded(values) | kept)
         task = plan(run)
         with RunStore.open(run, str(task.provenance["data"]["digest"]), new=False) as store:
@@ -166,7 +223,8 @@ def _new_tuner(search: Search, trainable: Any, kept: Path) -> tune.Tuner:
             num_samples=config.trials,
             max_concurrent_trials=config.concurrent,
             search_alg=OptunaSearch(seed=config.seed, points_to_evaluate=_points(search)),
-            scheduler=ASHAScheduler(
+            trial_dirname_creator=_dirname,
+            scheduler=_Asha(
                 time_attr="epoch",
                 # One more than there are: Tune would kill a trial in its last epoch, which ends by itself.
                 max_t=epochs + 1,
@@ -176,6 +234,10 @@ def _new_tuner(search: Search, trainable: Any, kept: Path) -> tune.Tuner:
         ),
         run_config=tune.RunConfig(name=kept.name, storage_path=str(kept.parent), verbose=0, callbacks=[_FreeWorkers()]),
     )
+
+
+def _dirname(trial: TuneTrial) -> str:
+    return str(trial.trial_id)
 
 
 def _layouts(search: Search, trials: Sequence[Trial], plan: PlanRun) -> list[FrameLayout]:

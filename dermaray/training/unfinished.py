@@ -20,7 +20,7 @@ SUFFIX = ".unfinished"
 TRIALS = "tune"
 """Within it, where that is a search's: what Ray Tune keeps."""
 
-_LOCK = "lock"
+LOCK = "lock"
 
 JOB_FILE = "run.json"
 _FORMAT_VERSION = 1
@@ -45,7 +45,7 @@ def unfinished(out: Path) -> Iterator[Path]:
     folder = out.parent / f".{out.name}{SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("w")
+        lock = (folder / LOCK).open("w")
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror}. Choose another folder") from error
     with lock:
@@ -76,14 +76,14 @@ def empty(folder: Path) -> None:
 
 
 def _kept(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*") if path.name != _LOCK]
+    return [path for path in folder.glob("*") if path.name != LOCK]
 
 
 def _remove_empty(folder: Path) -> None:
     """Remove a folder that holds nothing but its lock."""
     if not _kept(folder):
         with suppress(OSError):
-            (folder / _LOCK).unlink()
+            (folder / LOCK).unlink()
             folder.rmdir()
 
 

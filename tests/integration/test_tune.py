@@ -5,13 +5,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from ray import tune
 
 from dermaray.config import load_config
 from dermaray.data.frames import node_folder
 from dermaray.errors import OutputError
+from dermaray.training.search import load_search
+from dermaray.training.tuning import begun_trials, fit_trials, note_begun
+from dermaray.training.unfinished import TRIALS
 from tests.commands import wait_until
 
 RunJob = Callable[..., int]
@@ -42,6 +47,36 @@ def search(config: Path, tmp_path: Path) -> Path:
     path = tmp_path / "tune.yaml"
     path.write_text(yaml.safe_dump(search))
     return path
+
+
+def test_a_search_goes_on_with_what_failed_by_what_others_had_come_to(
+    search: Path, ray_cluster: object, tmp_path: Path
+) -> None:
+    """Trials that train nothing; the second fails when it is first run."""
+    folder, mended = tmp_path / "kept", tmp_path / "mended"
+    # As a search leaves it that is killed in its first moment.
+    (folder / TRIALS).mkdir(parents=True)
+    (folder / TRIALS / "tuner.pkl").touch()
+
+    def trial(values: dict[str, Any]) -> None:
+        name = tune.get_context().get_trial_id()
+        note_begun(folder, name)
+        number = begun_trials(folder).index(name)
+        for epoch in (1, 2, 3):
+            figures = dict.fromkeys(("loss", "accuracy", "val_accuracy"), 0.5)
+            tune.report({"epoch": epoch, "val_loss": (1.0, 0.5, 0.1, 0.2)[number], **figures})
+            if number == 1 and not mended.exists():
+                raise OSError("no space left")
+
+    settings = load_search(search, ["trials=4", "fixed.training.epochs=3"])
+    first = fit_trials(settings, folder, trial)
+    assert [result.error is None for result in first] == [True, False, True, True]
+    mended.touch()
+    again = fit_trials(settings, folder, trial)
+    assert [Path(result.path).name for result in again] == [Path(r.path).name for r in first] == begun_trials(folder)
+    assert [result.error for result in again] == [None] * 4
+    # After its first epoch the second trial is known to be worse than the two that came after it.
+    assert [int(result.metrics["epoch"]) for result in again] == [3, 1, 3, 3]
 
 
 def test_a_search_that_was_killed_goes_on_by_the_same_command_and_ends_in_a_configuration(

@@ -49,6 +49,31 @@ def test_a_fixed_key_leaves_its_section_alone(tmp_path: Path) -> None:
     assert (search.base.training.epochs, search.base.training.precision) == (4, "float64")
 
 
+def test_a_trial_finds_the_weights_that_are_named_by_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in a folder of its own."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here" / "start.weights.h5").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    search = load_search(written(tmp_path), ["fixed.model.weights=start.weights.h5"])
+    monkeypatch.chdir(tmp_path / "there")
+    assert search.run_config({}).model.weights == str(tmp_path / "here" / "start.weights.h5")
+    assert search.run_config({"model.weights": "none"}).model.weights == "none"
+
+
+def test_how_long_the_best_would_train_is_known_also_where_only_fixed_keys_complete_it(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    incomplete = {**TRAIN, "data": {}}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(incomplete))
+    search = load_search(path, ["fixed.data.manifest=data"])
+    assert (search.base.training.epochs, search.full_epochs) == (4, 6)
+    # Eight epochs of the head fit a search's ten, and not the six that the configuration has.
+    longer = load_search(path, ["fixed.data.manifest=data", "fixed.training.epochs=10", "fixed.training.head_epochs=8"])
+    assert longer.full_epochs == 10
+
+
 def test_a_range_is_changed_on_the_command_line(tmp_path: Path) -> None:
     changes = ["search.training.learning_rate={uniform: [0.01, 0.02]}", "search.model.dropout.uniform=[0, 0.5]"]
     ranges = load_search(written(tmp_path), changes).config.search
