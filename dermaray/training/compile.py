@@ -14,7 +14,7 @@ def compile_stage(model: keras.Model, training: TrainingConfig, stage: Stage, ji
     for layer in model.layers:
         layer.trainable = layer.name == HEAD or not stage.head_only
     model.compile(
-        optimizer=build_optimizer(training, stage.learning_rate, stage.stop - stage.start),
+        optimizer=build_optimizer(training, stage.learning_rate, stage.optimizer_stop - stage.optimizer_start),
         loss=training_loss(training),
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=jit_compile,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from dermaray.images.resize import resize
 from dermaray.images.spec import InputSpec
 from dermaray.training.feed import Batch
 from dermaray.training.multiworker import own_part
@@ -25,7 +26,7 @@ def distributed_batches(
     Args:
         strategy: What will run the steps.
         blocks: Over all epochs.
-        spec: The shape of the pixels.
+        spec: The shape that the pixels get: their own, or a smaller one.
         batch_size: Rows per step on this worker; divides the stream.
         failures: Receives what ends the stream: TensorFlow itself hands on no more than its text.
     """
@@ -37,7 +38,7 @@ def distributed_batches(
 
     def batches() -> Iterator[Batch]:
         try:
-            yield from rebatched(blocks, batch_size)
+            yield from rebatched(shrunk(blocks, spec), batch_size)
         except Exception as error:
             failures.append(error)
             raise
@@ -54,6 +55,15 @@ def distributed_batches(
         return stream.prefetch(PREFETCH_BATCHES).with_options(options)
 
     return own_part(strategy.distribute_datasets_from_function(build))
+
+
+def shrunk(blocks: Iterable[Batch], spec: InputSpec) -> Iterator[Batch]:
+    """Scale the images of blocks to another size, where they have not that already."""
+    for pixels, *others in blocks:
+        if pixels.shape[1:] == spec.shape:
+            yield pixels, *others
+        else:
+            yield np.stack([resize(image, spec.shape[:2]) for image in pixels]), *others
 
 
 def rebatched(blocks: Iterable[Batch], size: int) -> Iterator[Batch]:

@@ -20,6 +20,9 @@ from dermaray.errors import OutputError, TrainingError
 if TYPE_CHECKING:
     import keras
 
+SCALE = "scale"
+"""In the figures of an epoch: at which share of its size the model saw images, where that is not always the same."""
+
 _PROGRESS = "progress"
 _PARTS = ("best", "model", "optimizer", "metrics")
 _FORMAT_VERSION = 1
@@ -54,10 +57,10 @@ class RunState:
         return best_epoch(self.history)
 
     def is_stale(self, training: TrainingConfig) -> bool:
-        """Tell whether `early_stopping` ends the run here. The epochs of the head alone do not count."""
+        """Tell whether `early_stopping` ends the run here. Epochs of the head alone or on small images do not count."""
         if training.early_stopping is None or not self.history:
             return False
-        since = max(self.best_epoch["epoch"], training.head_epochs)
+        since = max(self.best_epoch["epoch"], training.head_epochs, training.small_epochs)
         return self.history[-1]["epoch"] - since >= training.early_stopping
 
     def capture(self, model: "keras.Model") -> None:
@@ -110,8 +113,11 @@ class RunState:
 
 
 def best_epoch(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the figures of the epoch with the lowest validation loss, of equal ones the first."""
-    return min(history, key=lambda epoch: epoch["val_loss"])
+    """Return the figures of the epoch with the lowest validation loss, of equal ones the first.
+
+    Of epochs on images of several sizes those on the largest count alone.
+    """
+    return min(history, key=lambda epoch: (-epoch.get(SCALE, 1.0), epoch["val_loss"]))
 
 
 def values_of(variables: list[Any]) -> Arrays:

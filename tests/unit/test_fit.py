@@ -25,7 +25,7 @@ def model_of(**training: Any) -> keras.Model:
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
     model = MultiWorkerModel(inputs, keras.layers.Dense(3, activation="softmax")(x))
     normalize_together(model)
-    compile_stage(model, TrainingConfig(**training), Stage(0, STEPS, False, 0.01), jit_compile=False)
+    compile_stage(model, TrainingConfig(**training), Stage(0, STEPS, False, 0.01, 0, STEPS), jit_compile=False)
     return model
 
 

@@ -13,6 +13,7 @@ from dermaray.data.manifest import SCHEMA, Manifest
 from dermaray.data.streams import ImageTable, Recipe
 from dermaray.errors import TrainingError
 from dermaray.labels import LabelSet
+from dermaray.models import backbones
 from dermaray.training import loop
 from dermaray.training.feed import Batch, Feed
 from dermaray.training.plan import Plan
@@ -20,6 +21,7 @@ from dermaray.training.state import RunState
 from dermaray.training.task import WorkerTask, plan_run
 
 CLASSES = ("nevus", "melanoma")
+OPTIONS: dict[str, dict[str, Any]] = {"case_study_cnn": {"filters": [4], "dense": 32}, "pooled": {}}
 
 
 class Drawn(Feed):
@@ -33,11 +35,20 @@ class Drawn(Feed):
 
 @pytest.fixture(autouse=True)
 def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave checkpoints out: they are handed to Ray."""
-    monkeypatch.setattr(loop, "Checkpoints", lambda *_: keras.callbacks.Callback())
+    """Leave checkpoints out, which are handed to Ray, but for what is captured for them."""
+
+    class Captured(keras.callbacks.Callback):  # type: ignore[misc]
+        def __init__(self, state: RunState, *_: object) -> None:
+            super().__init__()
+            self._state = state
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            self._state.capture(self.model)
+
+    monkeypatch.setattr(loop, "Checkpoints", Captured)
 
 
-def task_of(**training: Any) -> WorkerTask:
+def task_of(backbone: str = "case_study_cnn", **training: Any) -> WorkerTask:
     filled: dict[str, Any] = {"uri": "a.jpg", "group_id": "g", "sha256": "0" * 64, "width": 16, "height": 16}
     rows = [
         {**filled, "image_id": f"i{i}", "label": CLASSES[i % 2], "split": split}
@@ -49,7 +60,7 @@ def task_of(**training: Any) -> WorkerTask:
             "out": "t",
             "data": {"manifest": "m"},
             "input": {"height": 16, "width": 16},
-            "model": {"options": {"filters": [4], "dense": 32}},
+            "model": {"backbone": backbone, "options": OPTIONS[backbone]},
             "training": {"global_batch_size": 4, "optimizer": "sgd", **training},
         }
     )
@@ -84,3 +95,27 @@ def test_a_loss_that_is_no_number_names_its_images() -> None:
     named = str(caught.value).partition(" are ")[2].partition(". Try a lower training.learning_rate than 1e+30")[0]
     assert len(named.split(", ")) == task.config.training.global_batch_size
     assert set(named.split(", ")) <= set(task.train.image_ids.to_pylist())
+
+
+def test_small_images_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def pooled(pixels: Any) -> Any:
+        seen.append(pixels.shape)
+        values = keras.layers.Conv2D(4, 3, strides=2)(keras.layers.Rescaling(1 / 255)(pixels))
+        return keras.layers.GlobalAveragePooling2D()(values)
+
+    monkeypatch.setitem(backbones.BACKBONES, "pooled", backbones.Backbone(pooled))
+    training = {"epochs": 4, "small_epochs": 2, "small_scale": 0.5, "optimizer": "adam", "schedule": "cosine"}
+    state = trained(task_of("pooled", **training))
+    assert seen == [(None, 8, 8, 3), (None, 16, 16, 3)]
+    assert [figures["scale"] for figures in state.history] == [0.5, 0.5, 1.0, 1.0]
+    assert state.step == 4 * 3
+    # Its count of steps, which the learning rate follows, went on with it.
+    assert state.optimizer[0] == 4 * 3
+
+
+def test_the_best_epoch_is_one_on_images_of_full_size() -> None:
+    history = [{"epoch": 1, "val_loss": 0.1, "scale": 0.5}, {"epoch": 2, "val_loss": 0.3, "scale": 1.0}]
+    state = RunState(history=[*history, {"epoch": 3, "val_loss": 0.2, "scale": 1.0}])
+    assert state.best_epoch["epoch"] == 3

@@ -32,7 +32,9 @@ def trainable(**training: Any) -> keras.Model:
     keras.utils.set_random_seed(3)
     inputs = keras.Input((FEATURES,))
     model = MultiWorkerModel(inputs, keras.layers.Dense(CLASSES, activation="softmax")(inputs))
-    compile_stage(model, TrainingConfig(optimizer="sgd", **training), Stage(0, 10, False, 0.1), jit_compile=False)
+    compile_stage(
+        model, TrainingConfig(optimizer="sgd", **training), Stage(0, 10, False, 0.1, 0, 10), jit_compile=False
+    )
     return model
 
 

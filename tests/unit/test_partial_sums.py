@@ -91,7 +91,7 @@ def test_workers_sum_what_one_does(kind: str, workers: int) -> None:
 def trained(parts: int | None, order: np.ndarray, **training: Any) -> list[np.ndarray]:
     """Take ten steps over batches whose parts stand in an order, and return all weights."""
     model, rng = network(parts), np.random.default_rng(1)
-    compile_stage(model, TrainingConfig(**training), Stage(0, 10, False, 0.01), jit_compile=False)
+    compile_stage(model, TrainingConfig(**training), Stage(0, 10, False, 0.01, 0, 10), jit_compile=False)
     rows = np.arange(ROWS).reshape(PARTS, -1)[order].ravel()
     x = rng.normal(size=(10, ROWS, *SHAPE)).astype("f4")[:, rows]
     y = rng.integers(0, CLASSES, (10, ROWS)).astype("i4")[:, rows]

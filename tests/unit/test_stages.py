@@ -32,12 +32,12 @@ def rates_of(steps: int, **training: Any) -> list[float]:
 
 
 def test_a_run_without_a_head_of_its_own_has_one_stage() -> None:
-    assert stages(TrainingConfig(epochs=3, learning_rate=0.1), 10) == [Stage(0, 30, False, 0.1)]
+    assert stages(TrainingConfig(epochs=3, learning_rate=0.1), 10) == [Stage(0, 30, False, 0.1, 0, 30)]
 
 
 def test_the_head_trains_first() -> None:
     training = TrainingConfig(epochs=3, head_epochs=1, learning_rate=0.1, head_learning_rate=0.5)
-    assert stages(training, 10) == [Stage(0, 10, True, 0.5), Stage(10, 30, False, 0.1)]
+    assert stages(training, 10) == [Stage(0, 10, True, 0.5, 0, 10), Stage(10, 30, False, 0.1, 10, 30)]
     model = model_of()
     pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
     labels = np.arange(4) % 3
@@ -51,6 +51,25 @@ def test_the_head_trains_first() -> None:
             if any(not np.array_equal(a, b) for a, b in zip(weights, model.get_layer(name).get_weights(), strict=True))
         }
         assert moved & {HEAD, "conv1", "norm1"} == moving
+
+
+def test_small_images_come_first_and_the_optimiser_goes_on() -> None:
+    training = TrainingConfig(epochs=4, head_epochs=1, small_epochs=3, small_scale=0.5, learning_rate=0.1)
+    assert stages(training, 10) == [
+        Stage(0, 10, True, 0.1, 0, 10, 0.5),
+        Stage(10, 30, False, 0.1, 10, 40, 0.5),
+        Stage(30, 40, False, 0.1, 10, 40),
+    ]
+    assert stages(TrainingConfig(epochs=2, small_epochs=1, small_scale=0.5, learning_rate=0.1), 10) == [
+        Stage(0, 10, False, 0.1, 0, 20, 0.5),
+        Stage(10, 20, False, 0.1, 0, 20),
+    ]
+
+
+@pytest.mark.parametrize("training", [{"small_epochs": 3}, {"small_epochs": 1, "head_epochs": 1}, {"small_scale": 0.5}])
+def test_small_images_that_cannot_be_are_refused(training: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="small_"):
+        TrainingConfig(epochs=3, **training)
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:
@@ -98,6 +117,6 @@ def test_labels_are_smoothed() -> None:
 def test_every_optimizer_takes_every_setting(optimizer: str) -> None:
     training = TrainingConfig(optimizer=optimizer, clip_norm=1.0, ema=0.9, schedule="cosine", warmup_steps=2)
     model = model_of()
-    compile_stage(model, training, Stage(0, 10, False, 0.1), jit_compile=False)
+    compile_stage(model, training, Stage(0, 10, False, 0.1, 0, 10), jit_compile=False)
     model.train_on_batch(np.zeros((4, 16, 16, 3), np.uint8), np.arange(4) % 3)
     assert all(np.isfinite(weights).all() for weights in model.get_weights())
