@@ -3,7 +3,8 @@
     python -m benchmarks.score --images ../shared/data/ham10000/images [--files 4096] [--rounds 5]
 
 Files are real photographs as JPEG of 600x450 and of 1024x768 pixels, alternately. The network is an EfficientNet-Lite0
-at 160x160 pixels. A round runs all sides one after the other, each in a process of its own:
+at 160x160 pixels; with --size 192 --views 4 it is as large as that of the reference model. A round runs all sides one
+after the other, each in a process of its own:
 
     directory   keras.utils.image_dataset_from_directory and model.predict
     loop        PIL and model.predict, an image at a time (on every eighth file)
@@ -37,15 +38,16 @@ from typing import Any
 from dermaray.models.openvino import knows_bfloat16
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE, BATCH, CORES = 160, 32, 2
+BATCH, CORES = 32, 2
 SIZES = ((600, 450), (1024, 768))
 CONFIG = """
 name: benchmark
 out: {folder}/model
 data: {{manifest: {folder}/data}}
-input: {{height: 160, width: 160}}
+input: {{height: {size}, width: {size}}}
 model: {{backbone: efficientnet_lite0, weights: imagenet}}
 int8: true
+views: {views}
 training: {{epochs: 1, global_batch_size: 24}}
 """
 
@@ -74,6 +76,13 @@ def files_of(folder: Path) -> list[str]:
     return sorted(map(str, (folder / "files").rglob("*.jpg")))
 
 
+def size_of(folder: Path) -> int:
+    """Return the height and width that the model takes."""
+    from dermaray.models.artifact import open_artifact
+
+    return open_artifact(folder / "model").input_spec.height
+
+
 def loaded(folder: Path) -> Any:
     """Return the Keras model."""
     import keras
@@ -89,8 +98,9 @@ def directory(folder: Path, clock: Clock) -> None:
         def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
             clock.tell((batch + 1) * BATCH)
 
+    size = size_of(folder)
     dataset = keras.utils.image_dataset_from_directory(
-        folder / "files", labels=None, image_size=(SIZE, SIZE), batch_size=BATCH, shuffle=False
+        folder / "files", labels=None, image_size=(size, size), batch_size=BATCH, shuffle=False
     )
     loaded(folder).predict(dataset, callbacks=[Tell()], verbose=0)
 
@@ -100,10 +110,10 @@ def loop(folder: Path, clock: Clock) -> None:
     import numpy as np
     from PIL import Image
 
-    model = loaded(folder)
+    model, size = loaded(folder), size_of(folder)
     for done, file in enumerate(files_of(folder)[::8]):
         with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE)))
+            pixels = np.asarray(image.convert("RGB").resize((size, size)))
         model.predict(pixels[None], verbose=0)
         clock.tell(done + 1)
 
@@ -121,7 +131,8 @@ def ray_data(folder: Path, clock: Clock) -> None:
 
     ray.init(include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    images = ray.data.read_images(files_of(folder), size=(SIZE, SIZE), mode="RGB")
+    size = size_of(folder)
+    images = ray.data.read_images(files_of(folder), size=(size, size), mode="RGB")
     scored = images.map_batches(Predict, batch_size=BATCH, concurrency=1)
     done = 0
     for batch in scored.iter_batches(batch_size=None):
@@ -145,7 +156,8 @@ def daft_side(folder: Path, clock: Clock) -> None:
             return [list(map(float, row)) for row in found]
 
     table = daft.from_pydict({"path": files_of(folder)})
-    image = col("path").url.download().image.decode(mode="RGB").image.resize(SIZE, SIZE)
+    size = size_of(folder)
+    image = col("path").url.download().image.decode(mode="RGB").image.resize(size, size)
     done = 0
     for part in table.select(Predict(image).alias("probabilities")).to_arrow_iter():
         done += len(part)
@@ -182,10 +194,10 @@ def decode_alone(folder: Path, part: int) -> float:
     import cv2
 
     from dermaray.images.decode import decode_image
-    from dermaray.images.spec import InputSpec
+    from dermaray.models.artifact import open_artifact
 
     cv2.setNumThreads(1)
-    files, spec = files_of(folder)[part::CORES], InputSpec(height=SIZE, width=SIZE)
+    files, spec = files_of(folder)[part::CORES], open_artifact(folder / "model").input_spec
     began = time.perf_counter()
     for file in files:
         decode_image(Path(file).read_bytes(), spec)
@@ -199,8 +211,9 @@ def network_alone(folder: Path, part: int) -> float:
     from dermaray.models.artifact import open_artifact
     from dermaray.models.engines import open_engine
 
-    engine = open_engine(open_artifact(folder / "model"), "litert")
-    pixels = np.random.default_rng(part).integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
+    artifact = open_artifact(folder / "model")
+    engine = open_engine(artifact, "litert")
+    pixels = np.random.default_rng(part).integers(0, 256, (BATCH, *artifact.input_spec.shape), np.uint8)
     batches = len(files_of(folder)) // CORES // BATCH // 2
     began = time.perf_counter()
     for _ in range(batches):
@@ -227,14 +240,14 @@ NEEDED: dict[str, Callable[[], bool]] = {
 """Whether there is what a side needs."""
 
 
-def prepare(folder: Path, images: Path, count: int) -> None:
+def prepare(folder: Path, images: Path, count: int, size: int, views: int) -> None:
     """Make a model, and the files to score."""
     from PIL import Image
 
     from dermaray.data.synthetic import generate_dataset
 
     generate_dataset(folder / "images", 108)
-    (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
+    (folder / "config.yaml").write_text(CONFIG.format(folder=folder, size=size, views=views))
     for words in (["prepare", "images", "--out", "data"], ["train", "--config", "config.yaml"]):
         named = [str(folder / word) if word in ("images", "data", "config.yaml") else word for word in words]
         subprocess.run([sys.executable, "-m", f"jobs.{named[0]}", *named[1:]], cwd=ROOT, check=True)
@@ -284,6 +297,8 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a folder of photographs")
     parser.add_argument("--files", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, default=160, help="height and width that the model takes")
+    parser.add_argument("--views", type=int, default=1, help="that it averages over")
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -300,7 +315,7 @@ def main() -> None:
     sides = [side for side in SIDES if side in wanted and NEEDED.get(side, lambda: True)()]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        prepare(folder, args.images.resolve(), args.files)
+        prepare(folder, args.images.resolve(), args.files, args.size, args.views)
         rounds = []
         for number in range(args.rounds):
             rounds.append({side: measured(side, folder) for side in sides})
