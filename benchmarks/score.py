@@ -78,9 +78,7 @@ def files_of(folder: Path) -> list[str]:
 
 def size_of(folder: Path) -> int:
     """Return the height and width that the model takes."""
-    from dermaray.models.artifact import open_artifact
-
-    return open_artifact(folder / "model").input_spec.height
+    return int((folder / "size").read_text())
 
 
 def loaded(folder: Path) -> Any:
@@ -247,6 +245,7 @@ def prepare(folder: Path, images: Path, count: int, size: int, views: int) -> No
     from dermaray.data.synthetic import generate_dataset
 
     generate_dataset(folder / "images", 108)
+    (folder / "size").write_text(str(size))
     (folder / "config.yaml").write_text(CONFIG.format(folder=folder, size=size, views=views))
     for words in (["prepare", "images", "--out", "data"], ["train", "--config", "config.yaml"]):
         named = [str(folder / word) if word in ("images", "data", "config.yaml") else word for word in words]

@@ -315,17 +315,24 @@ def make_config(values: Mapping[str, Any], source: str) -> RunConfig:
 def _checked(config: RunConfig) -> RunConfig:
     build_augmenter(config.augment, config.input, config.seed, config.augment_engine)
     check_backbone(config.model)
-    if config.training.small_epochs and not BACKBONES[config.model.backbone].any_size:
-        raise ConfigError(
-            f"training.small_epochs needs a backbone whose weights fit images of any size. Received: "
-            f"{config.model.backbone}"
-        )
+    if config.training.small_epochs:
+        _check_small(config)
     check_views(config.views, config.input.height, config.input.width)
     if config.model.weights in ("imagenet", "none"):
         return config
     # Workers run in folders of their own.
     weights = str(Path(config.model.weights).resolve())
     return config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})
+
+
+def _check_small(config: RunConfig) -> None:
+    if not BACKBONES[config.model.backbone].any_size:
+        raise ConfigError(
+            f"training.small_epochs needs a backbone whose weights fit images of any size. Received: "
+            f"{config.model.backbone}"
+        )
+    small = config.input.scaled(config.training.small_scale)
+    validated(InputSpec, small.model_dump(), "input, times training.small_scale")
 
 
 def dump_config(config: RunConfig) -> str:

@@ -77,6 +77,18 @@ class _Handler(pa.fs.FSSpecHandler):  # type: ignore[misc]
         with _in_words_of_arrow():
             return super().open_output_stream(path, metadata)
 
+    def create_dir(self, path: str, recursive: bool) -> None:
+        with _in_words_of_arrow():
+            super().create_dir(path, recursive)
+
+    def delete_dir(self, path: str) -> None:
+        with _in_words_of_arrow():
+            super().delete_dir(path)
+
+    def delete_file(self, path: str) -> None:
+        with _in_words_of_arrow():
+            super().delete_file(path)
+
     def get_file_info(self, paths: list[str]) -> list[pa.fs.FileInfo]:
         found = []
         for path in paths:

@@ -112,10 +112,10 @@ def resampled_intervals(
         The tree with [low, high] for each figure, or None; see `bootstrap_intervals`.
     """
     _, group_of = np.unique(groups, return_inverse=True)
-    strata = _rarest_class(labels, group_of) if by_class else np.zeros(group_of.max() + 1, int)
-    _, sizes = np.unique(strata, return_counts=True)
-    if by_class and sizes.min() < FEWEST_GROUPS:
+    classes = np.unique(np.column_stack([group_of, labels]), axis=0)[:, 1]
+    if by_class and np.unique(classes, return_counts=True)[1].min() < FEWEST_GROUPS:
         return _intervals(figures(np.full((1, len(labels)), np.nan)))
+    strata = _rarest_class(labels, group_of) if by_class else np.zeros(group_of.max() + 1, int)
     return _intervals(_drawn(figures, group_of, strata, resamples, seed))
 
 

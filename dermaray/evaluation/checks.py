@@ -125,7 +125,8 @@ def count_decided_on(artifact: Artifact, images: pa.Table, source: str) -> int:
         images: Rows of a manifest.
         source: Its `source_name`; see `check_unseen`.
     """
-    same = artifact.provenance.get("data", {}).get("source") == source
+    own = artifact.provenance
+    same = {data.get("source") for data in [own.get("data", {}), *_trained_on(own)]} == {source}
     known = _known(images, artifact.decided_on(), same_source=same)
     return int(pc.sum(reduce(pc.or_, known.values())).as_py() or 0)
 

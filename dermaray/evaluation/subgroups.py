@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermaray.decisions.arrays import FloatArray, IntArray
-from dermaray.evaluation.bootstrap import bootstrap_intervals
+from dermaray.evaluation.bootstrap import FEWEST_GROUPS, bootstrap_intervals
 from dermaray.evaluation.metrics import answers, compute_metrics
 from dermaray.labels import LabelSet
 
@@ -54,7 +54,8 @@ def measure_subgroups(
         JSON values: {attribute: {value: `images`; `melanomas`, how many groups have one; each of `FIGURES`, None where
         undefined, and that of melanoma with fewer than `FEWEST_MELANOMAS`; `intervals` of the same names; `flagged`,
         the figures that lie more than `GAP` below those of all images, balanced accuracy below that over the classes
-        that these have; `beyond_chance`, those of the latter whose whole interval lies below}}, in the order of the
+        that these have; `beyond_chance`, those of the latter whose whole interval lies below, where there
+        are `FEWEST_GROUPS`}}, in the order of the
         values. Values with fewer than `FEWEST_IMAGES` images, and attributes with fewer than two other values, are left
         out.
     """
@@ -103,6 +104,8 @@ def _measure(
     recalls = [overall["per_class"][label_set.classes[k]]["recall"] for k in np.unique(labels)]
     of_all = {**{name: overall[name] for name in FIGURES}, "balanced_accuracy": float(np.mean(recalls))}
 
+    enough = len(np.unique(groups)) >= FEWEST_GROUPS
+
     def most(name: str) -> float:
         # Without an interval a figure of 0 is one for which all images speak alike; of another nothing is known.
         return float(intervals[name][1] if intervals[name] else figures[name] and 1.0)
@@ -114,5 +117,5 @@ def _measure(
         **figures,
         "intervals": {name: intervals[name] for name in FIGURES},
         "flagged": flagged,
-        "beyond_chance": [name for name in flagged if most(name) < of_all[name]],
+        "beyond_chance": [name for name in flagged if enough and most(name) < of_all[name]],
     }

@@ -12,12 +12,12 @@ NOT_DECAYED = ("bias", "gamma", "beta")
 
 
 def build_optimizer(training: TrainingConfig, rate: float, steps: int) -> keras.optimizers.Optimizer:
-    """Return an optimiser for a stage of a run.
+    """Return an optimiser for one or two stages of a run.
 
     Args:
         training: The run's settings.
-        rate: The highest learning rate of the stage.
-        steps: How many the stage has.
+        rate: The highest learning rate.
+        steps: How many it will take.
     """
     common = {
         "learning_rate": _learning_rate(training, rate, steps),

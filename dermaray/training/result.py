@@ -18,7 +18,7 @@ from dermaray.training.task import WorkerTask
 def write_run(out: Path, task: WorkerTask, state: RunState, manifest: Manifest) -> None:
     """Write what a run has come to into an existing folder: `model/`, `config.yaml` and `history.csv`.
 
-    The model is that of the epoch with the lowest validation loss; its decisions are fitted on the validation images of
+    The model is that of the best epoch (see `best_epoch`); its decisions are fitted on the validation images of
     the manifest.
     """
     config = task.config

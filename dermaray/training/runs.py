@@ -82,7 +82,8 @@ def _finished(folder: Path) -> RunSummary | None:
 def _unfinished(folder: Path) -> RunSummary:
     out = folder.parent / folder.name.removeprefix(".").removesuffix(SUFFIX)
     # Unlike other ways to walk it goes on where a folder is dropped meanwhile.
-    changed = max(_changed(Path(here, name)) for here, _, files in os.walk(folder) for name in (".", *files))
+    parts = (Path(here, name) for here, _, files in os.walk(folder) for name in (".", *files))
+    changed = max(map(_changed, parts), default=0.0)
     try:
         settings = json.loads((folder / "checkpoints" / JOB_FILE).read_text())["settings"]
         backbone = str(settings["model"]["backbone"])

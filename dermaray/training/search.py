@@ -21,6 +21,8 @@ _SAME_FOR_ALL = (
     *("name", "out", "data.manifest", "data.fold"),
     # ASHA decides how many of them a trial has.
     "training.epochs",
+    # It compares losses, which are on images of one size then.
+    *("training.small_epochs", "training.small_scale"),
     # They decide nothing of what a run computes, or how its trained network is made use of.
     *("scaling", "ingest", "checkpoint", "tracking", "data.licence"),
     *("version", "decisions", "views", "weights_as", "int8", "folds"),
@@ -180,6 +182,10 @@ class Search:
         return values if all(self.config.search[key].holds(value) for key, value in values.items()) else None
 
     def _value(self, key: str) -> Any:
+        # As written: the base names a file of weights by its whole path.
+        given = {**flat(self._train), **self.config.fixed}
+        if key in given:
+            return given[key]
         value: Any = self.base.model_dump(mode="json")
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None

@@ -53,7 +53,7 @@ class RunState:
 
     @property
     def best_epoch(self) -> dict[str, float]:
-        """The figures of the epoch with the lowest validation loss, of equal ones the first."""
+        """The figures of the best epoch; see `best_epoch`."""
         return best_epoch(self.history)
 
     def is_stale(self, training: TrainingConfig) -> bool:
@@ -117,7 +117,12 @@ def best_epoch(history: Sequence[dict[str, float]]) -> dict[str, float]:
 
     Of epochs on images of several sizes those on the largest count alone.
     """
-    return min(history, key=lambda epoch: (-epoch.get(SCALE, 1.0), epoch["val_loss"]))
+    return min(history, key=loss_order)
+
+
+def loss_order(epoch: dict[str, float]) -> tuple[float, float]:
+    """Return by what an epoch's figures are lower than others': on larger images, and by the validation loss then."""
+    return -epoch.get(SCALE, 1.0), epoch["val_loss"]
 
 
 def values_of(variables: list[Any]) -> Arrays:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dermaray.config import dump_config
 from dermaray.training.search import Range, Search
-from dermaray.training.state import best_epoch
+from dermaray.training.state import best_epoch, loss_order
 
 _INK, _MUTED, _BEST, _OTHER = "#1c2430", "#667085", "#d55e00", "#0072b2"
 
@@ -33,22 +33,22 @@ class Trial:
 
     @property
     def best(self) -> dict[str, float]:
-        """The figures of the epoch with the lowest validation loss."""
+        """The figures of its best epoch; see `best_epoch`."""
         return best_epoch(self.history)
 
 
 def write_search(out: Path, search: Search, trials: Sequence[Trial]) -> Trial:
-    """Write `best.yaml`, `trials.csv` and `trials.png` into an existing folder; return the best trial.
+    """Write `best.yaml`, `trials.csv` and `trials.png` into an existing folder; return the trial of the best epoch.
 
-    `best.yaml` is the configuration that was improved, with the values of the trial with the lowest validation loss; it
-    writes into a folder of its own.
+    `best.yaml` is the configuration that was improved, with the values of that trial; it writes into a folder of
+    its own.
 
     Args:
         out: The folder.
         search: What was tried.
         trials: What came of it; one of them at least without a problem.
     """
-    best = min((trial for trial in trials if not trial.problem), key=lambda trial: trial.best["val_loss"])
+    best = min((trial for trial in trials if not trial.problem), key=lambda trial: loss_order(trial.best))
     base = search.base
     config = search.run_config(best.values, name=f"{base.name}-tuned", out=f"{base.out.rstrip('/')}-tuned")
     (out / "best.yaml").write_text(dump_config(config), encoding="utf-8")

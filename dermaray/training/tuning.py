@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dermaray.data.frames import FrameLayout, remove_frames
 from dermaray.errors import TrainingError, find_user_error
 from dermaray.training.run import train
 from dermaray.training.search import Range, Search
+from dermaray.training.state import SCALE
 from dermaray.training.store import RunStore
 from dermaray.training.task import PLACEMENT_GROUP, Notify, WorkerTask
 from dermaray.training.trials import Trial
@@ -28,7 +30,7 @@ from dermaray.training.unfinished import TRIALS, check_job, settings_of, write_j
 
 _RUNS, _BEGUN = "runs", "begun.txt"
 _METRIC = "val_loss"
-_FIGURES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
+_FIGURES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", SCALE)
 
 PlanRun = Callable[[RunConfig], WorkerTask]
 
@@ -71,12 +73,12 @@ class _Asha(ASHAScheduler):  # type: ignore[misc]
 
 def _told(folder: Path) -> list[dict[str, Any]]:
     """Return what a trial has told Tune, as that keeps it in the trial's folder."""
-    try:
-        lines = (folder / EXPR_RESULT_FILE).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
-    # It was killed before it told anything, or while it wrote.
-    except (FileNotFoundError, ValueError):
-        return []
+    file, told = folder / EXPR_RESULT_FILE, []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        # It may have been killed while it wrote.
+        with suppress(ValueError):
+            told.append(json.loads(line))
+    return told
 
 
 def begin_search(search: Search, data_digest: str, folder: Path, *, new: bool) -> None:
@@ -165,12 +167,11 @@ def fit_trials(search: Search, folder: Path, trainable: Any) -> list[tune.Result
     trainable = tune.with_resources(trainable, {"CPU": 0.01})
     # Tune would take the first Ctrl-C for the end of the search, and its new output greets however quiet it is to be.
     os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
-    states = sorted(kept.glob("experiment_state-*.json"), key=lambda path: path.stat().st_mtime)
-    if states:
+    if states := sorted(kept.glob("experiment_state-*.json")):
+        tuner = tune.Tuner.restore(str(kept), trainable, resume_errored=True)
         # Of trials that began in the last moment before a kill Tune knows nothing; others take their places.
         state, begun = states[-1].read_text(encoding="utf-8"), begun_trials(folder)
         (folder / _BEGUN).write_text("".join(f"{trial}\n" for trial in begun if trial in state), encoding="utf-8")
-        tuner = tune.Tuner.restore(str(kept), trainable, resume_errored=True)
     else:
         # Killed in its first seconds, it leaves what Tune cannot go on from.
         _drop_trials(folder)
@@ -185,7 +186,8 @@ def _ended(result: tune.Result) -> Trial:
     history: list[dict[str, float]] = []
     if table is not None and _METRIC in table.columns:
         # A trial that was interrupted has told of some epochs twice.
-        history = table[list(_FIGURES)].drop_duplicates("epoch", keep="last").to_dict("records")
+        figures = [name for name in _FIGURES if name in table.columns]
+        history = table[figures].drop_duplicates("epoch", keep="last").to_dict("records")
     problem = "" if error is None else str(find_user_error(error) or error).strip().splitlines()[-1]
     return Trial(_decoded(result.config or {}), history, problem)
 

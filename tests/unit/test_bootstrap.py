@@ -166,6 +166,16 @@ def test_a_mean_over_a_class_of_few_has_no_interval():
         assert found["accuracy"] is not None
 
 
+def test_groups_of_a_class_count_whatever_else_they_show():
+    """Nevi of three patients, each of whom has a melanoma as well, are as few as nevi of three without."""
+    labels = np.r_[np.zeros(6, int), np.ones(30, int)]
+    probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], 36)
+    few = bootstrap_intervals(probabilities, labels, np.r_[np.arange(6), np.arange(30) % 3], THREE, resamples=99)
+    many = bootstrap_intervals(probabilities, labels, np.r_[np.arange(6), np.arange(30) % 6], THREE, resamples=99)
+    assert few["balanced_accuracy"] is None
+    assert many["balanced_accuracy"] is not None
+
+
 def test_a_figure_that_nearly_all_resamples_share_has_no_interval():
     """Ten of a hundred images score above every melanoma, and next to none of their resamples has twenty of these."""
     labels = np.array([0] * 10 + [1] * 100)

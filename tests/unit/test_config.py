@@ -112,6 +112,7 @@ def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
         ("training.weight_decay=0.1", "training: only training.optimizer=adamw decays .*Received: weight_decay=0.1$"),
         ("training.head_learning_rate=1", "training: only training.head_epochs have .*head_learning_rate=1.0$"),
         ("training.head_epochs=10", "training: head_epochs must be fewer than epochs. Received: 10 and 10$"),
+        ("training.small_epochs=5", "small_epochs needs a backbone .* any size. Received: case_study_cnn"),
         ("training.precision=float16", "training.precision=float16 needs scaling.use_gpu=true"),
         ("training={partial_sums: 5}", "global_batch_size must be a multiple of partial_sums. Received: 32 and 5"),
         ("training={partial_sums: 4, precision: float64}", "only training.precision=float32 .*partial_sums=4"),
@@ -136,6 +137,12 @@ def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
 def test_what_does_not_fit_is_named(path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(path, [override])
+
+
+def test_small_images_are_not_too_small(path: Path) -> None:
+    small = ["model.backbone=MobileNetV3Small", "training.small_epochs=5", "training.small_scale=0.05"]
+    with pytest.raises(ConfigError, match=r"times training.small_scale: height: .* or equal to 16. Received: 9"):
+        load_config(path, small)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A training worker's loop, on images drawn here: where it ends before its last epoch, and what it says then."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -14,7 +15,9 @@ from dermaray.data.streams import ImageTable, Recipe
 from dermaray.errors import TrainingError
 from dermaray.labels import LabelSet
 from dermaray.models import backbones
+from dermaray.models.classifier import build_classifier
 from dermaray.training import loop
+from dermaray.training.callbacks import Record
 from dermaray.training.feed import Batch, Feed
 from dermaray.training.plan import Plan
 from dermaray.training.state import RunState
@@ -97,15 +100,20 @@ def test_a_loss_that_is_no_number_names_its_images() -> None:
     assert set(named.split(", ")) <= set(task.train.image_ids.to_pylist())
 
 
+def pooled(pixels: Any) -> Any:
+    """A backbone whose weights fit images of any size."""
+    values = keras.layers.Conv2D(4, 3, strides=2)(keras.layers.Rescaling(1 / 255)(pixels))
+    return keras.layers.GlobalAveragePooling2D()(values)
+
+
 def test_small_images_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
 
-    def pooled(pixels: Any) -> Any:
+    def watched(pixels: Any) -> Any:
         seen.append(pixels.shape)
-        values = keras.layers.Conv2D(4, 3, strides=2)(keras.layers.Rescaling(1 / 255)(pixels))
-        return keras.layers.GlobalAveragePooling2D()(values)
+        return pooled(pixels)
 
-    monkeypatch.setitem(backbones.BACKBONES, "pooled", backbones.Backbone(pooled))
+    monkeypatch.setitem(backbones.BACKBONES, "pooled", backbones.Backbone(watched))
     training = {"epochs": 4, "small_epochs": 2, "small_scale": 0.5, "optimizer": "adam", "schedule": "cosine"}
     state = trained(task_of("pooled", **training))
     assert seen == [(None, 8, 8, 3), (None, 16, 16, 3)]
@@ -113,6 +121,26 @@ def test_small_images_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert state.step == 4 * 3
     # Its count of steps, which the learning rate follows, went on with it.
     assert state.optimizer[0] == 4 * 3
+
+
+def test_a_network_for_other_images_has_the_weights_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backbones.BACKBONES, "pooled", backbones.Backbone(pooled))
+    # At this rate nothing moves.
+    task = task_of("pooled", epochs=2, small_epochs=1, small_scale=0.5, learning_rate=1e-30)
+    state = trained(task)
+    keras.utils.set_random_seed(task.config.seed)
+    first = build_classifier(task.config.model, task.config.input.scaled(0.5), len(CLASSES))
+    for value, expected in zip(state.best, first.get_weights(), strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-20)
+
+
+def test_the_first_epoch_on_images_of_full_size_is_better_than_those_before() -> None:
+    task = task_of("pooled", epochs=4, small_epochs=2, small_scale=0.5)
+    state = RunState(history=[{"epoch": float(epoch), "val_loss": 0.1, "scale": 0.5} for epoch in (1, 2)])
+    record = Record(state, task, 0, 1, None)
+    record.set_model(SimpleNamespace(get_weights=lambda: ["weights"]))
+    record.on_test_end({"loss": 0.9})
+    assert state.best == ["weights"]
 
 
 def test_the_best_epoch_is_one_on_images_of_full_size() -> None:

@@ -144,11 +144,21 @@ def test_an_error_in_the_run_stays_what_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("patience", "head_epochs", "epochs", "stale"),
-    [(None, 0, 4, False), (1, 0, 2, False), (1, 0, 3, True), (2, 0, 3, False), (2, 0, 4, True), (2, 3, 4, False)],
+    ("patience", "head_epochs", "small_epochs", "epochs", "stale"),
+    [
+        (None, 0, 0, 4, False),
+        (1, 0, 0, 2, False),
+        (1, 0, 0, 3, True),
+        (2, 0, 0, 3, False),
+        (2, 0, 0, 4, True),
+        (2, 3, 0, 4, False),
+        (2, 0, 3, 4, False),
+    ],
 )
-def test_a_run_is_stale_by_its_history(patience: int | None, head_epochs: int, epochs: int, stale: bool) -> None:
-    training = TrainingConfig(epochs=10, early_stopping=patience, head_epochs=head_epochs)
+def test_a_run_is_stale_by_its_history(
+    patience: int | None, head_epochs: int, small_epochs: int, epochs: int, stale: bool
+) -> None:
+    training = TrainingConfig(epochs=10, early_stopping=patience, head_epochs=head_epochs, small_epochs=small_epochs)
     state = replace(RunState(), history=HISTORY[:epochs])
     assert state.is_stale(training) is stale
     assert not RunState().is_stale(training)

@@ -63,6 +63,22 @@ def test_a_trial_finds_the_weights_that_are_named_by_a_relative_path(
     assert search.run_config({"model.weights": "none"}).model.weights == "none"
 
 
+def test_weights_may_be_varied_from_the_configurations_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start.weights.h5").touch()
+    ranges = {"model.weights": {"choice": ["start.weights.h5", "none"]}}
+    search = load_search(written(tmp_path, search=ranges), ["fixed.model.weights=start.weights.h5"])
+    assert search.first() == {"model.weights": "start.weights.h5"}
+
+
+def test_the_best_trial_is_one_of_the_largest_images(tmp_path: Path) -> None:
+    search = load_search(written(tmp_path, search={"model.dropout": {"uniform": [0.0, 0.5]}}))
+    figures = {"loss": 1.0, "accuracy": 0.5, "val_accuracy": 0.5}
+    small = {"epoch": 1, "val_loss": 0.1, **figures, "scale": 0.5}
+    trials = [Trial({"model.dropout": 0.1}, [small]), Trial({"model.dropout": 0.2}, [small, small | {"scale": 1.0}])]
+    assert write_search(tmp_path, search, trials) is trials[1]
+
+
 def test_how_long_the_best_would_train_is_known_also_where_only_fixed_keys_complete_it(tmp_path: Path) -> None:
     path = written(tmp_path)
     incomplete = {**TRAIN, "data": {}}

@@ -77,6 +77,17 @@ def test_what_chance_may_have_done_is_flagged_as_such():
     assert found["intervals"]["accuracy"][1] > overall["accuracy"]
 
 
+def test_what_one_patient_has_may_be_chance():
+    """All twenty images of one face are wrong: that tells nothing of other faces."""
+    labels = np.array([0, 1] * 210)
+    right = np.r_[np.zeros(20, bool), np.ones(400, bool)]
+    probabilities = np.eye(2)[np.where(right, labels, 1 - labels)] * 0.6 + 0.2
+    groups, sites = np.r_[np.zeros(20, int), np.arange(1, 401)], ["face"] * 20 + ["back"] * 400
+    overall = compute_metrics(probabilities, labels, TWO)
+    found = measure_subgroups(probabilities, labels, groups, {"site": sites}, TWO, overall)["site"]["face"]
+    assert (found["flagged"], found["beyond_chance"]) == (["accuracy", "balanced_accuracy"], [])
+
+
 def test_what_is_unknown_or_rare_is_left_out():
     probabilities, labels, groups, sexes = case()
     sites = ["back"] * 100 + ["face"] * 5 + [None] * 95
