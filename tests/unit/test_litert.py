@@ -52,7 +52,7 @@ def test_int8_is_smaller_and_answers_nearly_as_keras_does(pixels):
 
 
 def test_rounded_weights_compress(tmp_path, pixels):
-    model = built("efficientnet_lite0")
+    model = built("case_study_cnn")
     before = KerasEngine(model)(pixels)[0]
     round_weights(model)
     model.save(tmp_path / "model.keras")
