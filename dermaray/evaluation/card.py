@@ -37,9 +37,9 @@ _LIMITS = (
 )
 
 _LOW = (
-    "A figure more than 10 points below that of all images is called low, and perhaps so by chance where its interval "
-    "reaches up to that figure; balanced accuracy is compared over the diagnoses that the subgroup has. Melanomas are "
-    f"counted by lesion or patient; of fewer than {FEWEST_MELANOMAS} there is no AUC."
+    "A figure more than 10 points below that of all images is called low, or low? where its interval reaches up to "
+    "that figure, so that it may be by chance; balanced accuracy is compared over the diagnoses that the subgroup has. "
+    f"Melanomas are counted by lesion or patient; of fewer than {FEWEST_MELANOMAS} there is no AUC."
 )
 
 _USE = (

@@ -130,7 +130,7 @@ def subgroup_rows(rows: Mapping[str, Any]) -> list[tuple[str, str, str, list[tup
     def mark(row: Mapping[str, Any], figure: str) -> str:
         if figure not in row["flagged"]:
             return ""
-        return "low" if figure in row["beyond_chance"] else "low, perhaps by chance"
+        return "low" if figure in row["beyond_chance"] else "low?"
 
     return [
         (

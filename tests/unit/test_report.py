@@ -117,9 +117,7 @@ def test_the_page_shows_facts_figures_baseline_and_the_note(tmp_path):
     low, high = metrics["intervals"]["balanced_accuracy"]
     assert f"{100 * low:.1f} to {high:.1%}" in text
     women = metrics["subgroups"]["sex"]["female"]
-    assert re.search(
-        rf"female {women['images']} {women['melanomas']} (low |low, perhaps by chance )?{women['accuracy']:.1%}", text
-    )
+    assert re.search(rf"female {women['images']} {women['melanomas']} (low |low\? )?{women['accuracy']:.1%}", text)
     sensitivity = metrics["melanoma_sensitivity_at_specificity"]["0.9"]
     assert f"90% {sensitivity:.1%}" in text
     assert text.count(" malignant ") >= 3
