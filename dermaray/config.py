@@ -328,7 +328,7 @@ def _checked(config: RunConfig) -> RunConfig:
 def _check_small(config: RunConfig) -> None:
     if not BACKBONES[config.model.backbone].any_size:
         raise ConfigError(
-            f"training.small_epochs needs a backbone whose weights fit images of any size. Received: "
+            "training.small_epochs needs a backbone whose weights fit images of any size. Received: "
             f"{config.model.backbone}"
         )
     small = config.input.scaled(config.training.small_scale)

@@ -54,10 +54,9 @@ def measure_subgroups(
         JSON values: {attribute: {value: `images`; `melanomas`, how many groups have one; each of `FIGURES`, None where
         undefined, and that of melanoma with fewer than `FEWEST_MELANOMAS`; `intervals` of the same names; `flagged`,
         the figures that lie more than `GAP` below those of all images, balanced accuracy below that over the classes
-        that these have; `beyond_chance`, those of the latter whose whole interval lies below, where there
-        are `FEWEST_GROUPS`}}, in the order of the
-        values. Values with fewer than `FEWEST_IMAGES` images, and attributes with fewer than two other values, are left
-        out.
+        that these have; `beyond_chance`, those of the latter whose whole interval lies below, where there are
+        `FEWEST_GROUPS`}}, in the order of the values. Values with fewer than `FEWEST_IMAGES` images, and attributes
+        with fewer than two other values, are left out.
     """
     given = answers(probabilities, predicted)
     found: dict[str, dict[str, dict[str, Any]]] = {}
