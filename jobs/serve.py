@@ -72,8 +72,11 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
         with waiting("Starting the application"), silent_stderr(verbose=verbose):
             serve.start(http_options={"host": host, "port": port, "request_timeout_s": _REQUEST_SECONDS})
             serve.run(app, name=APPLICATION_NAME)
-    except RuntimeError as error:
+    except BaseException as error:
+        # Whoever interrupts it means the application too; on a joined cluster it would stay.
         serve.delete(APPLICATION_NAME)
+        if not isinstance(error, RuntimeError):
+            raise
         raise ClusterError(f"the application did not start: {str(error).strip().splitlines()[0]}") from error
     try:
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

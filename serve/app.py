@@ -7,6 +7,7 @@ runs it on a laptop, `k8s/rayservice.yaml` on a cluster; both name `serve.app:bu
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from serve.upload import STATUS_OF_REASON, read_upload
 
 _DECODERS = 4
 """Images that are decoded at a time: each may take some 700 MB while it is, at the decoder's limit of pixels."""
+
+
+_AGAIN_SECONDS = 0.2
+"""After which a request is passed on again whose model the classifier that took it does not hold."""
 
 
 _REQUEST_SECONDS = 29
@@ -91,9 +96,15 @@ class Classifier:
         return True
 
     @serve.batch  # type: ignore[untyped-decorator]
-    async def predictions(self, pixels: list[UInt8Array]) -> list[Prediction]:
-        """Score images, uint8 [height, width, 3] each; called with one and batched by Ray Serve."""
-        return self._predictor.named(await asyncio.to_thread(self._predictor.decide, pixels))
+    async def predictions(self, digests: list[str], pixels: list[UInt8Array]) -> list[Prediction | None]:
+        """Score images, uint8 [height, width, 3] each; called with one and batched by Ray Serve.
+
+        Those that were decoded for another model have None: while a new one is deployed, replicas of both are there.
+        """
+        own = [digest == self._predictor.artifact.digest for digest in digests]
+        decided = await asyncio.to_thread(self._predictor.decide, list(compress(pixels, own)))
+        answers = iter(self._predictor.named(decided))
+        return [next(answers) if known else None for known in own]
 
 
 api = FastAPI(title="dermaray", description="Research use only. Not a medical device.", docs_url="/docs")
@@ -130,8 +141,13 @@ class Ingress:
             data = await read_upload(request)
             loop = asyncio.get_running_loop()
             decoded = await loop.run_in_executor(self._decoders, decode_image, data, self._artifact.input_spec)
-            prediction = await self._classifier.predictions.remote(decoded.pixels)
+            while (prediction := await self._scored(decoded.pixels)) is None:
+                await asyncio.sleep(_AGAIN_SECONDS)
         return {**asdict(prediction), "width": decoded.width, "height": decoded.height}
+
+    async def _scored(self, pixels: UInt8Array) -> Prediction | None:
+        answer: Prediction | None = await self._classifier.predictions.remote(self._artifact.digest, pixels)
+        return answer
 
     @api.get("/healthz")
     async def healthz(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,7 +40,7 @@ T = TypeVar("T")
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<key>/[^?#]*)?(?P<query>\?[^#]*)?")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 _SECRET = re.compile(r"[?&](sig|client_secret|secret_key)=")
-_PAUSES = (1.0, 5.0)
+PAUSES = (1.0, 5.0)
 """Seconds before a store that could not be reached is asked again; its client has tried several times each time."""
 
 _BUFFER_BYTES = 256 * 1024
@@ -133,8 +133,7 @@ def list_tree(source: str | Path) -> Tree:
     else:
         root = _without_slash(str(source))
         found = _list_objects(root)
-    files = sorted(path for path, is_dir in found if not is_dir)
-    return Tree(root, tuple(files), tuple(sorted({path for path, is_dir in found if is_dir})))
+    return Tree(root, tuple(_files(found)), tuple(sorted({path for path, is_dir in found if is_dir})))
 
 
 def stream_objects(prefix: str) -> Iterator[Tree]:
@@ -161,8 +160,9 @@ def stream_objects(prefix: str) -> Iterator[Tree]:
             yield Tree(root, paths, ())
             continue
         for folder in paths:
-            below = list_tree(_place_in(root, folder))
-            yield Tree(root, tuple(folder / file for file in below.files), ())
+            # Hours may lie between two of them, and the store that could be reached at first be away for a moment.
+            below = _list_objects(_place_in(root, folder), patient=True)
+            yield Tree(root, tuple(folder / file for file in _files(below)), ())
 
 
 def read_bytes(place: str | Path, limit: int | None = None) -> bytes:
@@ -185,7 +185,7 @@ def read_bytes(place: str | Path, limit: int | None = None) -> bytes:
             data: bytes = file.read() if limit is None else file.read(limit)
             return data
 
-    return _patiently(str(place), read)
+    return _access(str(place), read)
 
 
 def read_file(path: str | Path, limit: int | None = None) -> bytes:
@@ -215,7 +215,7 @@ def opened(place: str | Path, buffer: int = _BUFFER_BYTES) -> Iterator[io.Buffer
     """
     path = local_path(place)
     if path is None:
-        file = _patiently(str(place), lambda filesystem, key: filesystem.open_input_file(key))
+        file = _access(str(place), lambda filesystem, key: filesystem.open_input_file(key))
         with io.BufferedReader(file, buffer) as buffered:
             yield buffered
         return
@@ -227,22 +227,33 @@ def opened(place: str | Path, buffer: int = _BUFFER_BYTES) -> Iterator[io.Buffer
         yield local
 
 
-def _patiently(uri: str, access: Callable[[pa.fs.FileSystem, str], T]) -> T:
-    """Access an object; where its store cannot be reached, again after a while.
+def patiently(place: str, attempt: Callable[[], T]) -> T:
+    """Return what comes of an attempt on a store; where that cannot be reached, of another after a while.
+
+    Raises:
+        OSError, pyarrow.ArrowException: What the last attempt raised, one of `STORE_ERRORS`.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return attempt()
+        except STORE_ERRORS as error:
+            if pause is None or not isinstance(explained(place, error), StoreError):
+                raise
+            time.sleep(pause)
+    raise AssertionError
+
+
+def _access(uri: str, access: Callable[[pa.fs.FileSystem, str], T], *, patient: bool = True) -> T:
+    """Access an object or a prefix.
 
     Raises:
         DataError: It is missing or cannot be read.
     """
     filesystem, key = locate(uri)
-    for pause in (*_PAUSES, None):
-        try:
-            return access(filesystem, key)
-        except STORE_ERRORS as error:
-            found = explained(uri, error)
-            if pause is None or not isinstance(found, StoreError):
-                raise found from error
-            time.sleep(pause)
-    raise AssertionError
+    try:
+        return patiently(uri, lambda: access(filesystem, key)) if patient else access(filesystem, key)
+    except STORE_ERRORS as error:
+        raise explained(uri, error) from error
 
 
 def stamp(place: str | Path) -> str:
@@ -258,7 +269,7 @@ def stamp(place: str | Path) -> str:
             return ""
         return f"{info.size} {info.mtime_ns}{details(filesystem, key)}"
 
-    return _patiently(str(place), ask)
+    return _access(str(place), ask)
 
 
 def locate(place: str | Path) -> tuple[pa.fs.FileSystem, str]:
@@ -282,6 +293,10 @@ def name_of(place: str) -> PurePosixPath:
     """Return the path of a file or an object without bucket and query, decoded: for its stem and its suffix."""
     path = local_path(place)
     return PurePosixPath(path) if path is not None else PurePosixPath(_unquote(_parsed(place)["key"] or ""))
+
+
+def _files(found: Iterable[tuple[PurePosixPath, bool]]) -> list[PurePosixPath]:
+    return sorted(path for path, is_dir in found if not is_dir)
 
 
 def _walk(folder: str, above: frozenset[str]) -> Iterator[tuple[str, bool]]:
@@ -318,15 +333,19 @@ def _without_slash(prefix: str) -> str:
     return f"{base.rstrip('/')}{mark}{query}"
 
 
-def _list_objects(uri: str, *, recursive: bool = True) -> list[tuple[PurePosixPath, bool]]:
-    filesystem, base = locate(uri)
-    try:
-        listed = filesystem.get_file_info(pa.fs.FileSelector(base, recursive=recursive))
-    except FileNotFoundError as error:
+def _list_objects(uri: str, *, recursive: bool = True, patient: bool = False) -> list[tuple[PurePosixPath, bool]]:
+    def ask(filesystem: pa.fs.FileSystem, base: str) -> list[pa.fs.FileInfo] | None:
+        try:
+            listed: list[pa.fs.FileInfo] = filesystem.get_file_info(pa.fs.FileSelector(base, recursive=recursive))
+        except FileNotFoundError:
+            return None
+        return listed
+
+    listed = _access(uri, ask, patient=patient)
+    if listed is None:
         what = "is an object" if _is_object(uri) else "does not exist"
-        raise DataError(f"{uri} {what}. A prefix with images below it was expected") from error
-    except STORE_ERRORS as error:
-        raise explained(uri, error) from error
+        raise DataError(f"{uri} {what}. A prefix with images below it was expected")
+    _, base = locate(uri)
     # Of HTTP the paths are URIs.
     read = _unquote if base == uri else str
     found = [
@@ -334,7 +353,7 @@ def _list_objects(uri: str, *, recursive: bool = True) -> list[tuple[PurePosixPa
         for info in listed
     ]
     # Some stores name folders, others do not.
-    found += [(parent, True) for path, _ in found for parent in path.parents if parent.parts]
+    found += [(folder, True) for folder in {parent for path, _ in found for parent in path.parents} if folder.parts]
     return [(path, is_dir) for path, is_dir in found if not any(part.startswith(".") for part in path.parts)]
 
 
@@ -369,7 +388,7 @@ def _filesystem(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, s
     opened = uri
     if scheme in ("gs", "gcs") and "retry_limit_seconds=" not in query:
         # Google's default is a quarter of an hour, spent on credentials that are not there, too. It is asked again
-        # (`_PAUSES`), and all that has to end before a single image is given up for taking too long.
+        # (`PAUSES`), and all that has to end before a single image is given up for taking too long.
         opened += f"{'&' if query else '?'}retry_limit_seconds=10"
     try:
         filesystem, base = pa.fs.FileSystem.from_uri(opened)

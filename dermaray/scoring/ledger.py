@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from dermaray.data.storage import absolute, local_path, locate
+from dermaray.data.storage import absolute, local_path, locate, patiently
 from dermaray.data.store_errors import STORE_ERRORS, explained
 from dermaray.errors import OutputError
 from dermaray.files import MARK
@@ -178,9 +178,7 @@ class Ledger:
                 # Held back until it is whole: a stream into a store ends well whatever happens in its block.
                 with tempfile.SpooledTemporaryFile(_HELD_BYTES) as held:
                     yield held
-                    held.seek(0)
-                    with self._filesystem.open_output_stream(self._at(name)) as stream:
-                        shutil.copyfileobj(held, stream, _COPIED_BYTES)
+                    patiently(self.place, lambda: self._upload(held, name))
                 return
             path = self._folder / name
             partial = path.with_name(_partial(path.name))
@@ -189,6 +187,11 @@ class Ledger:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
+
+    def _upload(self, file: IO[bytes], name: str) -> None:
+        file.seek(0)
+        with self._filesystem.open_output_stream(self._at(name)) as stream:
+            shutil.copyfileobj(file, stream, _COPIED_BYTES)
 
     def holds(self, name: str) -> bool:
         """Tell whether a file is there."""

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from ray import serve
 
 from cluster.ports import check_port, free_port
 from dermaray.errors import AddressInUse, ClusterError
 from dermaray.images.decode import MAX_BYTES
-from jobs.serve import serving
+from jobs.serve import APPLICATION_NAME, serving
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,15 @@ def test_a_body_and_a_form_get_the_same_answer(client: httpx.Client, image: byte
     assert answer["melanoma_probability"] == answer["probabilities"]["melanoma"]
     assert {"alert", "refer", "prediction_set", "ood_score", "model", "model_version", "model_digest"} < set(answer)
     assert answer["width"] > answer["height"] > 0
+
+
+def test_what_was_decoded_for_another_model_is_not_scored(client: httpx.Client) -> None:
+    digest = client.get("/healthz").json()["model_digest"]
+    classifier = serve.get_deployment_handle("Classifier", APPLICATION_NAME)
+    image = np.zeros((32, 32, 3), np.uint8)
+    answers = [classifier.predictions.remote(asked, image) for asked in ("another", digest, "another", digest)]
+    of = [answer.result() for answer in answers]
+    assert [prediction and prediction.model_digest for prediction in of] == [None, digest, None, digest]
 
 
 def test_health(client: httpx.Client) -> None:

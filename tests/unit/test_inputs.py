@@ -379,7 +379,7 @@ def test_a_pattern_of_objects(bucket: Bucket) -> None:
 
 
 def test_a_store_that_cannot_be_reached_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_PAUSES", ())
+    monkeypatch.setattr(storage, "PAUSES", ())
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     place = f"s3://bucket/a.png?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"

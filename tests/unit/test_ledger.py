@@ -3,11 +3,12 @@
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pytest
 
+from dermaray.data import storage
 from dermaray.errors import OutputError
 from dermaray.scoring.ledger import RUN, SUMMARY, TABLE, Ledger
 from dermaray.scoring.listed import Listed
@@ -153,6 +154,28 @@ def test_a_file_that_was_not_written_to_its_end_is_not_there(place: str) -> None
             file.write(b"image_id")
             raise KeyboardInterrupt
         assert not ledger.holds(TABLE)
+
+
+def test_a_store_that_is_away_for_a_moment_gets_the_file_later(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PAUSES", (0.0, 0.0))
+    with Ledger.open(bucket.uri(tmp_path.name), JOB, INPUTS, new=False) as ledger:
+        ledger.begin()
+        upload, failures = ledger._upload, [OSError("AWS Error SLOW_DOWN"), OSError("AWS Error NETWORK_CONNECTION")]
+
+        def sometimes(file: IO[bytes], name: str) -> None:
+            if failures:
+                file.read(3)
+                raise failures.pop()
+            upload(file, name)
+
+        monkeypatch.setattr(ledger, "_upload", sometimes)
+        ledger.publish(0, rows("a", "b"))
+        assert ids(ledger) == ["a", "b"]
+        failures += [OSError("AWS Error SLOW_DOWN")] * 3
+        with pytest.raises(OutputError, match="cannot be reached"):
+            ledger.publish(1, rows("c"))
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:

@@ -5,19 +5,21 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import fsspec
 import pytest
 from PIL import Image
 
 from dermaray.data import members as members_module
+from dermaray.data import storage
 from dermaray.data.archive import files_listing, joined
 from dermaray.data.formats import read_reference, read_source
 from dermaray.data.inputs import stream_inputs
 from dermaray.data.members import Member, read_members
 from dermaray.data.source import SourceImage
-from dermaray.data.storage import is_uri, list_tree, local_path, name_of, read_bytes, stamp
+from dermaray.data.storage import is_uri, list_tree, local_path, name_of, read_bytes, stamp, stream_objects
 from dermaray.data.store_errors import explained
 from dermaray.errors import DataError, StoreError
 from tests.object_store import KEYS, Bucket, new_bucket
@@ -167,6 +169,31 @@ def test_access_that_is_denied(store: Bucket) -> None:
         allow(b"inf")
     assert member.error is not None
     assert str(member.error).startswith(f"{uri}: access is denied")
+
+
+def test_a_folder_whose_store_is_away_for_a_moment_is_asked_for_again(
+    store: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.client.put_object(Bucket=store.name, Key="away/a/1.png", Body=b"")
+    monkeypatch.setattr(storage, "PAUSES", (0.0,))
+    failing, locate = [False, True, False], storage.locate
+
+    class Store:
+        def __init__(self, there: Any) -> None:
+            self._there = there
+
+        def get_file_info(self, selector: Any) -> Any:
+            if failing.pop(0):
+                raise OSError("AWS Error SLOW_DOWN")
+            return self._there.get_file_info(selector)
+
+    def now_and_then(place: str) -> tuple[Store, str]:
+        there, key = locate(place)
+        return Store(there), key
+
+    monkeypatch.setattr(storage, "locate", now_and_then)
+    (tree,) = stream_objects(store.uri("away"))
+    assert (tree.files, failing) == ((PurePosixPath("a/1.png"),), [])
 
 
 @pytest.mark.parametrize(
