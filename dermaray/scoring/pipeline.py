@@ -18,7 +18,7 @@ from dermaray.models.engines import EngineName
 from dermaray.models.own_process import return_memory
 from dermaray.models.predictor import ENGINE_BATCH
 from dermaray.scoring.ahead import Ahead
-from dermaray.scoring.pieces import BLOCK_BATCHES, PIECE_SCHEMA, Piece, images_in, is_streamed, name_at
+from dermaray.scoring.pieces import BLOCK_BATCHES, PIECE_SCHEMA, Piece, check_store_of, images_in, is_streamed, name_at
 from dermaray.scoring.pinning import pin_to_core
 
 NOTHING = "nothing"
@@ -129,6 +129,8 @@ class _Read:
                     position += 1
                 return
             except TimeoutError:
+                # What is away is no fault of the image.
+                check_store_of(table, position, table["start"][0].as_py())
                 if is_streamed(table) and to_pass:
                     # It cannot even be passed over.
                     yield from self._rest(table, position)
