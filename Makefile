@@ -58,7 +58,7 @@ quality: $(READY) ## Make the tables of docs/data-quality.md again (about 2 minu
 leakage: $(READY) ## Measure what a leak does to an accuracy, for docs/data-quality.md (about an hour on 2 cores)
 	$(BIN)/python benchmarks/leakage.py
 
-equality: $(READY) ## Compare two and three training workers with one, for docs/training.md (about 12 minutes on 2 cores)
+equality: $(READY) ## Compare two and three training workers with one, for docs/training.md (about 18 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.equality
 
 chaos: $(READY) ## Kill training at ten steps, for docs/training.md (about 25 minutes on 2 cores)

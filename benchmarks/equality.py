@@ -1,12 +1,12 @@
 """python -m benchmarks.equality                                                        about 18 minutes on 2 CPU cores
 python -m benchmarks.equality --seeds 5 --of synchronised --in parts                 a part of it, by more seeds
 
-What many workers have of one. The same network is trained by 1, 2 and 3 workers for the same 20 global batches of drawn
-images, augmentation included. For each tensor the largest difference to one worker's is divided by the tensor's largest
-value there; the table has the largest of these ratios over the network's variables (statistics of batch normalisation
-among them), those of the optimiser, and over the figures of the epoch. Workers add up in another order than one does;
-what of a difference is that rounding, magnified by the training, float64 tells. `parts` is float32 with
-training.partial_sums.
+How far several workers end from one. The same network is trained by 1, 2 and 3 workers for the same 20 global batches
+of drawn images, augmentation included. For each tensor the largest difference to one worker's is divided by the
+tensor's largest value there; the table has the largest of these ratios over the network's variables (statistics of
+batch normalisation among them), those of the optimiser, and over the figures of the epoch. Workers add up in another
+order than one does; what of a difference is that rounding, magnified by the training, float64 tells. `parts` is float32
+with training.partial_sums.
 """
 
 import argparse

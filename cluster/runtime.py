@@ -34,25 +34,30 @@ class Cluster:
         """GPUs of all nodes."""
         return sum(gpus for _, gpus in self.nodes)
 
-    def cpus_per_worker(self, num_workers: int, use_gpu: bool, wanted: float | None) -> float:
+    def cpus_per_worker(self, num_workers: int, use_gpu: bool, wanted: float | None, *, concurrent: int = 1) -> float:
         """Check that training workers fit, and return how many logical CPUs each gets.
 
         Args:
-            num_workers: How many workers.
+            num_workers: How many workers a run has.
             use_gpu: Whether each needs a GPU.
             wanted: CPUs per worker, or None: half of the cluster's shared among them, the rest being for Ray Data.
+            concurrent: How many runs train at a time.
 
         Raises:
             ResourceError: They do not fit. Without this check Ray would wait for the missing resources for ever.
         """
+        asked = f"scaling.num_workers={num_workers}"
+        if concurrent > 1:
+            asked += f" for each of concurrent={concurrent} trials"
+            num_workers *= concurrent
         if num_workers > self.cpus:
             raise ResourceError(
-                f"scaling.num_workers={num_workers} is more than the cluster's {self.cpus:g} CPUs. "
-                f"Ask for at most {int(self.cpus)}, or join a larger cluster with --address"
+                f"{asked} is more than the cluster's {self.cpus:g} CPUs. "
+                f"Ask for at most {int(self.cpus)} in all, or join a larger cluster with --address"
             )
         if use_gpu and num_workers > self.gpus:
             raise ResourceError(
-                f"scaling.use_gpu with num_workers={num_workers} needs {num_workers} GPUs; there are "
+                f"scaling.use_gpu with {asked} needs {num_workers} GPUs; there are "
                 f"{self.gpus:g}. Set scaling.use_gpu=false, ask for fewer, or join another cluster with --address"
             )
         # A worker is on one node, however large the cluster.

@@ -36,14 +36,15 @@ class DataConfig(Section):
     """Which images are trained on, and how often each.
 
     Attributes:
-        manifest: The `manifest.parquet` that `dermaray prepare` wrote.
+        manifest: The `manifest.parquet` that `dermaray prepare` wrote, or its folder.
         licence: That of the images, for the model card; a model may carry it. Null: not stated.
         fold: Of a manifest made by `splits.folds`, the one to validate on, from 0; the others train. Null for any other
             manifest: its own splits.
         balance: `none` visits every training image once an epoch. `equal` draws every class equally often, `sqrt` in
             proportion to the square root of its number of images, both as many rows as there are images.
             `{n_per_class: 500}` draws 500 of every class. Repeats are as even as can be and differ by their
-            augmentation; no copy is ever written.
+            augmentation; no copy is ever written. What does not fill a global batch is left out, other images in every
+            epoch.
     """
 
     manifest: str
@@ -63,7 +64,7 @@ class TrainingConfig(Section):
         epochs: Passes through the training plan.
         head_epochs: The first so many of them train the last layer alone, the backbone as it is; then all layers train,
             with an optimiser that begins anew. For backbones with weights to start from.
-        global_batch_size: Images per step, over all workers together.
+        global_batch_size: Images per step, over all workers together; a multiple of `scaling.num_workers`.
         optimizer: `adam`, `adamw` or `sgd` (with momentum 0.9).
         learning_rate: The highest of the run.
         head_learning_rate: The same for `head_epochs`. Null: `learning_rate`.
@@ -181,7 +182,7 @@ class ScalingConfig(Section):
     Attributes:
         num_workers: Training workers; each takes an equal part of every global batch.
         min_workers: Where fewer than `num_workers` find room, so many are enough; the others join as soon as there is
-            room. Null: `num_workers`.
+            room. Needs `cpus_per_worker`. Null: `num_workers`.
         max_failures: How often in a row a run is taken up again after workers were lost, without any progress in
             between.
         use_gpu: One GPU for each worker.
@@ -227,7 +228,7 @@ class RunConfig(Section):
         out: The folder to write: `model/`, `config.yaml`, `history.csv`, `tensorboard/`. With `folds` it has the first
             two; the folds' own folders beside it have all four.
         seed: Weights, order and augmentation follow from it.
-        augment: Augmentor operations, in order, for training images only; see `dermaray.augmentation.recipe`.
+        augment: Augmentor operations, in order, for training images only; see `docs/augmentation.md`.
         weights_as: What the weights of the finished model are rounded to. `float16` halves its files, and changes
             probabilities in the fourth digit; all that is fitted and measured is of the rounded ones.
         int8: Keep the network with int8 for weights and values as well, for `--engine int8`: a quarter of the size, and
@@ -235,8 +236,9 @@ class RunConfig(Section):
         folds: The number of models to train, each validated on another part of the training images; one is made of them
             that answers with their mean. Its decisions are fitted on the val split, which none of them has seen. Null:
             one model.
-        views: The finished model answers with the mean over so many views of an image (see
-            `dermaray.models.spec.check_views`), and takes so many times as long. Training sees each image as it is.
+        views: The finished model answers with the mean over so many views of an image, and takes so many times as long:
+            1 the image as it is, 2 also mirrored, 4 both also upside down, 8 all of these also turned by 90 degrees
+            (of square inputs alone). Training sees each image as it is.
         augment_engine: `fused`, or to compare with it `augmentor`, the package; see `dermaray.augmentation.engines`.
     """
 

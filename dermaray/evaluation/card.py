@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dermaray.errors import OutputError
-from dermaray.evaluation.subgroups import FEWEST_MELANOMAS, FIGURES
+from dermaray.evaluation.subgroups import FEWEST_IMAGES, FEWEST_MELANOMAS, FIGURES
 from dermaray.evaluation.tables import (
     COLUMNS,
     SUBGROUP_TITLES,
@@ -38,8 +38,9 @@ _LIMITS = (
 
 _LOW = (
     "A figure more than 10 points below that of all images is called low, or low? where its interval reaches up to "
-    "that figure, so that it may be by chance; balanced accuracy is compared over the diagnoses that the subgroup has. "
-    f"Melanomas are counted by lesion or patient; of fewer than {FEWEST_MELANOMAS} there is no AUC."
+    "that figure or there is none, so that it may be by chance; balanced accuracy is compared over the diagnoses that "
+    f"the subgroup has. Melanomas are counted by lesion or patient; of fewer than {FEWEST_MELANOMAS} there is no AUC. "
+    f"Subgroups of fewer than {FEWEST_IMAGES} images, and images of which the attribute is not known, are left out."
 )
 
 _USE = (
@@ -221,9 +222,10 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
             f"melanomas, by the binomial bound on {decisions.alert.groups:,} of them, which takes the network as given."
         )
     said.append(
-        "A prediction set holds each diagnosis with the share promised for it (split conformal prediction within the "
-        "class). `refer` is true where the set does not hold the answer alone, nothing is promised of it, or the image "
-        "is strange."
+        "A prediction set holds each diagnosis with at least the share promised for it, on average over the validation "
+        "sets that might have been drawn (split conformal prediction within the class): with this one the true share "
+        "may be a little lower or higher, by more the fewer lesions a diagnosis has. `refer` is true where the set "
+        "does not hold the answer alone, nothing is promised of it, or the image is strange."
     )
     sets = zip(artifact.label_set.classes, decisions.sets, strict=True)
     if unseen := [name for name, one in sets if not one.groups]:

@@ -60,14 +60,15 @@ class Feed:
         return self._blocks(task.val_plan.repeated(passes), task.val, Recipe())
 
     def _blocks(self, plan: Plan, images: ImageTable, recipe: Recipe) -> Iterator[Batch]:
+        workers = self.world_size * self.task.concurrent
         stream = worker_stream(
             plan.shard(self.rank, self.world_size),
             images,
             self.task.config.input,
             recipe,
             batch_size=self.batch_size,
-            world_size=self.world_size,
-            reserved_cpus=self.world_size * self.task.cpus_per_worker,
+            world_size=workers,
+            reserved_cpus=workers * self.task.cpus_per_worker,
             cached=self.task.config.ingest.cache == "local",
         )
         return started(stream)

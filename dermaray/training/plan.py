@@ -70,8 +70,8 @@ def training_plan(
 ) -> Plan:
     """Plan the training images of every epoch, drawn and shuffled anew in each.
 
-    A remainder smaller than a global batch is left out, other images in every epoch; what is left keeps the shares of
-    the classes, to within one row.
+    A remainder smaller than a global batch is left out, other images in every epoch; where classes are balanced, what
+    is left keeps their shares, to within one row.
 
     Args:
         labels: The class index of every training image.

@@ -84,7 +84,8 @@ class TuneConfig(Section):
         train: The training configuration to improve; a path beside this file, or an absolute one.
         fixed: Keys of it that have other values in every trial, as `{training.epochs: 12}`.
         search: The keys to vary, as `{training.learning_rate: {log_uniform: [0.0001, 0.01]}}`.
-        trials: How many sets of values to try. The first are those of `train` itself, where they lie in the ranges.
+        trials: How many sets of values to try. The first are those of `train` itself, where it
+            names all and they lie in the ranges.
         concurrent: Trials at a time.
         grace_epochs: Epochs that every trial has; then ASHA (Li et al. 2020, "A System for Massively Parallel
             Hyperparameter Tuning") goes on with the better ones alone.

@@ -37,6 +37,7 @@ class WorkerTask:
         val_plan: One pass over the validation images.
         trained_on: The training images as the model's artifact lists them, rows of `SEEN_SCHEMA`.
         cpus_per_worker: CPUs that each training worker holds.
+        concurrent: Runs of this size at a time, trials of one search.
     """
 
     config: RunConfig
@@ -48,6 +49,7 @@ class WorkerTask:
     val_plan: Plan
     trained_on: pa.Table
     cpus_per_worker: float
+    concurrent: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -67,7 +69,9 @@ class WorkerTask:
         return next(stage.stop for stage in self.stages if step < stage.stop)
 
 
-def plan_run(config: RunConfig, manifest: Manifest, cpus_per_worker: float, leaks: Sequence[str] = ()) -> WorkerTask:
+def plan_run(
+    config: RunConfig, manifest: Manifest, cpus_per_worker: float, *, leaks: Sequence[str] = (), concurrent: int = 1
+) -> WorkerTask:
     """Fix all that a run will do, before any worker starts.
 
     Args:
@@ -76,6 +80,7 @@ def plan_run(config: RunConfig, manifest: Manifest, cpus_per_worker: float, leak
         cpus_per_worker: CPUs that each training worker will hold.
         leaks: What leaks between the splits, a sentence each, where the user trains in spite of it; kept with the
             model.
+        concurrent: Runs of this size that will train at a time.
 
     Raises:
         ConfigError: The batch is larger than an epoch, class weights do not fit the classes, or a manifest of folds is
@@ -97,6 +102,7 @@ def plan_run(config: RunConfig, manifest: Manifest, cpus_per_worker: float, leak
         val_plan=validation_plan(val_rows.num_rows, batch),
         trained_on=train_rows.select(SEEN_SCHEMA.names).cast(SEEN_SCHEMA),
         cpus_per_worker=cpus_per_worker,
+        concurrent=concurrent,
     )
 
 

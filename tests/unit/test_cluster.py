@@ -45,6 +45,12 @@ def test_what_does_not(cluster: Cluster, workers: int, gpu: bool, wanted: float 
         cluster.cpus_per_worker(workers, gpu, wanted)
 
 
+def test_trials_at_a_time_need_room_together() -> None:
+    assert LAPTOP.cpus_per_worker(1, False, None, concurrent=2) == 0.5
+    with pytest.raises(ResourceError, match=r"num_workers=2 for each of concurrent=2 trials .* at most 2 in all"):
+        LAPTOP.cpus_per_worker(2, False, None, concurrent=2)
+
+
 @pytest.mark.parametrize("actors", [0, -1, 2, 16])
 def test_actors_leave_a_cpu_for_reading(actors: int) -> None:
     LAPTOP.check_actors(1)
