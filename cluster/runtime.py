@@ -224,12 +224,18 @@ def _init(address: str | None, verbose: bool, num_cpus: int | None) -> None:
 
 
 def _shipped_code() -> dict[str, object]:
-    """Return the runtime environment that carries this checkout along; a submitted job has brought it already."""
+    """Return the runtime environment that carries this checkout along; a submitted job has brought it already.
+
+    Raises:
+        ClusterError: It is too large.
+    """
     if _SUBMITTED in os.environ:
         return {}
-    from cluster.submit import EXCLUDES, checkout_root
+    from cluster.submit import EXCLUDES, checkout_root, working_dir_size
 
-    return {"working_dir": str(checkout_root()), "excludes": list(EXCLUDES)}
+    root = checkout_root()
+    working_dir_size(root)
+    return {"working_dir": str(root), "excludes": list(EXCLUDES)}
 
 
 def _quiet_ray_data(verbose: bool) -> None:

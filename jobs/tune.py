@@ -50,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
             scaling.num_workers, scaling.use_gpu, scaling.cpus_per_worker, concurrent=config.concurrent
         )
         begin_search(search, manifest.digest, folder, new=args.new)
-        planned = {"cpus_per_worker": cpus, "leaks": leaks, "concurrent": config.concurrent}
-        trials = _run(search, folder, lambda run: plan_run(run, manifest, **planned))
+        trials = _run(
+            search, folder, lambda run: plan_run(run, manifest, cpus, leaks=leaks, concurrent=config.concurrent)
+        )
         with atomic_directory(out, overwrite=args.overwrite) as partial:
             best = write_search(partial, search, trials)
         empty(folder)
