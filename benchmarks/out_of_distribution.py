@@ -1,7 +1,8 @@
 """python -m benchmarks.out_of_distribution --model DIR --data MANIFEST [--split test]
 
-How well `ood_score` tells 200 images that show no lesion from the images of a split: the AUC, with its 95 % interval,
-of all and of each kind (scikit-image's photographs, drawn textures, noise, text); and how many are called strange.
+How well `ood_score` tells 200 images that show no lesion from the images of a split: the AUC of all and of each kind
+(scikit-image's photographs, drawn textures, noise, text), with a 95 % bootstrap interval in which images are drawn one
+by one, whichever lesion they show; and how many are called strange.
 """
 
 import argparse

@@ -137,9 +137,10 @@ class _Console:
 
 
 def _say_result(config: RunConfig, state: RunState) -> None:
-    best = state.best_epoch
+    best, scaling = state.best_epoch, config.scaling
+    least = f"{scaling.min_workers} to " if scaling.min_workers else ""
     say(
-        f"Trained {len(state.history)} epochs on {config.scaling.num_workers} worker(s). Best: epoch "
+        f"Trained {len(state.history)} epochs on {least}{scaling.num_workers} worker(s). Best: epoch "
         f"{best['epoch']:.0f}, validation loss {best['val_loss']:.3f}, accuracy {best['val_accuracy']:.1%}"
     )
     say(f"Model: {Path(config.out) / 'model'}")

@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         cpus = cluster.cpus_per_worker(
             scaling.num_workers, scaling.use_gpu, scaling.cpus_per_worker, concurrent=config.concurrent
         )
+        if outside := search.outside():
+            say(f"No trial has the configuration's own values: {', '.join(outside)} not named in it, or out of range")
         begin_search(search, manifest.digest, folder, new=args.new)
         trials = _run(
             search, folder, lambda run: plan_run(run, manifest, cpus, leaks=leaks, concurrent=config.concurrent)

@@ -81,7 +81,7 @@ def near_duplicates(hashes: _Hashes, thumbnails: UInt8Array) -> Pairs:
 
     A picture without details (blank, black, a plain gradient) is a near duplicate of nothing.
 
-    Takes some 15 seconds of one CPU for 100,000 rows, and 250 MB besides them.
+    Takes some 15 seconds of one CPU for 100,000 rows, and 220 MB besides them.
 
     Args:
         hashes: uint64 [N, 8], of `Fingerprint.hashes`.

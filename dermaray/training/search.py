@@ -179,8 +179,11 @@ class Search:
 
     def first(self) -> dict[str, Any] | None:
         """Return the base's own values of the keys that are varied, or None where one is outside of its range."""
-        values = {key: self._value(key) for key in self.config.search}
-        return values if all(self.config.search[key].holds(value) for key, value in values.items()) else None
+        return None if self.outside() else {key: self._value(key) for key in self.config.search}
+
+    def outside(self) -> list[str]:
+        """Return the varied keys that the base does not name or that have a value there which no trial may have."""
+        return [key for key, values in self.config.search.items() if not values.holds(self._value(key))]
 
     def _value(self, key: str) -> Any:
         # As written: the base names a file of weights by its whole path.

@@ -106,7 +106,10 @@ def test_the_first_trial_is_the_configuration_itself(tmp_path: Path) -> None:
     first = load_search(written(tmp_path, search=search)).first()
     assert first == {"training.learning_rate": 0.001, "training.optimizer": "adam"}
     search["training.learning_rate"] = {"log_uniform": [0.01, 0.1]}
-    assert load_search(written(tmp_path, search=search)).first() is None
+    search["model.options.dropout"] = {"uniform": [0.0, 0.4]}
+    other = load_search(written(tmp_path, search=search))
+    assert other.first() is None
+    assert other.outside() == ["training.learning_rate", "model.options.dropout"]
 
 
 @pytest.mark.parametrize(
