@@ -72,8 +72,9 @@ def decode_image(data: bytes, spec: InputSpec) -> DecodedImage:
     Raises:
         ImageError: The bytes are empty, too large, not an image, cut short or of a kind that is not supported.
     """
-    frame = decode_frame(data, spec)
-    return replace(frame, pixels=fit(frame.pixels, spec))
+    with _defects():
+        frame = decode_frame(data, spec)
+        return replace(frame, pixels=fit(frame.pixels, spec))
 
 
 def decode_frame(data: bytes, spec: InputSpec | None) -> DecodedImage:
@@ -86,6 +87,22 @@ def decode_frame(data: bytes, spec: InputSpec | None) -> DecodedImage:
     Raises:
         ImageError: See `decode_image`.
     """
+    with _defects():
+        return _frame(data, spec)
+
+
+@contextmanager
+def _defects() -> Iterator[None]:
+    """Let a decoder's defect cost nobody else's image."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError("unsupported", f"{type(error).__name__}: {error}") from error
+
+
+def _frame(data: bytes, spec: InputSpec | None) -> DecodedImage:
     _check_bytes(data)
     if is_heic(data):
         return _framed(heic_pixels(data, MAX_PIXELS), spec, HEIC)

@@ -103,16 +103,28 @@ def _rgb(pixels: np.ndarray[Any, Any], dataset: Any) -> UInt8Array:
 
     bits = dataset.BitsStored
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, dataset)
-        bits = 8 * pixels.itemsize
-    if dataset.get("PixelRepresentation") == 1:
+        # A fourth component would be transparency.
+        pixels = apply_color_lut(pixels, dataset)[..., :3]
+        bits = _palette_bits(pixels, dataset)
+    elif dataset.get("PixelRepresentation") == 1:
         pixels = pixels.astype(np.int32) + (1 << (bits - 1))
     if bits < 8:
         pixels = pixels.astype(np.int32) * 255 // ((1 << bits) - 1)
-    shown = (pixels >> max(bits - 8, 0)).clip(0, 255).astype(np.uint8)
+    shown: UInt8Array = (pixels >> max(bits - 8, 0)).clip(0, 255).astype(np.uint8)
     if _is_negative(dataset):
         shown = 255 - shown
-    return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
+    if shown.ndim == 2:
+        shown = np.repeat(shown[..., None], 3, axis=2)
+    if shown.shape != (dataset.Rows, dataset.Columns, 3):
+        raise ImageError("unsupported", f"a DICOM file whose picture has the shape {list(shown.shape)}")
+    return shown
+
+
+def _palette_bits(colours: np.ndarray[Any, Any], dataset: Any) -> int:
+    """Return the bits of a palette's levels: of words some writers fill the lower eight alone, and some all in spite of
+    what they state."""
+    stated = int(dataset.RedPaletteColorLookupTableDescriptor[2])
+    return stated if colours.max(initial=0) < 1 << stated else 8 * colours.itemsize
 
 
 def _is_negative(dataset: Any) -> bool:

@@ -90,17 +90,24 @@ def test_a_negative_within_is_shown_as_a_positive(syntax: str, form: str, kind: 
     assert padded[16].min() > 0
 
 
+def indexed(truth: Image.Image, bits: int, *, words: bool) -> Dataset:
+    """Return a picture of indices, with a palette of so many bits, of which each level may have a word."""
+    palette = np.asarray(truth.getpalette(), "<u2" if words else np.uint8).reshape(-1, 3)
+    dataset = changed(PhotometricInterpretation="PALETTE COLOR", SamplesPerPixel=1, PixelData=truth.tobytes())
+    for name, values in zip(("Red", "Green", "Blue"), palette.T, strict=True):
+        dataset.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [len(values), 0, bits])
+        setattr(dataset, f"{name}PaletteColorLookupTableData", (values * (257 if bits == 16 else 1)).tobytes())
+    return dataset
+
+
 @pytest.mark.parametrize("kind", ["PALETTE COLOR", "YBR_FULL", "twelve bits"])
 def test_of_jpeg_2000_what_dicom_alone_says_counts(kind: str) -> None:
     truth = picture(0)
     dataset = changed()
     if kind == "PALETTE COLOR":
-        indexed = truth.quantize(200)
-        stored, truth = Image.fromarray(np.asarray(indexed)), indexed.convert("RGB")
-        palette = np.asarray(indexed.getpalette(), np.uint16).reshape(-1, 3)
-        for name, values in zip(("Red", "Green", "Blue"), palette.T, strict=True):
-            dataset.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [len(values), 0, 16])
-            setattr(dataset, f"{name}PaletteColorLookupTableData", (values * 257).tobytes())
+        few = truth.quantize(200)
+        dataset = indexed(few, 16, words=True)
+        stored, truth = Image.fromarray(np.asarray(few)), few.convert("RGB")
     elif kind == "YBR_FULL":
         stored = Image.frombytes("RGB", truth.size, truth.convert("YCbCr").tobytes())
     else:
@@ -114,6 +121,28 @@ def test_of_jpeg_2000_what_dicom_alone_says_counts(kind: str) -> None:
     dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
     found = decode_frame(written(dataset), None).pixels
     assert np.abs(found.astype(int) - np.asarray(truth)).mean() < 3
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("bits", "words"), [(16, True), (8, True), (8, False)])
+def test_palettes_of_bytes_and_words(bits: int, words: bool, signed: bool) -> None:
+    truth = picture(0).quantize(100)
+    dataset = indexed(truth, bits, words=words)
+    dataset.PixelRepresentation = int(signed)
+    assert np.array_equal(decode_frame(written(dataset), None).pixels, np.asarray(truth.convert("RGB")))
+
+
+def test_a_palettes_transparency_is_dropped() -> None:
+    truth = picture(0).quantize(100)
+    dataset = indexed(truth, 8, words=False)
+    dataset.AlphaPaletteColorLookupTableData = bytes(100)
+    assert np.array_equal(decode_frame(written(dataset), None).pixels, np.asarray(truth.convert("RGB")))
+
+
+def test_three_indices_a_pixel_are_refused() -> None:
+    dataset = indexed(picture(0).quantize(100), 8, words=False)
+    dataset.SamplesPerPixel, dataset.PixelData = 3, dataset.PixelData * 3
+    assert reason_of(written(dataset)) == "unsupported"
 
 
 def test_run_lengths_are_read() -> None:

@@ -17,6 +17,7 @@ from dermaray.data.archive import joined
 from dermaray.data.inputs import stream_inputs
 from dermaray.data.members import Member
 from dermaray.errors import StoreError
+from dermaray.images import decode
 from dermaray.images.spec import InputSpec
 from dermaray.models.bulk import Batch
 from dermaray.scoring import pieces, pipeline
@@ -120,8 +121,8 @@ def test_an_image_whose_store_is_away_is_not_late(
 def test_a_decoder_that_fails_in_a_way_of_its_own_costs_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def decode(member: Member, spec: InputSpec) -> Any:
+    def decoded(*_: Any) -> Any:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(Member, "decode", decode)
+    monkeypatch.setattr(decode, "_decoded", decoded)
     assert reasons(folder(tmp_path / "input")) == ["unsupported"] * 6
