@@ -85,7 +85,7 @@ def run_job(name: str, argv: Sequence[str] | None = None) -> int:
         return USER_ERROR
     except Exception as error:
         # What a task or an actor raised arrives inside an error of Ray's.
-        mistake = find_user_error(error) or _problem_of_a_path(error)
+        mistake = find_user_error(error) or _problem_of_a_path(error) or _problem_of_ray(error)
         if mistake is None:
             raise
         sys.stderr.write(f"dermaray {name}: {mistake}\n")
@@ -103,7 +103,21 @@ def _flush() -> None:
 
 
 def _problem_of_a_path(error: Exception) -> str | None:
-    """Return what is wrong with a path that may not be accessed, or is too long; None where it is something else."""
-    if isinstance(error, OSError) and error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+    """Return what is wrong with a path that may not be accessed, is too long or on a full disk; None if nothing is."""
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.filename or 'cannot write'}: {error.strerror}. Make room, and give the same command again"
+    if error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS):
         return f"{error.filename}: {error.strerror}. Give access to it, or name another path"
     return None
+
+
+def _problem_of_ray(error: Exception) -> str | None:
+    """Return what to say of processes that died again and again; None where the error is something else."""
+    # Not imported for this: without it there is no such error.
+    exceptions = sys.modules.get("ray.exceptions")
+    if exceptions is None or not isinstance(error, exceptions.RayError) or isinstance(error, exceptions.RayTaskError):
+        return None
+    reason = str(error).strip().partition("\n")[0]
+    return f"a process of Ray's is lost, of an image or for want of memory perhaps: {reason}. -v shows the logs"

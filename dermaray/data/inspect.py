@@ -14,7 +14,7 @@ from PIL import Image
 
 from dermaray.data.archive import files_listing
 from dermaray.data.members import Member, read_members
-from dermaray.data.streams import blocks_of
+from dermaray.data.streams import RETRIES, blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.appearance import appearance, why_unlike_dermoscopy
 from dermaray.images.fingerprint import FINGERPRINT_SPEC, ORIENTATIONS, THUMBNAIL_SHAPE, fingerprint
@@ -96,7 +96,9 @@ def _mapped(uris: Sequence[str], task: Callable[[pa.Table], pa.Table], progress:
     if not uris:
         return
     members = files_listing(list(uris)).append_column("position", pa.array(range(len(uris)), pa.int64()))
-    dataset = ray.data.from_arrow(blocks_of(members)).map_batches(task, batch_format="pyarrow", batch_size=None)
+    dataset = ray.data.from_arrow(blocks_of(members)).map_batches(
+        task, batch_format="pyarrow", batch_size=None, max_retries=RETRIES
+    )
     for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
         yield from batch.to_pylist()
         progress(batch.num_rows)

@@ -49,6 +49,10 @@ ACTOR_CPUS = 0.01
 """What an actor holds of Ray's CPUs: next to nothing, so that none ever waits for what training, another stream or
 another run holds. A stream whose actor waits, at its start or after a node was lost, would hold up all workers."""
 
+RETRIES = 3
+"""How often a task is begun again whose process has died; by default that is without end, and an image that kills its
+decoder would keep a job for ever."""
+
 REST_SECONDS = 1.0
 """Between two looks of Ray Data at its tasks, at most, while the consumer has blocks to take; a tenth of it where there
 are none and the consumer is busy still."""
@@ -209,6 +213,7 @@ def image_stream(
         batch_size=None,
         num_cpus=ACTOR_CPUS,
         compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=TASKS_PER_ACTOR),
+        max_task_retries=RETRIES,
     )
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import ray.data
 
 from dermaray.data.members import Member, read_members
-from dermaray.data.streams import blocks_of
+from dermaray.data.streams import RETRIES, blocks_of
 from dermaray.errors import ImageError
 from dermaray.images.decode import MAX_BYTES
 from dermaray.images.spec import InputSpec
@@ -70,7 +70,10 @@ def decode_stream(members: pa.Table, spec: InputSpec) -> ray.data.Dataset:
         `message` (both empty where the image was decoded), `width` and `height` of the original in pixels (0 where
         unknown), and `image`, uint8 [height, width, 3] (black where not decoded).
     """
-    return ray.data.from_arrow(blocks_of(members)).map_batches(_Decode(spec), batch_format="pyarrow", batch_size=None)
+    dataset = ray.data.from_arrow(blocks_of(members))
+    # On few CPUs a large network may need longer for a block than Ray Data waits for a sign of life.
+    dataset.context.execution_no_progress_timeout_s = -1
+    return dataset.map_batches(_Decode(spec), batch_format="pyarrow", batch_size=None, max_retries=RETRIES)
 
 
 def score_stream(members: pa.Table, artifact: Artifact) -> ray.data.Dataset:
@@ -83,7 +86,7 @@ def score_stream(members: pa.Table, artifact: Artifact) -> ray.data.Dataset:
     Returns:
         What `decode_stream` does, with what `Decided` holds in place of `image`: zeros where not scored.
     """
-    return scored(decode_stream(members, artifact.input_spec), artifact, Actors())
+    return scored(decode_stream(members, artifact.input_spec), artifact, Actors(), max_task_retries=RETRIES)
 
 
 def scored(
@@ -145,9 +148,6 @@ def image_row(member: Member, spec: InputSpec) -> Batch:
         decoded = member.decode(spec)
     except ImageError as error:
         return {**row, **lost(error, spec)}
-    # A decoder's defect must not cost the other images.
-    except Exception as error:
-        return {**row, **lost(ImageError("unsupported", f"{type(error).__name__}: {error}"), spec)}
     size = {"width": decoded.width, "height": decoded.height}
     return {**row, "reason": "", "message": "", **size, "image": decoded.pixels}
 

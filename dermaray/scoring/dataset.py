@@ -10,7 +10,7 @@ import ray.data
 from dermaray.data.image_tables import IDS, PATHS, binary, texts
 from dermaray.data.members import Member
 from dermaray.data.source import stem_of
-from dermaray.data.streams import BLOCK_ROWS
+from dermaray.data.streams import BLOCK_ROWS, RETRIES
 from dermaray.errors import DataError, ImageError
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Actors, Score, batches_of, image_row
@@ -32,6 +32,7 @@ def score_dataset(images: ray.data.Dataset, artifact: Artifact, column: str, act
         num_cpus=1,
         num_gpus=actors.gpus,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors.count),
+        max_task_retries=RETRIES,
     )
 
 

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from dermaray.data import inspect
 from dermaray.data.manifest import Manifest
 from dermaray.errors import DataError, ImageError
 from dermaray.images.decode import decode_image
 from dermaray.images.spec import InputSpec
+from jobs.cli import main
 from tests.odd_files import NAMES, ODD, USABLE, Odd, jpeg, write_special_files
 
 RunJob = Callable[..., int]
@@ -98,3 +101,23 @@ def test_a_name_that_is_not_utf_8_is_named(images: Path, run_job: RunJob, tmp_pa
     (source / "nevus" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg(0))
     with pytest.raises(DataError, match=r"caf\\xe9\.jpg: the name is not valid UTF-8"):
         run_job("prepare", source, "--out", tmp_path / "data")
+
+
+def test_a_process_that_dies_again_and_again_ends_the_job(
+    ray_cluster: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deaths = tmp_path / "deaths"
+
+    def die(members: pa.Table) -> pa.Table:
+        with deaths.open("a") as file:
+            file.write("x")
+        os._exit(1)
+
+    def run(_: object) -> int:
+        return len(list(inspect._mapped(["image.png"], die, lambda _: None)))
+
+    monkeypatch.setattr(inspect, "RETRIES", 1)
+    monkeypatch.setattr("jobs.runs.run", run)
+    assert main(["runs"]) == 2
+    assert deaths.read_text() == "xx"
+    assert capsys.readouterr().err.startswith("dermaray runs: a process of Ray's is lost, of an image or for want of")

@@ -81,6 +81,16 @@ def test_a_path_that_may_not_be_accessed_is_one_line(
     )
 
 
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("jobs.runs.run", run)
+    assert main(["runs"]) == 2
+    told = "cannot write: No space left on device. Make room, and give the same command again"
+    assert capsys.readouterr().err == f"dermaray runs: {told}\n"
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_every_job_is_a_module_of_its_own(job: str) -> None:
     result = subprocess.run(
