@@ -110,18 +110,18 @@ class Member:
         return decode_frame(self.data, spec)
 
 
-def read_members(members: pa.Table, *, stop_at_outage: bool = False) -> Iterator[Member]:
+def read_members(members: pa.Table) -> Iterator[Member]:
     """Read the images that rows of `MEMBER_SCHEMA` stand for, in order. An image that cannot be read is yielded too.
 
     Args:
         members: The rows; further columns are let be.
-        stop_at_outage: Raise an error that is no fault of the image.
 
     Raises:
         StoreError: An object store cannot be reached, or does not accept the credentials any more.
     """
     for member in _read_all(members):
-        if stop_at_outage and isinstance(member.error, OutageError):
+        # No fault of the image.
+        if isinstance(member.error, OutageError):
             raise StoreError(str(member.error))
         yield member
 

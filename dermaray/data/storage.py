@@ -19,7 +19,6 @@ import io
 import os
 import re
 import stat
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,17 +31,14 @@ import pyarrow as pa
 import pyarrow.fs
 
 from dermaray.data.other_stores import HTTP, details, open_store, understood
-from dermaray.data.store_errors import STORE_ERRORS, explained
-from dermaray.errors import DataError, StoreError
+from dermaray.data.store_errors import STORE_ERRORS, explained, patiently
+from dermaray.errors import DataError
 
 T = TypeVar("T")
 
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<key>/[^?#]*)?(?P<query>\?[^#]*)?")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 _SECRET = re.compile(r"[?&](sig|client_secret|secret_key)=")
-PAUSES = (1.0, 5.0)
-"""Seconds before a store that could not be reached is asked again; its client has tried several times each time."""
-
 _BUFFER_BYTES = 256 * 1024
 """Read of an object at a time, at least."""
 
@@ -225,22 +221,6 @@ def opened(place: str | Path, buffer: int = _BUFFER_BYTES) -> Iterator[io.Buffer
         raise explained(str(place), error) from error
     with local:
         yield local
-
-
-def patiently(place: str, attempt: Callable[[], T]) -> T:
-    """Return what comes of an attempt on a store; where that cannot be reached, of another after a while.
-
-    Raises:
-        OSError, pyarrow.ArrowException: What the last attempt raised, one of `STORE_ERRORS`.
-    """
-    for pause in (*PAUSES, None):
-        try:
-            return attempt()
-        except STORE_ERRORS as error:
-            if pause is None or not isinstance(explained(place, error), StoreError):
-                raise
-            time.sleep(pause)
-    raise AssertionError
 
 
 def _access(uri: str, access: Callable[[pa.fs.FileSystem, str], T], *, patient: bool = True) -> T:

@@ -1,13 +1,21 @@
-"""What the errors of object stores mean, as far as their texts tell."""
+"""What the errors of object stores mean, as far as their texts tell, and when to ask again."""
 
 import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import pyarrow as pa
 
 from dermaray.errors import DataError, StoreError
 
+T = TypeVar("T")
+
 STORE_ERRORS = (OSError, pa.ArrowException)
 """What an access to a store raises."""
+
+PAUSES = (1.0, 5.0)
+"""Seconds before a store that could not be reached is asked again; its client has tried several times each time."""
 
 # What in the text of an error says which mistake it is. A bucket that is missing is named first: it explains the rest.
 _REASONS: tuple[tuple[str, type[DataError], str], ...] = (
@@ -48,3 +56,19 @@ def explained(place: str, error: Exception) -> DataError:
         if re.search(pattern, text):
             return kind(f"{place}: {reason}")
     return DataError(f"{place} cannot be read: {text[:200]}")
+
+
+def patiently(place: str, attempt: Callable[[], T]) -> T:
+    """Return what comes of an attempt on a store; where that cannot be reached, of another after a while.
+
+    Raises:
+        OSError, pyarrow.ArrowException: What the last attempt raised, one of `STORE_ERRORS`.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return attempt()
+        except STORE_ERRORS as error:
+            if pause is None or not isinstance(explained(place, error), StoreError):
+                raise
+            time.sleep(pause)
+    raise AssertionError

@@ -27,8 +27,8 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from dermaray.data.storage import absolute, local_path, locate, patiently
-from dermaray.data.store_errors import STORE_ERRORS, explained
+from dermaray.data.storage import absolute, local_path, locate
+from dermaray.data.store_errors import STORE_ERRORS, explained, patiently
 from dermaray.errors import OutputError
 from dermaray.files import MARK
 from dermaray.models.rows import SCORED

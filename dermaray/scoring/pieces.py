@@ -109,9 +109,9 @@ def images_in(table: pa.Table, position: int) -> Iterator[Member | None]:
     """Read the images of a piece's `table` from one of them on; None for each that is passed over on the way there."""
     start, stop = table["start"][0].as_py(), table["stop"][0].as_py()
     if not is_streamed(table):
-        yield from read_members(table.slice(position - start), stop_at_outage=True)
+        yield from read_members(table.slice(position - start))
         return
-    for number, member in enumerate(read_members(table, stop_at_outage=True)):
+    for number, member in enumerate(read_members(table)):
         if number == stop:
             return
         yield member if number >= position else None

@@ -9,7 +9,7 @@ import ray.train
 from dermaray.data.frames import remove_frames
 from dermaray.data.storage import is_uri
 from dermaray.data.store_errors import STORE_ERRORS
-from dermaray.errors import ClusterError, TrainingError, find_user_error
+from dermaray.errors import ClusterError, StoreError, TrainingError, find_user_error
 from dermaray.models.own_process import import_keras, keep_work_memory
 from dermaray.training.backend import TensorFlowConfig
 from dermaray.training.feed import Feed
@@ -160,7 +160,8 @@ def _explained(error: ray.train.TrainingFailedError) -> Exception:
     failures = list(error.worker_failures.values())
     mistakes = [mistake for failure in failures if (mistake := find_user_error(failure))]
     if mistakes:
-        return mistakes[0]
+        # No mistake, and may pass.
+        return _WorkersLost(str(mistakes[0])) if isinstance(mistakes[0], StoreError) else mistakes[0]
     first = str(failures[0] if failures else error).strip().splitlines()[-1]
     message = f"{len(failures)} training workers failed: {first}. -v shows their logs"
     # What a worker raised by itself, it would raise again.

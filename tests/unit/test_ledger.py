@@ -8,7 +8,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pytest
 
-from dermaray.data import storage
+from dermaray.data import store_errors
 from dermaray.errors import OutputError
 from dermaray.scoring.ledger import RUN, SUMMARY, TABLE, Ledger
 from dermaray.scoring.listed import Listed
@@ -159,7 +159,7 @@ def test_a_file_that_was_not_written_to_its_end_is_not_there(place: str) -> None
 def test_a_store_that_is_away_for_a_moment_gets_the_file_later(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(store_errors, "PAUSES", (0.0, 0.0))
     with Ledger.open(bucket.uri(tmp_path.name), JOB, INPUTS, new=False) as ledger:
         ledger.begin()
         upload, failures = ledger._upload, [OSError("AWS Error SLOW_DOWN"), OSError("AWS Error NETWORK_CONNECTION")]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dermaray.data import members as members_module
-from dermaray.data import storage
+from dermaray.data import storage, store_errors
 from dermaray.data.archive import files_listing, joined
 from dermaray.data.formats import read_reference, read_source
 from dermaray.data.inputs import stream_inputs
@@ -175,7 +175,7 @@ def test_a_folder_whose_store_is_away_for_a_moment_is_asked_for_again(
     store: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.client.put_object(Bucket=store.name, Key="away/a/1.png", Body=b"")
-    monkeypatch.setattr(storage, "PAUSES", (0.0,))
+    monkeypatch.setattr(store_errors, "PAUSES", (0.0,))
     failing, locate = [False, True, False], storage.locate
 
     class Store:
