@@ -4,11 +4,12 @@ A resample draws as many groups of images (a lesion, a patient) as there are, wi
 (Field & Welsh 2007, "Bootstrapping clustered data"). An interval holds the middle 95 % of a figure over the resamples
 (Efron 1979). Images of one lesion are alike: drawn one by one, they would make the intervals too narrow.
 
-Two kinds of figure need more. Of a mean over classes many a resample would leave out the rarest, so for these the
-groups of each class are drawn among themselves. The calibration error of a resample is larger than that of the images,
-by chance alone, so its interval is turned round: as far below the figure as the resamples are above it. It reaches to 0
-where the error is no larger than chance would make it, were every answer right as often as it says (Broecker & Smith
-2007, "Increasing the reliability of reliability diagrams").
+Three kinds of figure need more. A share that is 1 or 0 is so in every resample; its interval is the exact one of as
+many independent groups (Clopper & Pearson 1934). Of a mean over classes many a resample would leave out the rarest, so
+for these the groups of each class are drawn among themselves. The calibration error of a resample is larger than that
+of the images, by chance alone, so its interval is turned round: as far below the figure as the resamples are above it.
+It reaches to 0 where the error is no larger than chance would make it, were every answer right as often as it says
+(Broecker & Smith 2007, "Increasing the reliability of reliability diagrams").
 
 scikit-learn computes the figures themselves; over thousands of resamples that would take minutes. Here a resample is a
 row of weights, one per image, and many of them go through a figure at once.
@@ -74,16 +75,23 @@ def bootstrap_intervals(
 
     Returns:
         The figures of `compute_metrics` under their names, [low, high] in place of each. None where no resample defines
-        the figure, and where it is the same in nearly all of them: of three images that are all right that says nothing
-        of the next; of `MEANS_OVER_CLASSES` where a class has fewer than `FEWEST_GROUPS`. Besides `level`, `resamples`
-        and `groups`, how many.
+        the figure, and where it is the same in nearly all of them, unless it is `accuracy` or a class's `recall`,
+        `specificity` or `precision`; of `MEANS_OVER_CLASSES` where a class has fewer than `FEWEST_GROUPS`. Besides
+        `level`, `resamples` and `groups`, how many.
     """
-    figures = Figures(probabilities, labels, label_set, min_tpr, answers(probabilities, predicted))
+    predicted = answers(probabilities, predicted)
+    figures = Figures(probabilities, labels, label_set, min_tpr, predicted)
     intervals, by_class = (
         resampled_intervals(figures, labels, groups, by_class=whether, resamples=resamples, seed=seed)
         for whether in (False, True)
     )
     intervals.update({name: by_class[name] for name in MEANS_OVER_CLASSES})
+    measured = figures(np.ones((1, len(labels))))
+    intervals["accuracy"] = intervals["accuracy"] or exact_interval(measured["accuracy"][0], groups)
+    for k, (name, row) in enumerate(intervals["per_class"].items()):
+        possible = {"recall": labels == k, "specificity": labels != k, "precision": predicted == k}
+        for figure, images in possible.items():
+            row[figure] = row[figure] or exact_interval(measured["per_class"][name][figure][0], groups[images])
     if intervals["ece"] is not None:
         intervals["ece"] = _calibration_interval(figures, groups, intervals["ece"], resamples, seed)
     return {"level": LEVEL, "resamples": resamples, "groups": len(np.unique(groups)), **intervals}
@@ -117,6 +125,19 @@ def resampled_intervals(
         return _intervals(figures(np.full((1, len(labels)), np.nan)))
     strata = _rarest_class(labels, group_of) if by_class else np.zeros(group_of.max() + 1, int)
     return _intervals(_drawn(figures, group_of, strata, resamples, seed))
+
+
+def exact_interval(share: float, groups: npt.NDArray[Any]) -> list[float] | None:
+    """Return the 95 % interval of a share that is 1 or 0, None of any other.
+
+    Args:
+        share: It.
+        groups: [N], any values that can be sorted: which of the images that it is a share of belong together.
+    """
+    if share not in (0, 1):
+        return None
+    bound = float(((1 - LEVEL) / 2) ** (1 / len(np.unique(groups))))
+    return [bound, 1.0] if share == 1 else [0.0, 1 - bound]
 
 
 def _calibration_interval(

@@ -39,7 +39,9 @@ _LIMITS = (
 _LOW = (
     "A figure more than 10 points below that of all images is called low, or low? where its interval reaches up to "
     "that figure or there is none, so that it may be by chance; balanced accuracy is compared over the diagnoses that "
-    f"the subgroup has. Melanomas are counted by lesion or patient; of fewer than {FEWEST_MELANOMAS} there is no AUC. "
+    "the subgroup has. Of many subgroups one or another is called low by chance all the same. Melanomas are counted by "
+    "lesion or patient; of fewer than "
+    f"{FEWEST_MELANOMAS} there is no AUC. "
     f"Subgroups of fewer than {FEWEST_IMAGES} images, and images of which the attribute is not known, are left out."
 )
 
@@ -180,7 +182,8 @@ def _figures(metrics: Mapping[str, Any], facts: Mapping[str, str]) -> _Section:
         "Figures",
         [
             f"Measured on {metrics['images']:,} images of {groups:,} lesions or patients; in brackets 95 % bootstrap "
-            f"intervals, in which images of one lesion are drawn together. Always answering "
+            "intervals, in which images of one lesion are drawn together. They are too narrow for figures that rest on "
+            "a few dozen images, and a figure without one is hardly known. Always answering "
             f"{metrics['majority_baseline']['class']} has an accuracy of "
             f"{percent(metrics['majority_baseline']['accuracy'])}.",
             *(too_good if seen else []),

@@ -47,9 +47,9 @@ def compare(
         progress: Called with the number of images scored since the last call, by either model.
 
     Returns:
-        What `measure_difference` does; `models`: name, version and digest of each, and as `fitted_on` how many of the
-        images chose its epoch or fitted its decisions; `data`; `leaks`; and `left_out`, how many images one of them
-        could not score.
+        What `measure_difference` does; `models`: name, version and digest of each, as `fitted_on` how many of the
+        images chose its epoch or fitted its decisions, and as `leaks` what leaked where it was trained; `data`;
+        `leaks`; and `left_out`, how many images one of them could not score.
 
     Raises:
         DataError: The split is empty, an image has changed since, or none could be scored by both.
@@ -69,6 +69,7 @@ def compare(
                 "version": a.version,
                 "digest": a.digest,
                 "fitted_on": count_decided_on(a, images, manifest.source_name),
+                "leaks": a.provenance.get("leaks", []),
             }
             for a in artifacts
         ],

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dermaray.decisions.arrays import BoolArray, FloatArray, IntArray
 from dermaray.decisions.decisions import Decided, Decisions, weighted
-from dermaray.evaluation.bootstrap import Float64Array, resampled_intervals
+from dermaray.evaluation.bootstrap import FEWEST_GROUPS, Float64Array, exact_interval, resampled_intervals
 from dermaray.labels import LabelSet
 
 REFERRED = (0.0, 0.1, 0.2, 0.3, 0.5)
@@ -54,10 +54,12 @@ def measure_decisions(
         - `rest_accuracy`, `rest_balanced_accuracy`: {share of the images that is referred, the least certain first: of
           the others}. Certainty is the probability of the answer, weighed as for the choice of the answer. Intervals
           are for the certainty from which on these images were left.
-        - `intervals`: 95 % intervals under the same names; see `bootstrap_intervals`.
+        - `intervals`: 95 % intervals under the same names; see `bootstrap_intervals`. A balanced accuracy has none
+          where fewer than `FEWEST_GROUPS` groups of a class are left.
     """
     shares, means = _shares(decided, labels, groups, label_set, decisions), _means(decided, labels, decisions)
-    once = np.ones((1, len(labels)))
+    size = {"set_size": (decided.prediction_set.sum(axis=1).astype(float), np.ones(len(labels)))}
+    resampled = resampled_intervals(partial(_weighted, {**shares, **size}), labels, groups, by_class=False)
     return {
         "promised": {
             "alert_sensitivity": decisions.alert and decisions.alert.guaranteed,
@@ -67,10 +69,10 @@ def measure_decisions(
             },
         },
         "alert_threshold": decisions.alert and decisions.alert.probability,
-        **_single(_weighted({**shares, **means}, once)),
+        **_single(_weighted({**shares, **size, **means}, np.ones((1, len(labels))))),
         "intervals": {
-            **resampled_intervals(partial(_weighted, shares), labels, groups, by_class=False),
-            **resampled_intervals(partial(_weighted, means), labels, groups, by_class=True),
+            **_with_exact(resampled, shares, groups),
+            **resampled_intervals(partial(_weighted, _known(means, groups)), labels, groups, by_class=True),
         },
     }
 
@@ -80,7 +82,7 @@ def _shares(
 ) -> Tree:
     """Return all figures that are shares of images, or of lesions."""
     everyone, right = np.ones(len(labels)), (decided.label == labels).astype(float)
-    size, kept = decided.prediction_set.sum(axis=1).astype(float), (~decided.refer).astype(float)
+    size, kept = decided.prediction_set.sum(axis=1), (~decided.refer).astype(float)
     covered = decided.prediction_set[np.arange(len(labels)), labels].astype(float)
     lesions = _of_one_lesion(labels, groups)
     own = {name: lesions * (labels == k) for k, name in enumerate(label_set.classes)}
@@ -93,7 +95,6 @@ def _shares(
         "coverage_of": {name: (covered * of_class, of_class) for name, of_class in own.items()},
         "decisive": ((size == 1).astype(float), everyone),
         "empty": ((size == 0).astype(float), everyone),
-        "set_size": (size, everyone),
         "referred": (1 - kept, everyone),
         "strange": ((decided.ood_score > 1).astype(float), everyone),
         "kept_accuracy": (right * kept, kept),
@@ -132,6 +133,32 @@ def _means(decided: Decided, labels: IntArray, decisions: Decisions) -> Tree:
         "kept_balanced_accuracy": balanced((~decided.refer).astype(float)),
         "rest_balanced_accuracy": {share: balanced(rest) for share, rest in _rests(decided, decisions).items()},
     }
+
+
+def _known(means: Tree, groups: npt.NDArray[Any]) -> Tree:
+    """Leave out, as undefined, the means of which a class has too few groups left for an interval."""
+
+    def known(leaf: Any) -> Any:
+        if isinstance(leaf, Mapping):
+            return _known(leaf, groups)
+        fewest = min(len(np.unique(groups[left > 0])) for _, left in leaf)
+        return leaf if fewest >= FEWEST_GROUPS else (np.zeros(len(groups)), np.zeros(len(groups)))
+
+    return {name: known(leaf) for name, leaf in means.items()}
+
+
+def _with_exact(intervals: dict[str, Any], shares: Tree, groups: npt.NDArray[Any]) -> dict[str, Any]:
+    """Fill in the intervals of shares that are the same in every resample."""
+
+    def filled(found: Any, leaf: Any) -> Any:
+        if isinstance(leaf, Mapping):
+            return _with_exact(found, leaf, groups)
+        counted, possible = leaf
+        if found or not possible.any():
+            return found
+        return exact_interval(counted.sum() / possible.sum(), groups[possible > 0])
+
+    return {name: filled(found, shares[name]) if name in shares else found for name, found in intervals.items()}
 
 
 def _rests(decided: Decided, decisions: Decisions) -> dict[str, FloatArray]:

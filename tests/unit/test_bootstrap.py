@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -174,6 +174,21 @@ def test_groups_of_a_class_count_whatever_else_they_show():
     many = bootstrap_intervals(probabilities, labels, np.r_[np.arange(6), np.arange(30) % 6], THREE, resamples=99)
     assert few["balanced_accuracy"] is None
     assert many["balanced_accuracy"] is not None
+
+
+def test_a_share_of_all_or_of_none_has_the_exact_interval():
+    """Two classes of 12 and 28 images, two of each lesion, all of them answered with the second."""
+    labels = np.repeat([0, 1], [12, 28])
+    groups = np.arange(40) // 2
+    found = bootstrap_intervals(np.tile([0.2, 0.8, 0.0], (40, 1)), labels, groups, THREE, resamples=50)["per_class"]
+    names = THREE.classes
+    none, every = binomtest(0, 6).proportion_ci(), binomtest(14, 14).proportion_ci()
+    assert found[names[0]]["recall"] == pytest.approx([none.low, none.high])
+    assert found[names[1]]["recall"] == pytest.approx([every.low, every.high])
+    assert 0 < found[names[1]]["precision"][0] < found[names[1]]["precision"][1] < 1
+    assert found[names[2]]["recall"] is None
+    assert found[names[2]]["precision"] is None
+    assert found[names[2]]["specificity"] == pytest.approx([0.025 ** (1 / 20), 1])
 
 
 def test_a_figure_that_nearly_all_resamples_share_has_no_interval():

@@ -99,8 +99,27 @@ def test_intervals_have_the_names_of_the_figures(decisions_of):
     assert set(figures) - set(figures["intervals"]) == {"promised", "alert_threshold", "intervals"}
     low, high = figures["intervals"]["rest_accuracy"]["0.0"]
     assert low < figures["rest_accuracy"]["0.0"] < high
-    # No melanoma has it in its set, whatever is drawn.
-    assert figures["intervals"]["coverage_of"]["melanoma"] is None
+    # No melanoma has it in its set, whatever is drawn: none of two.
+    assert figures["intervals"]["coverage_of"]["melanoma"] == pytest.approx([0, 1 - 0.025 ** (1 / 2)])
+    # It is no share, and its one value here no bound.
+    assert figures["set_size"] == 1
+    assert figures["intervals"]["set_size"][1] > 1
+
+
+@pytest.mark.parametrize("referred", [15, 16])
+def test_a_mean_over_classes_of_which_few_lesions_are_left_has_no_interval(referred, decisions_of):
+    labels = np.repeat([0, 1], [60, 20])
+    decided = Decided(
+        probabilities=np.tile(np.array([0.7, 0.3], np.float32), (80, 1)),
+        label=(np.arange(80) % 3 == 0).astype(int),
+        alert=None,
+        prediction_set=np.tile([True, False], (80, 1)),
+        refer=np.arange(80) >= 80 - referred,
+        ood_score=np.zeros(80, np.float32),
+    )
+    figures = measure_decisions(decided, labels, np.arange(80), NO_MELANOMA, decisions_of(NO_MELANOMA))
+    assert figures["kept_balanced_accuracy"] is not None
+    assert (figures["intervals"]["kept_balanced_accuracy"] is None) == (referred == 16)
 
 
 def test_without_alerts_there_are_no_figures_of_them(decisions_of):
