@@ -57,6 +57,17 @@ def test_names_without_a_meaning_elsewhere_tell_nothing(artifact: Artifact) -> N
         check_unseen(artifact, again, "clinic")
 
 
+def test_names_of_any_clinic_that_an_ensemble_learnt_from_count(artifact: Artifact) -> None:
+    members = [{"provenance": made(source=source)} for source in ("clinic", "hospital")]
+    ensemble = replace(artifact, provenance={**made(source="clinic"), "members": members})
+    for name in ("trained_on", "decided_on"):
+        pq.write_table(images(lesion_id="17"), artifact.path / f"{name}.parquet")
+    again = images(lesion_id="17", sha256="c" * 64)
+    for source, seen in (("clinic", 1), ("hospital", 1), ("other", 0)):
+        assert len(check_unseen(ensemble, again, source, allow=True)) == seen
+        assert count_decided_on(ensemble, again, source) == seen
+
+
 def test_what_chose_the_epoch_is_counted_by_any_of_its_names(artifact: Artifact) -> None:
     pq.write_table(images(lesion_id="HAM_0000001"), artifact.path / "decided_on.parquet")
     others = [images(sha256="c" * 64, image_id="x", lesion_id=lesion) for lesion in ("HAM_0000001", "HAM_0000002")]
