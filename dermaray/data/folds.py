@@ -1,9 +1,8 @@
 """The training images of a manifest, divided anew: for several models that each validate on another part of them."""
 
 import numpy as np
-import pyarrow as pa
 
-from dermaray.data.manifest import SCHEMA, Manifest
+from dermaray.data.manifest import Manifest
 from dermaray.data.split import k_fold
 
 
@@ -25,12 +24,9 @@ def folds_of_training(manifest: Manifest, count: int, seed: int) -> list[Manifes
     labels, groups = (np.array(rows[name].to_pylist(), dtype=object) for name in ("label", "group_id"))
     image_ids = np.array(rows["image_id"].to_pylist(), dtype=object)
     parts = k_fold(labels, groups, count, seed, "folds")
-    return [_with_val(manifest, set(image_ids[part]), fold) for fold, part in enumerate(parts)]
+    return [manifest.with_splits(_splits(manifest, set(image_ids[part])), fold) for fold, part in enumerate(parts)]
 
 
-def _with_val(manifest: Manifest, chosen: set[str], fold: int) -> Manifest:
+def _splits(manifest: Manifest, chosen: set[str]) -> list[str]:
     pairs = zip(manifest.table["image_id"].to_pylist(), manifest.table["split"].to_pylist(), strict=True)
-    splits = ["val" if name in chosen else "train" if split == "train" else "test" for name, split in pairs]
-    position = manifest.table.schema.get_field_index("split")
-    table = manifest.table.set_column(position, SCHEMA.field("split"), pa.array(splits, pa.string()))
-    return Manifest(table, manifest.label_set, {**manifest.facts, "fold": fold, "unfolded_digest": manifest.digest})
+    return ["val" if name in chosen else "train" if split == "train" else "test" for name, split in pairs]

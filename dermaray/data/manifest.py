@@ -21,6 +21,7 @@ The file's metadata holds the label set and the table's origin.
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,9 +139,13 @@ class Manifest:
         folds = self.table["fold"].to_pylist()
         splits = self.table["split"].to_pylist()
         chosen = [s if f is None else "val" if f == fold else "train" for s, f in zip(splits, folds, strict=True)]
+        return self.with_splits(chosen, fold)
+
+    def with_splits(self, splits: Sequence[str], fold: int) -> "Manifest":
+        """Return the manifest with other splits, one per row, as a fold of it."""
         position = self.table.schema.get_field_index("split")
-        table = self.table.set_column(position, SCHEMA.field("split"), pa.array(chosen, pa.string()))
-        return Manifest(table, self.label_set, {**self.facts, "fold": fold, "unfolded_digest": self.digest})
+        table = self.table.set_column(position, SCHEMA.field("split"), pa.array(splits, pa.string()))
+        return Manifest(table, self.label_set, {"unfolded_digest": self.digest, **self.facts, "fold": fold})
 
     def source_images(self) -> list[SourceImage]:
         """Return the rows as the images of a source that is split already, to be audited again."""
@@ -193,6 +198,27 @@ class Manifest:
             strange = sorted(set(self.table[column].to_pylist()) - set(allowed))
             if strange:
                 raise DataError(f"{path}: {column} {strange[0]!r} is unknown. Known: {', '.join(allowed)}")
+
+
+def check_unchanged(uris: Any, sha256s: Any, images: pa.Table) -> None:
+    """Refuse other pictures in the place of those that were audited: splits and labels speak of the first.
+
+    Args:
+        uris: Where images were read, strings [N].
+        sha256s: Of their bytes; empty or null where they could not be read.
+        images: Rows of a manifest, these images among them.
+
+    Raises:
+        DataError: An image is another.
+    """
+    read = pa.table({"uri": uris, "sha256": sha256s}).filter(pc.field("sha256") != "")
+    prepared = images["sha256"].take(pc.index_in(read["uri"], value_set=images["uri"].combine_chunks()))
+    changed = read["uri"].filter(pc.not_equal(prepared, read["sha256"]))
+    if len(changed):
+        raise DataError(
+            f"{changed[0]} was usable when it was prepared, now it holds other bytes; so do {len(changed) - 1} more. "
+            "Prepare the data again"
+        )
 
 
 def is_manifest_file(path: Path, *, damaged: bool = False) -> bool:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from dermaray.data.archive import files_listing
 from dermaray.data.inspect import preview_images
-from dermaray.data.manifest import Manifest
+from dermaray.data.manifest import Manifest, check_unchanged
 from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError
@@ -111,19 +111,8 @@ def score(
         batches.append(batch)
         progress(rows.num_rows)
     scores = pa.concat_tables(tables)
-    _check_unchanged(scores, images)
+    check_unchanged(scores["uri"], scores["sha256"], images)
     return scores, decided_of(batches)
-
-
-def _check_unchanged(scores: pa.Table, images: pa.Table) -> None:
-    """Refuse other pictures in the place of those that were audited: splits and labels speak of the first."""
-    prepared = images["sha256"].take(pc.index_in(scores["uri"], value_set=images["uri"].combine_chunks()))
-    changed = scores["uri"].filter(pc.not_equal(prepared, scores["sha256"]))
-    if len(changed):
-        raise DataError(
-            f"{changed[0]} was usable when it was prepared, now it holds other bytes; so do {len(changed) - 1} more. "
-            "Prepare the data again"
-        )
 
 
 def _warnings(artifact: Artifact, leaks: Sequence[str]) -> list[str]:

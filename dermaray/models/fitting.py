@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dermaray.data.archive import files_listing
-from dermaray.data.manifest import Manifest
+from dermaray.data.manifest import Manifest, check_unchanged
 from dermaray.decisions.arrays import Float32Array
 from dermaray.decisions.decisions import Decided, Decisions
 from dermaray.decisions.fit import fit_decisions
@@ -20,7 +20,7 @@ from dermaray.images.resize import UInt8Array
 from dermaray.images.spec import InputSpec
 from dermaray.models.bulk import decode_stream
 from dermaray.models.engine import Engine
-from dermaray.models.predictor import ENGINE_BATCH, run_engine
+from dermaray.models.predictor import run_engine
 
 SAMPLE = 64
 
@@ -37,7 +37,7 @@ class Fitted:
         labels: Their true classes, integer [N].
         decided: What is decided on them.
         by_others: What is decided on them where other engines run the network.
-        sample: The pixels of some of them, uint8 [at most `SAMPLE`, height, width, 3].
+        sample: The pixels of some of them, evenly from all, uint8 [at most `SAMPLE`, height, width, 3].
     """
 
     decisions: Decisions
@@ -65,18 +65,19 @@ def decide_on_validation(
         others: The same network as other engines run it; nothing is fitted to them.
 
     Raises:
-        DataError: There is no validation image, or none can be read.
+        DataError: There is no validation image, none can be read, or one is another than when the manifest was made.
         ArtifactError: The network gives values that are no probabilities.
     """
     images, engines = manifest.rows("val"), [engine, *others]
     uris: list[str] = []
     outputs: list[list[Outputs]] = [[] for _ in engines]
-    sample = np.empty((0, *spec.shape), np.uint8)
+    wanted = set(_evenly(images, SAMPLE)["uri"].to_pylist())
+    sample: dict[str, UInt8Array] = {}
     for names, pixels in _decoded(images, spec):
         uris.extend(names)
         for each, found in zip(engines, outputs, strict=True):
             found.append(run_engine(each, pixels))
-        sample = np.concatenate([sample, pixels[: SAMPLE - len(sample)]])
+        sample |= {name: image for name, image in zip(names, pixels, strict=True) if name in wanted}
     if not uris:
         raise DataError(f"none of the {images.num_rows:,} validation images can be read")
     # Whatever order they came in, the decisions are the same.
@@ -86,31 +87,41 @@ def decide_on_validation(
     labels, groups = np.asarray(manifest.label_indices(rows)), rows["group_id"].to_numpy()
     decisions = fit_decisions(probabilities, features, labels, groups, manifest.label_set, config)
     by_others = [decisions(*found) for found in of_others]
-    return Fitted(decisions, rows, labels, decisions(probabilities, features), by_others, sample)
+    return Fitted(decisions, rows, labels, decisions(probabilities, features), by_others, _in_order(sample))
 
 
 def some_pixels(images: pa.Table, spec: InputSpec, count: int) -> UInt8Array:
     """Return the pixels of at most so many images of a manifest, evenly from all of it, that can be read.
 
     Raises:
-        DataError: None can be read.
+        DataError: None can be read, or one is another than when the manifest was made.
     """
     if not images.num_rows:
         raise DataError("int8 takes its ranges from training images, and the data have none. Leave int8 out")
-    chosen = np.unique(np.linspace(0, images.num_rows - 1, count).astype(int))
-    pixels = [found for _, found in _decoded(images.take(pa.array(chosen)), spec)]
+    chosen = _evenly(images, count)
+    pixels = {name: image for found in _decoded(chosen, spec) for name, image in zip(*found, strict=True)}
     if not pixels:
-        raise DataError(f"none of {len(chosen):,} training images can be read")
-    return np.concatenate(pixels)
+        raise DataError(f"none of {chosen.num_rows:,} training images can be read")
+    return _in_order(pixels)
+
+
+def _evenly(images: pa.Table, count: int) -> pa.Table:
+    return images.take(pa.array(np.unique(np.linspace(0, images.num_rows - 1, count).astype(int))))
+
+
+def _in_order(pixels: dict[str, UInt8Array]) -> UInt8Array:
+    return np.stack([pixels[uri] for uri in sorted(pixels)])
 
 
 def _decoded(images: pa.Table, spec: InputSpec) -> Iterator[tuple[list[str], UInt8Array]]:
-    """Yield the URIs and the pixels of images that can be read, in batches."""
+    """Yield the URIs and the pixels of images that can be read, in blocks, whichever comes first."""
     decoded = decode_stream(files_listing(images["uri"].to_pylist()), spec)
-    for batch in decoded.iter_batches(batch_size=ENGINE_BATCH, batch_format="numpy"):
-        good = batch["reason"] == ""
+    # As they were decoded: what a network sees together decides its last digits.
+    for block in decoded.iter_batches(batch_size=None, batch_format="numpy"):
+        check_unchanged(block["uri"], block["sha256"], images)
+        good = block["reason"] == ""
         if good.any():
-            yield batch["uri"][good].tolist(), batch["image"][good]
+            yield block["uri"][good].tolist(), block["image"][good]
 
 
 def _joined(outputs: list[Outputs], order: npt.NDArray[np.intp]) -> Outputs:

@@ -50,6 +50,12 @@ def test_every_training_image_is_validated_on_once() -> None:
     assert len({part.digest for part in parts}) == 5
 
 
+def test_a_fold_that_is_divided_again_is_still_known_as_part_of_the_whole() -> None:
+    whole = manifest()
+    part = folds_of_training(folds_of_training(whole, 3, seed=0)[0], 3, seed=0)[0]
+    assert part.facts["unfolded_digest"] == whole.digest
+
+
 def test_the_same_seed_gives_the_same_folds() -> None:
     one, same, other = (folds_of_training(manifest(), 3, seed=seed)[0].digest for seed in (1, 1, 2))
     assert one == same != other

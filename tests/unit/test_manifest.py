@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dermaray.data.manifest import SCHEMA, Manifest
+from dermaray.data.manifest import SCHEMA, Manifest, check_unchanged
 from dermaray.errors import DataError
 from dermaray.labels import LABEL_SETS, LabelSet
 
@@ -138,3 +138,14 @@ def test_what_a_model_keeps_of_its_data_names_no_folder_of_this_machine(source: 
     described = Manifest(manifest().table, CUSTOM, {**facts, "seed": 3}).description()
     assert described["source"] == name
     assert (described["digest"], described["images"], described["seed"]) == (manifest().digest, 4, 3)
+
+
+def test_another_picture_in_the_place_of_one_is_noticed() -> None:
+    images = manifest().table
+    uris, digests = images["uri"].to_pylist()[::-1], images["sha256"].to_pylist()[::-1]
+    check_unchanged(uris, digests, images)
+    check_unchanged(uris, ["", None, *digests[2:]], images)
+    with pytest.raises(
+        DataError, match=rf"{uris[1]} was usable when it was prepared, now it holds other bytes; so do 1 m"
+    ):
+        check_unchanged(uris, [digests[0], "f" * 64, "e" * 64, ""], images)
