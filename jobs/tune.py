@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             scaling.num_workers, scaling.use_gpu, scaling.cpus_per_worker, concurrent=config.concurrent
         )
         if outside := search.outside():
-            say(f"No trial has the configuration's own values: {', '.join(outside)} not named in it, or out of range")
+            say(f"No trial has the configuration's own values: {', '.join(outside)} out of range, or not named in it")
         begin_search(search, manifest.digest, folder, new=args.new)
         trials = _run(
             search, folder, lambda run: plan_run(run, manifest, cpus, leaks=leaks, concurrent=config.concurrent)

@@ -84,8 +84,8 @@ class TuneConfig(Section):
         train: The training configuration to improve; a path beside this file, or an absolute one.
         fixed: Keys of it that have other values in every trial, as `{training.epochs: 12}`.
         search: The keys to vary, as `{training.learning_rate: {log_uniform: [0.0001, 0.01]}}`.
-        trials: How many sets of values to try. The first are those of `train` itself, where it
-            names all and they lie in the ranges.
+        trials: How many sets of values to try. The first are those of `train` itself, where they lie in the ranges; of
+            `model.options` it has to name them.
         concurrent: Trials at a time.
         grace_epochs: Epochs that every trial has; then ASHA (Li et al. 2020, "A System for Massively Parallel
             Hyperparameter Tuning") goes on with the better ones alone.
@@ -182,7 +182,7 @@ class Search:
         return None if self.outside() else {key: self._value(key) for key in self.config.search}
 
     def outside(self) -> list[str]:
-        """Return the varied keys that the base does not name or that have a value there which no trial may have."""
+        """Return the varied keys whose value in the base no trial may have, or which are options it does not name."""
         return [key for key, values in self.config.search.items() if not values.holds(self._value(key))]
 
     def _value(self, key: str) -> Any:

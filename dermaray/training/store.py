@@ -14,7 +14,18 @@ from dermaray.data.storage import absolute, locate
 from dermaray.data.store_errors import STORE_ERRORS, explained
 from dermaray.errors import DataError, OutputError, TrainingError
 from dermaray.training.state import RunState
-from dermaray.training.unfinished import JOB_FILE, SUFFIX, check_job, empty, settings_of, unfinished, write_job
+from dermaray.training.unfinished import (
+    CHECKPOINTS,
+    JOB_FILE,
+    SUFFIX,
+    TRIALS,
+    check_job,
+    empty,
+    refuse,
+    settings_of,
+    unfinished,
+    write_job,
+)
 
 STATE_FILE = "state.npz"
 
@@ -62,7 +73,9 @@ class RunStore:
         with unfinished(Path(config.out)) as folder:
             place = str(config.checkpoint.storage)
             try:
-                place = str(folder / "checkpoints") if config.checkpoint.storage is None else _below(config)
+                if not new:
+                    _check_kept(folder, config)
+                place = str(folder / CHECKPOINTS) if config.checkpoint.storage is None else _below(config)
                 store = cls(place, folder)
                 store._begin(config, data_digest, new)
             except (*STORE_ERRORS, DataError) as error:
@@ -161,6 +174,19 @@ def read_state(checkpoint: ray.train.Checkpoint) -> RunState:
     """
     with checkpoint.filesystem.open_input_file(f"{checkpoint.path}/{STATE_FILE}") as file:
         return RunState.read(file)
+
+
+def _check_kept(folder: Path, config: RunConfig) -> None:
+    """Check that a hidden folder keeps nothing that this run would not go on with, and would remove at its end.
+
+    Raises:
+        OutputError: It does.
+    """
+    if (folder / TRIALS).exists():
+        refuse(folder, "a search that has not ended")
+    here = folder / CHECKPOINTS
+    if config.checkpoint.storage is not None and here.exists() and RunStore(str(here), folder)._latest() is not None:
+        refuse(folder, "this run's checkpoints, which were kept without checkpoint.storage")
 
 
 def _unusable(place: str, error: Exception) -> OutputError:

@@ -26,7 +26,7 @@ from dermaray.training.state import SCALE
 from dermaray.training.store import RunStore
 from dermaray.training.task import PLACEMENT_GROUP, Notify, WorkerTask
 from dermaray.training.trials import Trial
-from dermaray.training.unfinished import TRIALS, check_job, settings_of, write_job
+from dermaray.training.unfinished import CHECKPOINTS, TRIALS, check_job, refuse, settings_of, write_job
 
 _RUNS, _BEGUN = "runs", "begun.txt"
 _METRIC = "val_loss"
@@ -85,10 +85,12 @@ def begin_search(search: Search, data_digest: str, folder: Path, *, new: bool) -
     """Make sure that a folder is the search's own; an earlier one's is emptied where `new` says so.
 
     Raises:
-        OutputError: It keeps another search, or this one with other settings or other data.
+        OutputError: It keeps a training run, another search, or this one with other settings or other data.
     """
     local, base = pafs.LocalFileSystem(), settings_of(search.base)
     job = {"settings": {**search.config.model_dump(mode="json"), "base": base}, "data": data_digest}
+    if (folder / CHECKPOINTS).exists() and not new:
+        refuse(folder, "a training run that has not ended")
     if (folder / TRIALS).exists() and not new:
         check_job(local, str(folder), job)
         return

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow.fs as pafs
 
@@ -19,6 +19,9 @@ SUFFIX = ".unfinished"
 
 TRIALS = "tune"
 """Within it, where that is a search's: what Ray Tune keeps."""
+
+CHECKPOINTS = "checkpoints"
+"""Within it, where that is a training run's which has no storage elsewhere: its checkpoints."""
 
 LOCK = "lock"
 
@@ -64,6 +67,11 @@ def unfinished(out: Path) -> Iterator[Path]:
             # Closed first: NFS keeps what is removed while it is open, under another name, and the folder with it.
             lock.close()
             _remove_empty(folder)
+
+
+def refuse(folder: Path, what: str) -> NoReturn:
+    """Raise OutputError: the hidden folder keeps another job."""
+    raise OutputError(f"{folder} keeps {what}. Go on with that, choose another folder, or add --new to begin anew")
 
 
 def empty(folder: Path) -> None:

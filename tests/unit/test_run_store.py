@@ -14,7 +14,7 @@ from dermaray.config import RunConfig, TrainingConfig
 from dermaray.errors import OutputError, TrainingError
 from dermaray.training.state import RunState
 from dermaray.training.store import STATE_FILE, RunStore
-from dermaray.training.unfinished import empty, unfinished
+from dermaray.training.unfinished import TRIALS, empty, unfinished
 
 HISTORY = [
     {"epoch": 1, "val_loss": 0.9},
@@ -191,3 +191,26 @@ def test_a_file_system_without_locks_is_one_error(tmp_path: Path, monkeypatch: p
     with pytest.raises(OutputError, match=r"cannot be locked: No locks available"), unfinished(tmp_path / "out"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_that_lie_elsewhere_are_neither_left_out_nor_removed(tmp_path: Path) -> None:
+    with RunStore.open(config_of(tmp_path), "d", new=False) as store:
+        keep(store, "attempt-0001", "2026-01-01", bytes_of(state_of(1)))
+    elsewhere = config_of(tmp_path, checkpoint={"storage": str(tmp_path / "storage")})
+    with pytest.raises(
+        OutputError, match=r"checkpoints, which were kept without checkpoint\.storage\. Go on with that"
+    ):
+        RunStore.open(elsewhere, "d", new=False).__enter__()
+    with RunStore.open(config_of(tmp_path), "d", new=False) as store:
+        assert store.latest() is not None
+    with RunStore.open(elsewhere, "d", new=True) as store:
+        assert store.latest() is None
+    assert not (tmp_path / ".out.unfinished").exists()
+
+
+def test_a_search_of_the_same_output_is_left_alone(tmp_path: Path) -> None:
+    with unfinished(tmp_path / "out") as folder:
+        (folder / TRIALS).mkdir()
+    with pytest.raises(OutputError, match="keeps a search that has not ended"):
+        RunStore.open(config_of(tmp_path), "d", new=False).__enter__()
+    assert (folder / TRIALS).exists()

@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from dermaray.config import load_config
-from dermaray.errors import ConfigError
+from dermaray.errors import ConfigError, OutputError
 from dermaray.training.search import _combinations, load_search
 from dermaray.training.trials import Trial, write_search
+from dermaray.training.tuning import begin_search
+from dermaray.training.unfinished import CHECKPOINTS
 
 ROOT = Path(__file__).parents[2]
 TRAIN = {"name": "base", "out": "runs/base", "data": {"manifest": "data"}, "training": {"epochs": 6}}
@@ -199,3 +201,11 @@ def test_the_search_that_is_shipped_is_valid() -> None:
     search = load_search(ROOT / "configs" / "tune.yaml")
     assert search.config.trials >= 12
     assert search.first() is not None
+
+
+def test_a_training_run_of_the_same_output_is_left_alone(tmp_path: Path) -> None:
+    search = load_search(written(tmp_path))
+    (tmp_path / CHECKPOINTS).mkdir()
+    with pytest.raises(OutputError, match="keeps a training run that has not ended"):
+        begin_search(search, "d", tmp_path, new=False)
+    assert (tmp_path / CHECKPOINTS).exists()
