@@ -11,6 +11,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import cv2
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,21 +23,18 @@ from dermaray.errors import ArtifactError, ImageError
 from dermaray.images.decode import decode_image
 from dermaray.images.resize import UInt8Array
 from dermaray.models.artifact import Artifact, open_artifact
-from dermaray.models.own_process import import_keras
+from dermaray.models.own_process import import_keras, return_memory
 from dermaray.models.predictor import Prediction, Predictor
 from serve.upload import STATUS_OF_REASON, read_upload
 
 _DECODERS = 4
 """Images that are decoded at a time: each may take some 700 MB while it is, at the decoder's limit of pixels."""
 
-
 _AGAIN_SECONDS = 0.2
 """After which a request is passed on again whose model the classifier that took it does not hold."""
 
-
 _REQUEST_SECONDS = 29
 """That a request may take, from the moment that it has a place: a second less than Ray Serve is told."""
-
 
 _FILE = {"type": "string", "format": "binary"}
 _UPLOADS = {
@@ -85,6 +83,7 @@ class Classifier:
 
     def __init__(self, args: ServeArgs) -> None:
         import_keras()
+        return_memory()
         self._predictor = Predictor(_opened(args))
         self.predictions.set_max_batch_size(args.max_batch_size)
         self.predictions.set_batch_wait_timeout_s(args.batch_wait_timeout_s)
@@ -128,6 +127,9 @@ class Ingress:
     """Takes uploads, decodes them as the model wants them, and answers with predictions."""
 
     def __init__(self, args: ServeArgs, classifier: DeploymentHandle) -> None:
+        return_memory()
+        # A picture has one of the decoders' threads; more would get in each other's way.
+        cv2.setNumThreads(1)
         self._artifact = _opened(args)
         self._classifier = classifier
         # A pool of its own: the event loop's has up to 32 threads, and a picture of few bytes may be large.

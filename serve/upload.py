@@ -12,7 +12,6 @@ _FORM_OVERHEAD = 64 * 1024
 
 STATUS_OF_REASON = {
     "empty": 400,
-    "unreadable": 400,
     "timed_out": 408,
     "too_large": 413,
     "too_many_pixels": 413,
@@ -53,4 +52,7 @@ async def _from_form(request: Request) -> bytes:
                     return await value.read(MAX_BYTES + 1)
     except HTTPException as error:
         raise ImageError("not_an_image", f"a form with one file was expected: {error.detail}") from error
+    # By a charset of Python's that decodes nothing.
+    except UnicodeError as error:
+        raise ImageError("not_an_image", f"a form with one file was expected: {error}") from error
     raise ImageError("empty", "the form holds no file. Send one: curl -F file=@image.jpg")

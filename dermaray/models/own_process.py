@@ -2,8 +2,10 @@
 
 import ctypes
 import importlib
+import math
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 # Options of glibc's `mallopt`, as malloc.h numbers them.
@@ -11,12 +13,14 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 
 
 def import_keras() -> None:
-    """Import Keras, for TensorFlow to keep the memory of its tensors, and without what Keras imports in passing.
+    """Import Keras, for TensorFlow to keep the memory of its tensors and to have no more threads than this process has
+    CPUs, and without what Keras imports in passing.
 
     Not for a process that is somebody else's: it sets environment variables, and leaves Keras without its wrappers for
     scikit-learn and its galleries. To be called before anything else imports TensorFlow.
     """
     _keep_tensor_memory()
+    _bound_threads()
     # They take nearly as long to import as Keras and TensorFlow do, and Keras imports both where they are installed.
     import_without("keras", "sklearn", "matplotlib")
 
@@ -32,6 +36,29 @@ def _keep_tensor_memory() -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # Its own limit is 64 GiB, whatever the machine has.
     os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(memory >> 20))
+
+
+def _bound_threads(root: Path = Path("/sys/fs/cgroup")) -> None:
+    """Let TensorFlow have as many threads as a container may use CPUs; what the user has set stands.
+
+    By itself it has one for each CPU of the machine, and Linux stops a container's processes as a whole whose threads
+    have used up its share.
+
+    Args:
+        root: Where Linux tells of that share (cgroups, of version 2 or 1).
+    """
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        cpus = math.ceil(int(quota) / int(period))
+    # There is none: no Linux, or "max".
+    except (OSError, ValueError):
+        return
+    if 0 < cpus < len(os.sched_getaffinity(0)):
+        for pool in ("INTRAOP", "INTEROP"):
+            os.environ.setdefault(f"TF_NUM_{pool}_THREADS", str(cpus))
 
 
 def keep_work_memory() -> None:

@@ -75,6 +75,14 @@ def test_a_form_without_a_file_is_refused(client: httpx.Client) -> None:
     assert answer.status_code in (400, 415), json.dumps(answer.json())
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "undefined", "no such"])
+def test_a_charset_that_decodes_nothing_is_the_senders(charset: str, client: httpx.Client, image: bytes) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
+    kind = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = client.post("/v1/predict", content=head + image + b"\r\n--x--\r\n", headers=kind)
+    assert answer.status_code == (415 if charset == "undefined" else 200)
+
+
 def test_a_form_of_two_files_is_refused_like_an_image(client: httpx.Client, image: bytes) -> None:
     answer = client.post("/v1/predict", files=[("a", ("a.jpg", image)), ("b", ("b.jpg", image))])
     assert (answer.status_code, answer.json()["error"]["reason"]) == (415, "not_an_image")

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from dermaray.models.own_process import import_keras
+from dermaray.models.own_process import _bound_threads, import_keras
 
 STEPS = """
 import os, resource
@@ -103,3 +104,27 @@ def test_keras_comes_without_what_it_imports_in_passing_and_that_can_be_had_afte
 def test_keras_imports_them_by_itself() -> None:
     # Should this fail, Keras has learnt to wait with it.
     assert printed("import sys, keras; print('sklearn' in sys.modules or 'matplotlib' in sys.modules)") == ["True"]
+
+
+@pytest.mark.parametrize(
+    ("files", "threads"),
+    [
+        ({"cpu.max": "150000 100000"}, "2"),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, "1"),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu.max": "800000 100000"}, None),
+        ({}, None),
+    ],
+)
+def test_there_are_as_many_threads_as_a_container_has_cpus(
+    files: dict[str, str], threads: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
+    for pool in ("INTRAOP", "INTEROP"):
+        monkeypatch.delenv(f"TF_NUM_{pool}_THREADS", raising=False)
+    _bound_threads(tmp_path)
+    assert [os.environ.pop(f"TF_NUM_{pool}_THREADS", None) for pool in ("INTRAOP", "INTEROP")] == [threads] * 2
