@@ -53,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
         artifact.verify()
     leaks = check_measurable(artifacts, manifest, "val", allow_leaks=args.allow_leaks)
     with ray_session(args), atomic_directory(args.out, overwrite=args.overwrite) as out:
-        from dermaray.models.own_process import import_keras
+        from jobs.training import import_keras_on_cpus, say_model
 
         with waiting("Fitting decisions on the validation images"), silent_stderr(verbose=args.verbose):
-            import_keras()
+            import_keras_on_cpus()
             write_ensemble(out / "model", artifacts, manifest, config, leaks=leaks)
     say(f"{len(artifacts)} model(s), {config.views} view(s) of each image")
-    say(f"Model: {args.out / 'model'}")
+    say_model(args.out / "model")
     return 0
 
 

@@ -46,7 +46,7 @@ def train_one(
             state = _train(task, store, log)
             with atomic_directory(out, overwrite=args.overwrite) as partial:
                 with waiting("Loading TensorFlow"), silent_stderr(verbose=args.verbose):
-                    _import_keras()
+                    import_keras_on_cpus()
                     from dermaray.training.result import write_run
                 with waiting("Fitting decisions on the validation images"), silent_stderr(verbose=args.verbose):
                     write_run(partial, task, state, manifest)
@@ -82,11 +82,11 @@ def train_folds(
     settings = EnsembleConfig(**{name: getattr(config, name) for name in kept})
     with atomic_directory(out, overwrite=args.overwrite) as partial:
         with waiting("Making one model of the folds"), silent_stderr(verbose=args.verbose):
-            _import_keras()
+            import_keras_on_cpus()
             write_ensemble(partial / "model", members, manifest, settings, leaks=leaks, run=config)
         (partial / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     say(f"{len(runs)} folds, beside it as {runs[0].out} and so on")
-    say(f"Model: {out / 'model'}")
+    say_model(out / "model")
 
 
 def _fold(config: RunConfig, number: int) -> RunConfig:
@@ -111,7 +111,7 @@ def _is_done(run: RunConfig, part: Manifest) -> bool:
     return bool(open_artifact(Path(run.out)).provenance["data"]["digest"] == part.digest)
 
 
-def _import_keras() -> None:
+def import_keras_on_cpus() -> None:
     """Import TensorFlow for this process, which trains nothing and leaves GPUs to those that do."""
     import_keras()
     from dermaray.training.devices import hide_gpus
@@ -143,7 +143,14 @@ def _say_result(config: RunConfig, state: RunState) -> None:
         f"Trained {len(state.history)} epochs on {least}{scaling.num_workers} worker(s). Best: epoch "
         f"{best['epoch']:.0f}, validation loss {best['val_loss']:.3f}, accuracy {best['val_accuracy']:.1%}"
     )
-    say(f"Model: {Path(config.out) / 'model'}")
+    say_model(Path(config.out) / "model")
+
+
+def say_model(folder: Path) -> None:
+    """Say where a model is, and what of it could not be made."""
+    say(f"Model: {folder}")
+    for file, reason in open_artifact(folder.resolve()).provenance.get("unconverted", {}).items():
+        say(f"It has no {file}, since the network cannot be converted: {reason}")
 
 
 def _train(task: WorkerTask, store: RunStore, log: RunLog) -> RunState:

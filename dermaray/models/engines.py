@@ -26,7 +26,10 @@ def choose_engine(artifact: Artifact, wanted: EngineName | None) -> EngineName:
         import_openvino()
     file = _FILES.get(wanted)
     if file is not None and file not in artifact.files:
-        how = "Train it with int8: true, or use" if wanted == "int8" else "Its network could not be converted. Use"
+        reason = artifact.provenance.get("unconverted", {}).get(file, "")
+        how = "Its network could not be converted" + (f": {reason}. Use" if reason else ". Use")
+        if wanted == "int8" and not reason:
+            how = "Train it with int8: true, or use"
         raise ArtifactError(f"{artifact.path} has no {file}. {how} another --engine")
     return wanted
 

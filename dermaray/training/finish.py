@@ -1,6 +1,5 @@
 """The last step to a model: decisions, a folder, a card."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from dermaray.data.manifest import Manifest
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.evaluation.card import write_card
 from dermaray.evaluation.measure import measure
-from dermaray.images.resize import UInt8Array
 from dermaray.models.artifact import INT8, LITERT, SEEN_SCHEMA, Artifact, unseen
 from dermaray.models.engine import KerasEngine
 from dermaray.models.fitting import Fitted, decide_on_validation, some_pixels
@@ -23,8 +21,6 @@ from dermaray.models.saving import Origin, save_artifact
 
 CALIBRATING = 256
 """Training images from which int8 takes its ranges."""
-
-_log = logging.getLogger(__name__)
 
 
 def write_model(
@@ -44,13 +40,18 @@ def write_model(
         DataError: There is no validation image, or none can be read.
     """
     engine, spec = KerasEngine(model), origin.input_spec
-    converted = {LITERT: _converted(model)}
-    if int8:
-        converted[INT8] = _converted(model, some_pixels(manifest.rows("train"), spec, CALIBRATING))
-    there = {name: content for name, content in converted.items() if content is not None}
+    measured: dict[str, Any] = {}
+    there = {}
+    for name in (LITERT, INT8) if int8 else (LITERT,):
+        samples = some_pixels(manifest.rows("train"), spec, CALIBRATING) if name == INT8 else None
+        try:
+            there[name] = to_litert(model, samples)
+        # The converter raises what it pleases for what it does not know, and a model is one without it.
+        except Exception as error:
+            reasons = measured.setdefault("unconverted", {})
+            reasons[name] = str(error).strip().partition("\n")[0] or type(error).__name__
     quantized = [LiteRTEngine(there[INT8])] if INT8 in there else []
     fitted = decide_on_validation(engine, spec, manifest, decisions, quantized)
-    measured: dict[str, Any] = {}
     if LITERT in there:
         measured["litert_difference"] = largest_difference(engine, LiteRTEngine(there[LITERT]), fitted.sample)
     if quantized:
@@ -64,15 +65,6 @@ def write_model(
     metrics = measure(fitted.decided, fitted.labels, fitted.images, manifest.label_set, fitted.decisions)
     write_card(artifact, metrics, {"Split": "the validation images, on which the decisions were fitted: too good"})
     return artifact
-
-
-def _converted(model: keras.Model, samples: UInt8Array | None = None) -> bytes | None:
-    try:
-        return to_litert(model, samples)
-    # The converter raises what it pleases for what it does not know, and a model is one without it.
-    except Exception as error:
-        _log.warning("no LiteRT file: the network cannot be converted: %s", str(error).strip().partition("\n")[0])
-        return None
 
 
 def _loss(fitted: Fitted) -> dict[str, Any]:
