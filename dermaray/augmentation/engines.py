@@ -52,7 +52,7 @@ def build_augmenter(
         spec: The model's input.
         seed: The run's seed.
         engine: `fused` composes all geometry to one interpolation and colours to tables, at the model's size.
-            `augmentor` runs the package on frames of the original size, some twenty times slower, with its bugs.
+            `augmentor` runs the package on frames of the original size, some thirty times slower, with its bugs.
 
     Raises:
         ConfigError: See `parse_recipe`; or the package refuses a value.

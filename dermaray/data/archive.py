@@ -29,7 +29,7 @@ class Listing:
     """What an input, or a part of it, holds.
 
     Attributes:
-        members: Rows of `MEMBER_SCHEMA`, sorted.
+        members: Rows of `MEMBER_SCHEMA`, in an order that is the same every time.
         images: How many images, or None where only reading them will tell.
         ignored: How many files were passed over because their names are not those of images, per suffix.
     """

@@ -141,6 +141,8 @@ def read_zip(file: IO[bytes], member: ZipMember, limit: int) -> bytes:
     start = _HEADER.size + name + extra
     data = read[start : start + size]
     if len(data) < size:
+        # Read past all that stands before the content, however much that is.
+        file.seek(member.offset + start + len(data))
         data += file.read(size - len(data))
     content, whole = _unpacked(method, data, limit)
     if not whole and len(content) < limit:

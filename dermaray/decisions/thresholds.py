@@ -18,7 +18,7 @@ class Threshold(NamedTuple):
         probability: At or above it. Where there is no image to fit it on 2, which nothing reaches, or of melanoma 0,
             which everything does.
         guaranteed: The share of the class's images that reach it, at least; less than was asked for where the images
-            are too few for more, and 0 where there is none.
+            are too few for more. Where there is none, 0, or 1 if everything reaches it.
         groups: How many lesions it was fitted on.
     """
 

@@ -25,10 +25,10 @@ class Prediction:
         label: The answer.
         melanoma_probability: That of the melanoma class, or None where the model has none.
         alert: Whether melanoma is to be feared; None where the model cannot tell.
-        refer: Whether the model leaves the answer to a dermatologist, since the set does not hold the answer alone or
-            the image is strange.
+        refer: Whether the model leaves the answer to a dermatologist, since the set does not hold the answer alone,
+            nothing is promised of it or the image is strange.
         prediction_set: The classes that it may be, in the order of the label set.
-        ood_score: How strange the image is; above 1 it is no image like those that the model is for.
+        ood_score: How strange the image is; above 1 it is stranger than 99 in a hundred images that the model is for.
         probabilities: One per class, in the order of the label set; they sum to 1.
         model: The model's name.
         model_version: Its version, in its maker's words.

@@ -6,15 +6,13 @@ from typing import Any
 import pandas as pd
 
 from dermaray.models.artifact import open_artifact
-from dermaray.models.predictor import Predictor
+from dermaray.models.predictor import ENGINE_BATCH, Predictor
 
 COLUMNS = (
     *("label", "melanoma_probability", "alert", "refer", "prediction_set", "ood_score"),
     *("model", "model_version", "model_digest"),
 )
 """What an answer has beside the probabilities; see `dermaray.models.predictor.Prediction`."""
-
-_BATCH = 32
 
 
 class ImageModel:
@@ -27,7 +25,7 @@ class ImageModel:
         """Score images.
 
         Args:
-            table: A column `image` of bytes, as the files hold them: JPEG, PNG, TIFF, WebP or BMP.
+            table: A column `image` of bytes, as the files hold them, of any kind that `decode_image` reads.
             params: None is known.
 
         Returns:
@@ -36,8 +34,8 @@ class ImageModel:
         Raises:
             ImageError: An image cannot be scored.
         """
-        starts = range(0, max(len(table), 1), _BATCH)
-        return pd.concat([self._scored(table["image"].iloc[start : start + _BATCH]) for start in starts])
+        starts = range(0, max(len(table), 1), ENGINE_BATCH)
+        return pd.concat([self._scored(table["image"].iloc[start : start + ENGINE_BATCH]) for start in starts])
 
     def _scored(self, images: pd.Series) -> pd.DataFrame:
         predictor = self._predictor

@@ -49,7 +49,8 @@ def score_pieces(
         artifact: The model; its folder must be readable from every node.
         actors: What holds it.
         seconds: How long a single image may take to read and decode.
-        one_by_one: Give a process its next piece when it is done with one, so that it is lost over that alone.
+        one_by_one: Give a process its next piece when it is done with one, so that it is lost over that alone; with
+            Keras, tasks read, of a piece each, in any case.
 
     Returns:
         A dataset for `batches_given`.
