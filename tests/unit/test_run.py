@@ -8,7 +8,7 @@ import ray
 import ray.train
 
 from dermaray.config import TrainingConfig
-from dermaray.errors import TrainingError
+from dermaray.errors import StoreError, TrainingError
 from dermaray.training.run import _explained, _has_ended, _tells_of_a_loss, _WorkersLost
 from dermaray.training.state import RunState
 
@@ -43,6 +43,7 @@ def test_what_is_worth_another_attempt(failure: Exception, again: bool) -> None:
         ({0: ValueError("x"), 1: UnavailableError("gone")}, _WorkersLost, "2 training workers failed: x. -v shows"),
         ({0: ValueError("x")}, TrainingError, "1 training workers failed: x. -v shows"),
         ({}, _WorkersLost, "0 training workers failed"),
+        ({0: StoreError("s3://a: the object store cannot be reached")}, _WorkersLost, "cannot be reached"),
     ],
 )
 def test_a_mistake_that_a_worker_noticed_is_told(
