@@ -87,5 +87,12 @@ def resize(pixels: UInt8Array, shape: tuple[int, int]) -> UInt8Array:
     return pixels if pixels.shape[:2] == shape else _scaled(pixels, shape, cv2.INTER_LINEAR)
 
 
+def shrink(pixels: UInt8Array, longest: int) -> UInt8Array:
+    """Scale down in proportion, so that no side has more pixels than `longest`; smaller pictures stay as they are."""
+    rows, columns = pixels.shape[:2]
+    scale = min(1.0, longest / max(rows, columns))
+    return resize(pixels, (max(round(rows * scale), 1), max(round(columns * scale), 1)))
+
+
 def _scaled(pixels: UInt8Array, shape: tuple[int, int], interpolation: int) -> UInt8Array:
     return np.asarray(cv2.resize(pixels, shape[::-1], interpolation=interpolation), np.uint8)

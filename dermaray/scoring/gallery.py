@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dermaray.data.members import STREAMS, Member, read_members
 from dermaray.errors import ImageError
-from dermaray.images.resize import UInt8Array, resize
+from dermaray.images.resize import UInt8Array, shrink
 from dermaray.models.artifact import Artifact
 from dermaray.models.rows import SCORED
 from dermaray.pages import render_page
@@ -63,7 +63,7 @@ def render_gallery(ledger: Ledger, shards: Sequence[pa.Table], artifact: Artifac
         except ImageError:
             continue
         heat = explain(pixels[None], melanoma)[0]
-        shown.append(_Shown(row, _jpeg(_small(picture)), _jpeg(overlay(pixels, heat))))
+        shown.append(_Shown(row, _jpeg(shrink(picture, _SIDE)), _jpeg(overlay(pixels, heat))))
     shown.sort(key=lambda one: -one.row["melanoma_probability"])
     about = {"model": artifact.name, "digest": artifact.digest[:16]}
     return render_page("scoring/gallery.html", {}, shown=shown, **about)
@@ -96,12 +96,6 @@ def _read(shard: pa.Table, rows: list[int]) -> Iterator[Member]:
             yield member
         if number == rows[-1]:
             return
-
-
-def _small(pixels: UInt8Array) -> UInt8Array:
-    rows, columns = pixels.shape[:2]
-    scale = min(1.0, _SIDE / max(rows, columns))
-    return resize(pixels, (max(round(rows * scale), 1), max(round(columns * scale), 1)))
 
 
 def _jpeg(pixels: UInt8Array) -> str:

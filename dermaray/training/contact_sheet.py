@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dermaray.images.resize import UInt8Array, resize
+from dermaray.images.resize import UInt8Array, shrink
 
 # Tiles whose longer side is between these are shown pixel by pixel.
 _SMALLEST_TILE, _LARGEST_TILE = 96, 256
@@ -52,13 +52,9 @@ class Preview:
 
 def tile_of(pixels: UInt8Array) -> UInt8Array:
     """Return pixels at the size at which they are shown: as they are, unless that is very small or very large."""
-    rows, columns = pixels.shape[:2]
-    longest = max(rows, columns)
-    if longest > _LARGEST_TILE:
-        scale = _LARGEST_TILE / longest
-        return resize(pixels, (max(round(rows * scale), 1), max(round(columns * scale), 1)))
-    times = -(-_SMALLEST_TILE // longest)
-    return pixels.repeat(times, axis=0).repeat(times, axis=1)
+    shown = shrink(pixels, _LARGEST_TILE)
+    times = -(-_SMALLEST_TILE // max(shown.shape[:2]))
+    return shown.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def draw_sheet(preview: Preview) -> Image.Image:
