@@ -240,10 +240,13 @@ def _shipped_code() -> dict[str, object]:
 
 def _quiet_ray_data(verbose: bool) -> None:
     import logging
+    import warnings
 
     from ray.data import DataContext
 
     DataContext.get_current().enable_progress_bars = False
     if not verbose:
+        # Ray shows warnings of its own from when it is imported on.
+        warnings.filterwarnings("ignore")
         for name in ("ray.data", "ray.train", "ray.serve"):
             logging.getLogger(name).setLevel(logging.ERROR)
