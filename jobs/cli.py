@@ -114,10 +114,13 @@ def _problem_of_a_path(error: Exception) -> str | None:
 
 
 def _problem_of_ray(error: Exception) -> str | None:
-    """Return what to say of processes that died again and again; None where the error is something else."""
+    """Return what to say of a process that died, again and again; None where the error is something else."""
     # Not imported for this: without it there is no such error.
-    exceptions = sys.modules.get("ray.exceptions")
-    if exceptions is None or not isinstance(error, exceptions.RayError) or isinstance(error, exceptions.RayTaskError):
+    ray = sys.modules.get("ray.exceptions")
+    if ray is None or not isinstance(error, ray.WorkerCrashedError | ray.OutOfMemoryError | ray.ActorDiedError):
+        return None
+    if isinstance(error, ray.ActorDiedError) and error.actor_init_failed:
+        # A defect, of which Ray has the traceback.
         return None
     reason = str(error).strip().partition("\n")[0]
     return f"a process of Ray's is lost, of an image or for want of memory perhaps: {reason}. -v shows the logs"

@@ -69,20 +69,18 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
     app = getattr(application, builder)(application.ServeArgs(model=str(model)))
     _check_free(host, port)
     try:
-        with waiting("Starting the application"), silent_stderr(verbose=verbose):
-            serve.start(http_options={"host": host, "port": port, "request_timeout_s": _REQUEST_SECONDS})
-            serve.run(app, name=APPLICATION_NAME)
-    except BaseException as error:
-        # Whoever interrupts it means the application too; on a joined cluster it would stay.
-        serve.delete(APPLICATION_NAME)
-        if not isinstance(error, RuntimeError):
-            raise
-        raise ClusterError(f"the application did not start: {str(error).strip().splitlines()[0]}") from error
-    try:
+        try:
+            with waiting("Starting the application"), silent_stderr(verbose=verbose):
+                serve.start(http_options={"host": host, "port": port, "request_timeout_s": _REQUEST_SECONDS})
+                serve.run(app, name=APPLICATION_NAME)
+        except RuntimeError as error:
+            raise ClusterError(f"the application did not start: {str(error).strip().splitlines()[0]}") from error
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
-        with silent_stderr(verbose=verbose):
-            serve.delete(APPLICATION_NAME)
+        # Whoever interrupts its start means the application too; on a joined cluster it would stay.
+        if listening() is not None:
+            with silent_stderr(verbose=verbose):
+                serve.delete(APPLICATION_NAME)
 
 
 def listening() -> tuple[str, int] | None:

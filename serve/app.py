@@ -90,9 +90,9 @@ class Classifier:
         # The first batch traces the graph; let no request wait for that.
         self._predictor.decide([self._predictor.blank()])
 
-    async def ready(self) -> bool:
-        """Answer, which this replica can only do when its model is loaded."""
-        return True
+    async def ready(self, digest: str) -> bool:
+        """Tell whether this replica holds a model; it answers when its own is loaded."""
+        return digest == self._predictor.artifact.digest
 
     @serve.batch  # type: ignore[untyped-decorator]
     async def predictions(self, digests: list[str], pixels: list[UInt8Array]) -> list[Prediction | None]:
@@ -155,7 +155,8 @@ class Ingress:
     async def healthz(self) -> dict[str, str]:
         """Say, as soon as there is a loaded model, that requests are taken, and by which."""
         async with asyncio.timeout(_REQUEST_SECONDS):
-            await self._classifier.ready.remote()
+            while not await self._classifier.ready.remote(self._artifact.digest):
+                await asyncio.sleep(_AGAIN_SECONDS)
         return {"status": "ok", "model": self._artifact.name, "model_digest": self._artifact.digest}
 
 

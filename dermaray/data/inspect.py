@@ -96,10 +96,11 @@ def _mapped(uris: Sequence[str], task: Callable[[pa.Table], pa.Table], progress:
     if not uris:
         return
     members = files_listing(list(uris)).append_column("position", pa.array(range(len(uris)), pa.int64()))
-    dataset = ray.data.from_arrow(blocks_of(members)).map_batches(
-        task, batch_format="pyarrow", batch_size=None, max_retries=RETRIES
-    )
-    for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
+    dataset = ray.data.from_arrow(blocks_of(members))
+    # A store's outage arrives as what it is.
+    dataset.context.raise_original_map_exception = True
+    mapped = dataset.map_batches(task, batch_format="pyarrow", batch_size=None, max_retries=RETRIES)
+    for batch in mapped.iter_batches(batch_format="pyarrow", batch_size=None):
         yield from batch.to_pylist()
         progress(batch.num_rows)
 

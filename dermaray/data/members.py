@@ -57,10 +57,6 @@ _STREAM_BYTES = 8 * 1024 * 1024
 _DAMAGED = (*ZIP_DAMAGED, *TAR_DAMAGED, pa.ArrowException, DataError)
 
 
-class OutageError(ImageError):
-    """An image could not be read, and nothing else that lies in the same store can be for now."""
-
-
 class MemberRow(NamedTuple):
     """A row of `MEMBER_SCHEMA`."""
 
@@ -119,14 +115,6 @@ def read_members(members: pa.Table) -> Iterator[Member]:
     Raises:
         StoreError: An object store cannot be reached, or does not accept the credentials any more.
     """
-    for member in _read_all(members):
-        # No fault of the image.
-        if isinstance(member.error, OutageError):
-            raise StoreError(str(member.error))
-        yield member
-
-
-def _read_all(members: pa.Table) -> Iterator[Member]:
     rows = (MemberRow(**row) for row in members.select(MEMBER_SCHEMA.names).to_pylist())
     with _Archives() as archives:
         for kind, group in groupby(rows, key=lambda row: row.kind):
@@ -220,10 +208,14 @@ def _read(row: MemberRow, archives: _Archives) -> Member:
 
 
 def _unreadable(place: str, error: Exception, what: str) -> ImageError:
-    """Return why an image cannot be read."""
+    """Return why an image cannot be read.
+
+    Raises:
+        StoreError: Nothing else that lies in the same store can be for now: it is no fault of the image.
+    """
     found = error if isinstance(error, DataError) or not is_uri(place) else explained(place, error)
     if isinstance(found, StoreError):
-        return OutageError("unreadable", str(found))
+        raise found
     return ImageError("unreadable", str(found) if isinstance(found, DataError) else f"{what}: {found}")
 
 

@@ -156,8 +156,7 @@ def stream_objects(prefix: str) -> Iterator[Tree]:
             yield Tree(root, paths, ())
             continue
         for folder in paths:
-            # Hours may lie between two of them, and the store that could be reached at first be away for a moment.
-            below = _list_objects(_place_in(root, folder), patient=True)
+            below = _list_objects(_place_in(root, folder))
             yield Tree(root, tuple(folder / file for file in _files(below)), ())
 
 
@@ -223,15 +222,15 @@ def opened(place: str | Path, buffer: int = _BUFFER_BYTES) -> Iterator[io.Buffer
         yield local
 
 
-def _access(uri: str, access: Callable[[pa.fs.FileSystem, str], T], *, patient: bool = True) -> T:
-    """Access an object or a prefix.
+def _access(uri: str, access: Callable[[pa.fs.FileSystem, str], T]) -> T:
+    """Access an object or a prefix; where its store cannot be reached, again after a while.
 
     Raises:
         DataError: It is missing or cannot be read.
     """
     filesystem, key = locate(uri)
     try:
-        return patiently(uri, lambda: access(filesystem, key)) if patient else access(filesystem, key)
+        return patiently(uri, lambda: access(filesystem, key))
     except STORE_ERRORS as error:
         raise explained(uri, error) from error
 
@@ -313,7 +312,7 @@ def _without_slash(prefix: str) -> str:
     return f"{base.rstrip('/')}{mark}{query}"
 
 
-def _list_objects(uri: str, *, recursive: bool = True, patient: bool = False) -> list[tuple[PurePosixPath, bool]]:
+def _list_objects(uri: str, *, recursive: bool = True) -> list[tuple[PurePosixPath, bool]]:
     def ask(filesystem: pa.fs.FileSystem, base: str) -> list[pa.fs.FileInfo] | None:
         try:
             listed: list[pa.fs.FileInfo] = filesystem.get_file_info(pa.fs.FileSelector(base, recursive=recursive))
@@ -321,7 +320,7 @@ def _list_objects(uri: str, *, recursive: bool = True, patient: bool = False) ->
             return None
         return listed
 
-    listed = _access(uri, ask, patient=patient)
+    listed = _access(uri, ask)
     if listed is None:
         what = "is an object" if _is_object(uri) else "does not exist"
         raise DataError(f"{uri} {what}. A prefix with images below it was expected")

@@ -201,6 +201,8 @@ def image_stream(
     """
     dataset = sliced(blocks_of(plan, rows))
     dataset.context.execution_options.preserve_order = True
+    # A user's mistake arrives as what it is.
+    dataset.context.raise_original_map_exception = True
     # A stream may rest as long as an epoch of training takes, or the validation between two.
     dataset.context.execution_no_progress_timeout_s = -1
     callbacks = dataset.context.custom_execution_callback_classes

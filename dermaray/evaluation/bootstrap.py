@@ -4,12 +4,12 @@ A resample draws as many groups of images (a lesion, a patient) as there are, wi
 (Field & Welsh 2007, "Bootstrapping clustered data"). An interval holds the middle 95 % of a figure over the resamples
 (Efron 1979). Images of one lesion are alike: drawn one by one, they would make the intervals too narrow.
 
-Three kinds of figure need more. A share that is 1 or 0 is so in every resample; its interval is the exact one of as
-many independent groups (Clopper & Pearson 1934). Of a mean over classes many a resample would leave out the rarest, so
-for these the groups of each class are drawn among themselves. The calibration error of a resample is larger than that
-of the images, by chance alone, so its interval is turned round: as far below the figure as the resamples are above it.
-It reaches to 0 where the error is no larger than chance would make it, were every answer right as often as it says
-(Broecker & Smith 2007, "Increasing the reliability of reliability diagrams").
+Three kinds of figure need more. An accuracy or a class's share that is 1 or 0 is so in every resample; its interval is
+the exact one of as many independent groups (Clopper & Pearson 1934). Of a mean over classes many a resample would leave
+out the rarest, so for these the groups of each class are drawn among themselves. The calibration error of a resample is
+larger than that of the images, by chance alone, so its interval is turned round: as far below the figure as the
+resamples are above it. It reaches to 0 where the error is no larger than chance would make it, were every answer right
+as often as it says (Broecker & Smith 2007, "Increasing the reliability of reliability diagrams").
 
 scikit-learn computes the figures themselves; over thousands of resamples that would take minutes. Here a resample is a
 row of weights, one per image, and many of them go through a figure at once.
@@ -75,9 +75,9 @@ def bootstrap_intervals(
 
     Returns:
         The figures of `compute_metrics` under their names, [low, high] in place of each. None where no resample defines
-        the figure, and where it is the same in nearly all of them, unless it is `accuracy` or a class's `recall`,
-        `specificity` or `precision`; of `MEANS_OVER_CLASSES` where a class has fewer than `FEWEST_GROUPS`. Besides
-        `level`, `resamples` and `groups`, how many.
+        the figure, and where it is the same in nearly all of them, unless it is 0 or 1, and `accuracy` or a class's
+        `recall`, `specificity` or `precision`; of `MEANS_OVER_CLASSES` where a class has fewer than `FEWEST_GROUPS`.
+        Besides `level`, `resamples` and `groups`, how many.
     """
     predicted = answers(probabilities, predicted)
     figures = Figures(probabilities, labels, label_set, min_tpr, predicted)

@@ -119,7 +119,7 @@ def _model(artifact: Artifact) -> _Section:
             "Input": f"{spec.height} x {spec.width} pixels, RGB, resized by {spec.resize}",
             "LiteRT": f"model.tflite; its probabilities differ by at most {made['litert_difference']:.4f} on a sample"
             if "litert_difference" in made
-            else "none: the network could not be converted",
+            else ": ".join(["none: the network could not be converted", *made.get("unconverted", {}).values()][:2]),
             **_int8(made),
             "Classes": ", ".join(
                 f"{name} (malignant)" if name in artifact.label_set.malignant else name

@@ -73,7 +73,7 @@ def decode_image(data: bytes, spec: InputSpec) -> DecodedImage:
         ImageError: The bytes are empty, too large, not an image, cut short or of a kind that is not supported.
     """
     with _defects():
-        frame = decode_frame(data, spec)
+        frame = _frame(data, spec)
         return replace(frame, pixels=fit(frame.pixels, spec))
 
 
@@ -175,8 +175,6 @@ def _pillow_errors(data: bytes) -> Iterator[None]:
         raise ImageError("too_many_pixels", str(error)) from None
     except _DAMAGED as error:
         raise ImageError("truncated", f"damaged or cut short: {error}") from None
-    except (MemoryError, NotImplementedError, OverflowError) as error:
-        raise ImageError("unsupported", f"{type(error).__name__}: {error}") from None
 
 
 def _check_png(data: bytes) -> None:

@@ -26,10 +26,12 @@ def choose_engine(artifact: Artifact, wanted: EngineName | None) -> EngineName:
         import_openvino()
     file = _FILES.get(wanted)
     if file is not None and file not in artifact.files:
-        reason = artifact.provenance.get("unconverted", {}).get(file, "")
-        how = "Its network could not be converted" + (f": {reason}. Use" if reason else ". Use")
-        if wanted == "int8" and not reason:
+        if reason := artifact.provenance.get("unconverted", {}).get(file):
+            how = f"Its network could not be converted: {reason}. Use"
+        elif wanted == "int8":
             how = "Train it with int8: true, or use"
+        else:
+            how = "Its network could not be converted. Use"
         raise ArtifactError(f"{artifact.path} has no {file}. {how} another --engine")
     return wanted
 

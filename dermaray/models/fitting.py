@@ -77,7 +77,8 @@ def decide_on_validation(
         uris.extend(names)
         for each, found in zip(engines, outputs, strict=True):
             found.append(run_engine(each, pixels))
-        sample |= {name: image for name, image in zip(names, pixels, strict=True) if name in wanted}
+        # Copied, lest they keep the blocks that they are of.
+        sample |= {name: image.copy() for name, image in zip(names, pixels, strict=True) if name in wanted}
     if not uris:
         raise DataError(f"none of the {images.num_rows:,} validation images can be read")
     # Whatever order they came in, the decisions are the same.
@@ -87,7 +88,7 @@ def decide_on_validation(
     labels, groups = np.asarray(manifest.label_indices(rows)), rows["group_id"].to_numpy()
     decisions = fit_decisions(probabilities, features, labels, groups, manifest.label_set, config)
     by_others = [decisions(*found) for found in of_others]
-    return Fitted(decisions, rows, labels, decisions(probabilities, features), by_others, _in_order(sample))
+    return Fitted(decisions, rows, labels, decisions(probabilities, features), by_others, _in_order(sample, spec))
 
 
 def some_pixels(images: pa.Table, spec: InputSpec, count: int) -> UInt8Array:
@@ -102,15 +103,15 @@ def some_pixels(images: pa.Table, spec: InputSpec, count: int) -> UInt8Array:
     pixels = {name: image for found in _decoded(chosen, spec) for name, image in zip(*found, strict=True)}
     if not pixels:
         raise DataError(f"none of {chosen.num_rows:,} training images can be read")
-    return _in_order(pixels)
+    return _in_order(pixels, spec)
 
 
 def _evenly(images: pa.Table, count: int) -> pa.Table:
     return images.take(pa.array(np.unique(np.linspace(0, images.num_rows - 1, count).astype(int))))
 
 
-def _in_order(pixels: dict[str, UInt8Array]) -> UInt8Array:
-    return np.stack([pixels[uri] for uri in sorted(pixels)])
+def _in_order(pixels: dict[str, UInt8Array], spec: InputSpec) -> UInt8Array:
+    return np.array([pixels[uri] for uri in sorted(pixels)], np.uint8).reshape(-1, *spec.shape)
 
 
 def _decoded(images: pa.Table, spec: InputSpec) -> Iterator[tuple[list[str], UInt8Array]]:

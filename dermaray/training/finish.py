@@ -37,7 +37,7 @@ def write_model(
         int8: See `RunConfig.int8`.
 
     Raises:
-        DataError: There is no validation image, or none can be read.
+        DataError: There is no validation image, none can be read, or one is another than when the manifest was made.
     """
     engine, spec = KerasEngine(model), origin.input_spec
     measured: dict[str, Any] = {}

@@ -178,7 +178,7 @@ class Search:
         return make_config(run, self.config.train)
 
     def first(self) -> dict[str, Any] | None:
-        """Return the base's own values of the keys that are varied, or None where one is outside of its range."""
+        """Return the base's own values of the keys that are varied, or None where there are some `outside`."""
         return None if self.outside() else {key: self._value(key) for key in self.config.search}
 
     def outside(self) -> list[str]:

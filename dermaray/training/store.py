@@ -73,7 +73,9 @@ class RunStore:
         with unfinished(Path(config.out)) as folder:
             place = str(config.checkpoint.storage)
             try:
-                if not new:
+                if new:
+                    empty(folder)
+                else:
                     _check_kept(folder, config)
                 place = str(folder / CHECKPOINTS) if config.checkpoint.storage is None else _below(config)
                 store = cls(place, folder)
@@ -176,6 +178,12 @@ def read_state(checkpoint: ray.train.Checkpoint) -> RunState:
         return RunState.read(file)
 
 
+def keeps_checkpoint(folder: Path) -> bool:
+    """Tell whether a hidden folder keeps a training run that can be gone on with."""
+    here = folder / CHECKPOINTS
+    return here.exists() and RunStore(str(here), folder).latest() is not None
+
+
 def _check_kept(folder: Path, config: RunConfig) -> None:
     """Check that a hidden folder keeps nothing that this run would not go on with, and would remove at its end.
 
@@ -184,8 +192,7 @@ def _check_kept(folder: Path, config: RunConfig) -> None:
     """
     if (folder / TRIALS).exists():
         refuse(folder, "a search that has not ended")
-    here = folder / CHECKPOINTS
-    if config.checkpoint.storage is not None and here.exists() and RunStore(str(here), folder)._latest() is not None:
+    if config.checkpoint.storage is not None and keeps_checkpoint(folder):
         refuse(folder, "this run's checkpoints, which were kept without checkpoint.storage")
 
 

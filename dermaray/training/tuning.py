@@ -23,10 +23,10 @@ from dermaray.errors import TrainingError, find_user_error
 from dermaray.training.run import train
 from dermaray.training.search import Range, Search
 from dermaray.training.state import SCALE
-from dermaray.training.store import RunStore
+from dermaray.training.store import RunStore, keeps_checkpoint
 from dermaray.training.task import PLACEMENT_GROUP, Notify, WorkerTask
 from dermaray.training.trials import Trial
-from dermaray.training.unfinished import CHECKPOINTS, TRIALS, check_job, refuse, settings_of, write_job
+from dermaray.training.unfinished import TRIALS, check_job, empty, refuse, settings_of, write_job
 
 _RUNS, _BEGUN = "runs", "begun.txt"
 _METRIC = "val_loss"
@@ -89,12 +89,12 @@ def begin_search(search: Search, data_digest: str, folder: Path, *, new: bool) -
     """
     local, base = pafs.LocalFileSystem(), settings_of(search.base)
     job = {"settings": {**search.config.model_dump(mode="json"), "base": base}, "data": data_digest}
-    if (folder / CHECKPOINTS).exists() and not new:
+    if not new and keeps_checkpoint(folder):
         refuse(folder, "a training run that has not ended")
-    if (folder / TRIALS).exists() and not new:
+    if not new and (folder / TRIALS).exists():
         check_job(local, str(folder), job)
         return
-    _drop_trials(folder)
+    empty(folder)
     write_job(local, str(folder), job)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dermaray.data import inspect
 from dermaray.data.manifest import Manifest
-from dermaray.errors import DataError, ImageError
+from dermaray.errors import DataError, ImageError, StoreError
 from dermaray.images.decode import decode_image
 from dermaray.images.spec import InputSpec
 from jobs.cli import main
@@ -101,6 +101,20 @@ def test_a_name_that_is_not_utf_8_is_named(images: Path, run_job: RunJob, tmp_pa
     (source / "nevus" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg(0))
     with pytest.raises(DataError, match=r"caf\\xe9\.jpg: the name is not valid UTF-8"):
         run_job("prepare", source, "--out", tmp_path / "data")
+
+
+def test_an_outage_that_a_task_meets_is_one_line(
+    ray_cluster: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(members: pa.Table) -> pa.Table:
+        raise StoreError("s3://a: the object store cannot be reached")
+
+    def run(_: object) -> int:
+        return len(list(inspect._mapped(["image.png"], away, lambda _: None)))
+
+    monkeypatch.setattr("jobs.runs.run", run)
+    assert main(["runs"]) == 2
+    assert capsys.readouterr().err == "dermaray runs: s3://a: the object store cannot be reached\n"
 
 
 def test_a_process_that_dies_again_and_again_ends_the_job(

@@ -216,13 +216,16 @@ def test_a_file_of_another_kind(data: bytes, tmp_path: Path) -> None:
         list_members(path)
 
 
+@pytest.mark.parametrize("extra", [1024, 60_000])
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_what_stands_before_a_zip_or_in_its_headers_is_passed_over(compression: int, tmp_path: Path) -> None:
+def test_what_stands_before_a_zip_or_in_its_headers_is_passed_over(
+    compression: int, extra: int, tmp_path: Path
+) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", compression) as file:
         info = zipfile.ZipInfo("a.png")
         info.compress_type = compression
-        info.extra = b"\xfe\xca\x00\x04" + bytes(1024)
+        info.extra = b"\xfe\xca" + extra.to_bytes(2, "little") + bytes(extra)
         file.writestr(info, IMAGES["a.png"])
         with file.open("b.png", "w", force_zip64=True) as streamed:
             streamed.write(IMAGES["nested/b.PNG"])

@@ -112,6 +112,11 @@ def test_leaks_and_an_unknown_licence_are_named(card):
     assert "none: the network could not be converted" in text
 
 
+def test_why_there_is_no_litert_file_is_said(card):
+    text, _ = card(unconverted={"model.tflite": "no such operation"})
+    assert "none: the network could not be converted: no such operation" in text
+
+
 def test_an_ensemble_names_its_members(card):
     member = {"name": "one", "version": "1", "digest": "b" * 64, "provenance": provenance()}
     text, _ = card(members=[member, {**member, "name": "two"}], config={"views": 4}, run=None)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -30,6 +31,15 @@ print(*sys.modules, sep="\\n")
 """
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+
+
+def test_an_engine_that_a_model_lacks_is_refused_with_the_reason():
+    artifact = SimpleNamespace(path="m", files={}, provenance={})
+    with pytest.raises(ArtifactError, match=r"m has no model\.int8\.tflite\. Train it with int8: true, or use another"):
+        choose_engine(artifact, "int8")
+    artifact.provenance["unconverted"] = {"model.int8.tflite": "no such operation"}
+    with pytest.raises(ArtifactError, match=r"could not be converted: no such operation\. Use another --engine"):
+        choose_engine(artifact, "int8")
 
 
 def built(backbone):

@@ -205,7 +205,10 @@ def test_checkpoints_that_lie_elsewhere_are_neither_left_out_nor_removed(tmp_pat
         assert store.latest() is not None
     with RunStore.open(elsewhere, "d", new=True) as store:
         assert store.latest() is None
-    assert not (tmp_path / ".out.unfinished").exists()
+        keep(store, "attempt-0001", "2026-01-01", bytes_of(state_of(2)))
+    # What began anew can be gone on with.
+    with RunStore.open(elsewhere, "d", new=False) as store:
+        assert store.latest() is not None
 
 
 def test_a_search_of_the_same_output_is_left_alone(tmp_path: Path) -> None:
@@ -214,3 +217,5 @@ def test_a_search_of_the_same_output_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="keeps a search that has not ended"):
         RunStore.open(config_of(tmp_path), "d", new=False).__enter__()
     assert (folder / TRIALS).exists()
+    with RunStore.open(config_of(tmp_path), "d", new=True):
+        assert not (folder / TRIALS).exists()

@@ -10,6 +10,8 @@ import yaml
 from dermaray.config import load_config
 from dermaray.errors import ConfigError, OutputError
 from dermaray.training.search import _combinations, load_search
+from dermaray.training.state import RunState
+from dermaray.training.store import STATE_FILE
 from dermaray.training.trials import Trial, write_search
 from dermaray.training.tuning import begin_search
 from dermaray.training.unfinished import CHECKPOINTS
@@ -205,7 +207,14 @@ def test_the_search_that_is_shipped_is_valid() -> None:
 
 def test_a_training_run_of_the_same_output_is_left_alone(tmp_path: Path) -> None:
     search = load_search(written(tmp_path))
-    (tmp_path / CHECKPOINTS).mkdir()
+    kept = tmp_path / CHECKPOINTS / "attempt-0001" / "step-1"
+    kept.mkdir(parents=True)
+    begin_search(search, "d", tmp_path, new=False)
+    kept.mkdir(parents=True)
+    with (kept / STATE_FILE).open("wb") as file:
+        RunState(1, [], [], [], [], []).write(file)
     with pytest.raises(OutputError, match="keeps a training run that has not ended"):
         begin_search(search, "d", tmp_path, new=False)
-    assert (tmp_path / CHECKPOINTS).exists()
+    assert kept.exists()
+    begin_search(search, "d", tmp_path, new=True)
+    assert not kept.exists()
