@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from dermaray.data.image_tables import Part, read_part
 from dermaray.data.source import is_image_name, stem_of
-from dermaray.data.storage import is_uri, name_of, opened, read_bytes, read_file, shown, stamp
+from dermaray.data.storage import is_uri, name_of, opened, read_bytes, read_file, shown
 from dermaray.data.store_errors import explained
 from dermaray.data.tars import DAMAGED as TAR_DAMAGED
 from dermaray.data.tars import TarMember, read_tar, stream_tar
@@ -134,23 +134,6 @@ def member_row(members: pa.Table, position: int) -> MemberRow:
     """Return one row of a table that has the columns of `MEMBER_SCHEMA`."""
     (row,) = members.select(MEMBER_SCHEMA.names).slice(position, 1).to_pylist()
     return MemberRow(**row)
-
-
-def check_store(row: MemberRow) -> None:
-    """Ask the store of an image that took too long to be read whether it answers at all.
-
-    Raises:
-        StoreError: It does not.
-    """
-    place = row.archive or os.fsdecode(row.name)
-    if row.kind != "lost" and is_uri(place):
-        try:
-            stamp(place)
-        except StoreError:
-            raise
-        except DataError:
-            # It answers, and has its reasons.
-            return
 
 
 def name_member(row: MemberRow) -> tuple[str, str]:

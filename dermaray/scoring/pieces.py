@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from dermaray.data.members import STREAMS, Member, MemberRow, check_store, member_row, name_member, read_members
+from dermaray.data.members import STREAMS, Member, member_row, name_member, read_members
 from dermaray.data.streams import blocks_of
 from dermaray.models.predictor import ENGINE_BATCH
 
@@ -125,26 +125,13 @@ def name_at(members: pa.Table, number: int, begin: int) -> tuple[str, str]:
         number: Counts the images of the part.
         begin: That of the first row, where images have rows of their own.
     """
-    found = _row_of(members, number, begin)
+    found = member_row(members, 0 if is_streamed(members) else number - begin)
     image_id, uri = name_member(found)
     if not is_streamed(members):
         return image_id, uri
     # A table counts its own rows; a tar's name of the image is known to those alone who read it.
     number += found.offset
     return f"{image_id}-{number}", f"{uri}::{number}"
-
-
-def check_store_of(members: pa.Table, number: int, begin: int) -> None:
-    """Ask the store of an image that took too long to be read whether it answers at all; arguments as of `name_at`.
-
-    Raises:
-        StoreError: It does not.
-    """
-    check_store(_row_of(members, number, begin))
-
-
-def _row_of(members: pa.Table, number: int, begin: int) -> MemberRow:
-    return member_row(members, 0 if is_streamed(members) else number - begin)
 
 
 def is_streamed(members: pa.Table) -> bool:

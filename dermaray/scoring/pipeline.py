@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray.data
 
 from dermaray.data.streams import sliced
-from dermaray.errors import ArtifactError, DermarayError, ImageError, StoreError
+from dermaray.errors import ArtifactError, DermarayError, ImageError
 from dermaray.images.spec import InputSpec
 from dermaray.models.artifact import Artifact
 from dermaray.models.bulk import Actors, Batch, Score, batches_of, image_row, lost, scored
@@ -18,7 +18,7 @@ from dermaray.models.engines import EngineName
 from dermaray.models.own_process import return_memory
 from dermaray.models.predictor import ENGINE_BATCH
 from dermaray.scoring.ahead import Ahead
-from dermaray.scoring.pieces import BLOCK_BATCHES, PIECE_SCHEMA, Piece, check_store_of, images_in, is_streamed, name_at
+from dermaray.scoring.pieces import BLOCK_BATCHES, PIECE_SCHEMA, Piece, images_in, is_streamed, name_at
 from dermaray.scoring.pinning import pin_to_core
 
 NOTHING = "nothing"
@@ -34,9 +34,6 @@ would be taken for its loss. `image_id` is the class of the error, where it is o
 _PACKED = "packed"
 """The one column of what a process gives at a time, in one row: Ray would cut rows, or join them with later ones that
 may be lost."""
-
-_STORE_SECONDS = 60.0
-"""That a store has to answer when an image in it took too long."""
 
 _BLOCK_SECONDS = 2.0
 """How long a process keeps rows back to give them together; no more than this, and one batch, is lost with it."""
@@ -133,7 +130,6 @@ class _Read:
                     position += 1
                 return
             except TimeoutError:
-                self._check_store(table, position)
                 if is_streamed(table) and to_pass:
                     # It cannot even be passed over.
                     yield from self._rest(table, position)
@@ -153,26 +149,6 @@ class _Read:
             row = image_row(member, self._spec)
             yield {**row, "reading": read - began, "decoding": time.perf_counter() - read}
             began = time.perf_counter()
-
-    def _check_store(self, table: pa.Table, position: int) -> None:
-        """Ask the store of an image that took too long whether it answers: what is away is no fault of the image.
-
-        Raises:
-            StoreError: It does not.
-        """
-        begin = table["start"][0].as_py()
-
-        def ask() -> Iterator[None]:
-            check_store_of(table, position, begin)
-            yield
-
-        answer = Ahead(ask(), 1)
-        try:
-            list(answer.take(_STORE_SECONDS))
-        except TimeoutError:
-            raise StoreError(f"{name_at(table, position, begin)[1]}: the object store does not answer") from None
-        finally:
-            answer.give_up()
 
     def _rest(self, table: pa.Table, position: int) -> Iterator[Batch]:
         """Yield the rows of what cannot be read any more: one for each image of a table, one for all of an archive."""

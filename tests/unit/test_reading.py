@@ -4,7 +4,6 @@ import io
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dermaray.data import members
 from dermaray.data.archive import joined
 from dermaray.data.inputs import stream_inputs
 from dermaray.data.members import Member
-from dermaray.errors import StoreError
 from dermaray.images import decode
 from dermaray.images.spec import InputSpec
 from dermaray.models.bulk import Batch
 from dermaray.scoring import pieces, pipeline
-from tests.object_store import Bucket
 from tests.odd_files import jpeg
 
 IMAGES = {f"{number:03}": jpeg(number) for number in range(6)}
@@ -97,25 +93,6 @@ def test_what_cannot_even_be_passed_over_is_given_up(
     monkeypatch.setattr(pieces, "read_members", stuck)
     # Of a table it is known how many follow; of an archive one row tells of them all.
     assert reasons(make(tmp_path / "input")) == ["", "", *["timed_out"] * lost]
-
-
-def test_an_image_whose_store_is_away_is_not_late(
-    bucket: Bucket, never: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, data in IMAGES.items():
-        bucket.client.put_object(Bucket=bucket.name, Key=f"{tmp_path.name}/{name}.jpg", Body=data)
-    (piece,) = pieces.pieces_of([joined(stream_inputs([bucket.uri(tmp_path.name)])).members], [0])
-    monkeypatch.setattr(pipeline, "image_row", lambda *_: never.wait(60))
-    read = pipeline._Read(SPEC, 0.1)
-    rows = [batch["reason"].tolist() for batch in read(replace(piece, stop=1).table())]
-    assert rows == [["timed_out"]]
-
-    def away(place: str) -> str:
-        raise StoreError(f"{place}: the object store cannot be reached")
-
-    monkeypatch.setattr(members, "stamp", away)
-    (batch,) = read(piece.table())
-    assert (batch["reason"].tolist(), batch["image_id"].tolist()) == ([pipeline.FAILED], ["StoreError"])
 
 
 def test_a_decoder_that_fails_in_a_way_of_its_own_costs_no_other(
