@@ -22,6 +22,14 @@ and what would have been right.
 class DermarayError(Exception):
     """The root: whatever derives from it is the user's to mend, and is shown without a traceback."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self._message = message
+
+    def __str__(self) -> str:
+        # Ray Data adds words of its own to the arguments of what a task raises.
+        return self._message
+
 
 class ConfigError(DermarayError):
     """A YAML file, or an override of it, does not fit its schema."""
@@ -99,7 +107,8 @@ def find_user_error(error: BaseException) -> DermarayError | None:
         current = pending.pop()
         if current is None or id(current) in seen:
             continue
-        if isinstance(current, DermarayError):
+        # Ray makes errors that are of the class of what was raised as well, with a traceback for a message.
+        if isinstance(current, DermarayError) and not isinstance(getattr(current, "cause", None), DermarayError):
             return current
         seen.add(id(current))
         # `cause` is how a Ray task's error holds the task's own, `_base_exc` how Ray Train's holds the worker's.

@@ -42,7 +42,7 @@ def test_a_body_and_a_form_get_the_same_answer(client: httpx.Client, image: byte
 def test_what_was_decoded_for_another_model_is_not_scored(client: httpx.Client) -> None:
     digest = client.get("/healthz").json()["model_digest"]
     classifier = serve.get_deployment_handle("Classifier", APPLICATION_NAME)
-    image = np.zeros((32, 32, 3), np.uint8)
+    image = np.zeros((32, 48, 3), np.uint8)
     answers = [classifier.predictions.remote(asked, image) for asked in ("another", digest, "another", digest)]
     of = [answer.result() for answer in answers]
     assert [prediction and prediction.model_digest for prediction in of] == [None, digest, None, digest]
