@@ -116,7 +116,8 @@ def connect(address: str | None, *, verbose: bool = False, num_cpus: int | None 
         num_cpus: Logical CPUs of an embedded Ray, or None for as many as the machine has.
 
     Raises:
-        ClusterError: No cluster answers at the address, none can be started, or the address is Ray Client's.
+        ClusterError: No cluster answers at the address, none can be started, the address is Ray Client's, or the
+            checkout is too large to be sent there.
     """
     set_environment(address, verbose=verbose)
     address = address or _ray_address()
@@ -240,13 +241,12 @@ def _shipped_code() -> dict[str, object]:
 
 def _quiet_ray_data(verbose: bool) -> None:
     import logging
-    import warnings
 
     from ray.data import DataContext
 
     DataContext.get_current().enable_progress_bars = False
     if not verbose:
-        # Ray shows warnings of its own from when it is imported on.
-        warnings.filterwarnings("ignore")
+        # Since it was imported Ray shows its own warnings again.
+        hush()
         for name in ("ray.data", "ray.train", "ray.serve"):
             logging.getLogger(name).setLevel(logging.ERROR)

@@ -63,6 +63,9 @@ def inspect_images(uris: Sequence[str | None], progress: Progress) -> list[Inspe
 
     Returns:
         One per URI, in the order given; all empty where there is no file. An image takes about 2 KB of memory here.
+
+    Raises:
+        StoreError: An object store cannot be reached.
     """
     result = [_NOTHING] * len(uris)
     there = [position for position, uri in enumerate(uris) if uri is not None]

@@ -49,6 +49,9 @@ def write_explanations(
 
     Returns:
         How many images were explained, and how many could not be read.
+
+    Raises:
+        StoreError: An object store cannot be reached.
     """
     model = artifact.load_model()
     predictor, explain = Predictor(artifact, KerasEngine(model)), GradCam(model)

@@ -51,6 +51,9 @@ def render_gallery(ledger: Ledger, shards: Sequence[pa.Table], artifact: Artifac
         shards: Those shards, to read the images again.
         artifact: The model, which has a class of melanoma.
         count: How many images, at most. One that cannot be read any more is left out.
+
+    Raises:
+        StoreError: The store of the images cannot be reached.
     """
     from dermaray.models.explain import GradCam, overlay
 
