@@ -13,7 +13,7 @@ import jobs.training
 from dermaray.config import load_config
 from dermaray.data.folds import folds_of_training
 from dermaray.data.manifest import Manifest
-from dermaray.errors import ConfigError, LeakError, OutputError
+from dermaray.errors import ConfigError, DataError, LeakError, OutputError
 from dermaray.models.artifact import open_artifact
 from dermaray.models.predictor import Predictor
 from jobs.training import _fold, _is_done
@@ -104,3 +104,28 @@ def test_a_fold_counts_as_done_while_nothing_that_touches_its_weights_changes(
     changes = {"checkpoint.every_seconds=7": True, "training.learning_rate=0.5": False, "weights_as=float16": False}
     for change, done in changes.items():
         assert _is_done(_fold(load_config(config, [f"out={folded}", *FOLDED, change]), 0), part) == done
+
+
+def test_another_picture_in_the_place_of_a_validation_image_is_refused(
+    model: Path, manifest: Path, run_job: RunJob, tmp_path: Path
+) -> None:
+    image = Path(Manifest.read(manifest).rows("val")["uri"][0].as_py())
+    kept = image.read_bytes()
+    image.write_bytes(kept + b"\0")
+    try:
+        with pytest.raises(DataError, match=rf"{image} was usable when it was prepared, now it holds other bytes"):
+            run_job("ensemble", "--models", model, "--data", manifest, "--out", tmp_path / "x")
+    finally:
+        image.write_bytes(kept)
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_could_not_be_converted_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Mock(provenance={"unconverted": {"model.tflite": "no such operation"}})
+    monkeypatch.setattr(jobs.training, "open_artifact", lambda _: made)
+    jobs.training.say_model(Path("model"))
+    assert capsys.readouterr().out == (
+        "Model: model\nIt has no model.tflite, since the network cannot be converted: no such operation\n"
+    )

@@ -13,6 +13,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from dermaray.config import RunConfig, load_config
+from dermaray.evaluation import card
 from dermaray.models.artifact import LITERT, Artifact, open_artifact
 from dermaray.models.predictor import Predictor
 from jobs.options import REFERENCE
@@ -33,6 +34,12 @@ def test_it_is_whole_and_small(reference: Artifact) -> None:
     reference.verify()
     assert LITERT in reference.files
     assert sum(path.stat().st_size for path in REFERENCE.iterdir()) < 20_000_000
+
+
+def test_its_card_says_what_cards_say_now() -> None:
+    text = (REFERENCE / "MODEL_CARD.md").read_text()
+    for sentences in (card._LOW, *card._LIMITS, *card._USE):
+        assert sentences in text, "Write it anew: dermaray evaluate --model models/reference --data ... --card"
 
 
 def test_it_is_what_its_configuration_makes(reference: Artifact) -> None:
