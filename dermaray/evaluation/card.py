@@ -23,7 +23,7 @@ from dermaray.evaluation.tables import (
     specificity_rows,
     subgroup_rows,
 )
-from dermaray.models.artifact import Artifact
+from dermaray.models.artifact import LITERT, Artifact
 from dermaray.pages import render_markdown, render_page
 
 _LIMITS = (
@@ -40,8 +40,7 @@ _LOW = (
     "A figure more than 10 points below that of all images is called low, or low? where its interval reaches up to "
     "that figure or there is none, so that it may be by chance; balanced accuracy is compared over the diagnoses that "
     "the subgroup has. Of many subgroups one or another is called low by chance all the same. Melanomas are counted by "
-    "lesion or patient; of fewer than "
-    f"{FEWEST_MELANOMAS} there is no AUC. "
+    f"lesion or patient; of fewer than {FEWEST_MELANOMAS} there is no AUC. "
     f"Subgroups of fewer than {FEWEST_IMAGES} images, and images of which the attribute is not known, are left out."
 )
 
@@ -119,7 +118,7 @@ def _model(artifact: Artifact) -> _Section:
             "Input": f"{spec.height} x {spec.width} pixels, RGB, resized by {spec.resize}",
             "LiteRT": f"model.tflite; its probabilities differ by at most {made['litert_difference']:.4f} on a sample"
             if "litert_difference" in made
-            else ": ".join(["none: the network could not be converted", *made.get("unconverted", {}).values()][:2]),
+            else f"none: the network could not be converted{_reason(made)}",
             **_int8(made),
             "Classes": ", ".join(
                 f"{name} (malignant)" if name in artifact.label_set.malignant else name
@@ -127,6 +126,11 @@ def _model(artifact: Artifact) -> _Section:
             ),
         },
     )
+
+
+def _reason(made: Mapping[str, Any]) -> str:
+    reason = made.get("unconverted", {}).get(LITERT)
+    return f": {reason}" if reason else ""
 
 
 def _int8(made: Mapping[str, Any]) -> dict[str, str]:

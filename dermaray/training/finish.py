@@ -1,5 +1,6 @@
 """The last step to a model: decisions, a folder, a card."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from dermaray.data.manifest import Manifest
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.evaluation.card import write_card
 from dermaray.evaluation.measure import measure
+from dermaray.images.resize import UInt8Array
 from dermaray.models.artifact import INT8, LITERT, SEEN_SCHEMA, Artifact, unseen
 from dermaray.models.engine import KerasEngine
 from dermaray.models.fitting import Fitted, decide_on_validation, some_pixels
@@ -40,16 +42,11 @@ def write_model(
         DataError: There is no validation image, none can be read, or one is another than when the manifest was made.
     """
     engine, spec = KerasEngine(model), origin.input_spec
-    measured: dict[str, Any] = {}
-    there = {}
-    for name in (LITERT, INT8) if int8 else (LITERT,):
-        samples = some_pixels(manifest.rows("train"), spec, CALIBRATING) if name == INT8 else None
-        try:
-            there[name] = to_litert(model, samples)
-        # The converter raises what it pleases for what it does not know, and a model is one without it.
-        except Exception as error:
-            reasons = measured.setdefault("unconverted", {})
-            reasons[name] = str(error).strip().partition("\n")[0] or type(error).__name__
+    samples: dict[str, UInt8Array | None] = {LITERT: None}
+    if int8:
+        samples[INT8] = some_pixels(manifest.rows("train"), spec, CALIBRATING)
+    there, reasons = _converted(model, samples)
+    measured: dict[str, Any] = {"unconverted": reasons} if reasons else {}
     quantized = [LiteRTEngine(there[INT8])] if INT8 in there else []
     fitted = decide_on_validation(engine, spec, manifest, decisions, quantized)
     if LITERT in there:
@@ -65,6 +62,23 @@ def write_model(
     metrics = measure(fitted.decided, fitted.labels, fitted.images, manifest.label_set, fitted.decisions)
     write_card(artifact, metrics, {"Split": "the validation images, on which the decisions were fitted: too good"})
     return artifact
+
+
+def _converted(model: keras.Model, samples: Mapping[str, UInt8Array | None]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the network as LiteRT runs it, by the name of the file, and of each that cannot be made why not.
+
+    Args:
+        model: The network.
+        samples: For each file what int8 takes its ranges from, or None for float32.
+    """
+    there, reasons = {}, {}
+    for name, pixels in samples.items():
+        try:
+            there[name] = to_litert(model, pixels)
+        # The converter raises what it pleases for what it does not know, and a model is one without it.
+        except Exception as error:
+            reasons[name] = str(error).strip().partition("\n")[0] or type(error).__name__
+    return there, reasons
 
 
 def _loss(fitted: Fitted) -> dict[str, Any]:

@@ -89,11 +89,12 @@ def begin_search(search: Search, data_digest: str, folder: Path, *, new: bool) -
     """
     local, base = pafs.LocalFileSystem(), settings_of(search.base)
     job = {"settings": {**search.config.model_dump(mode="json"), "base": base}, "data": data_digest}
-    if not new and keeps_checkpoint(folder):
-        refuse(folder, "a training run that has not ended")
-    if not new and (folder / TRIALS).exists():
-        check_job(local, str(folder), job)
-        return
+    if not new:
+        if keeps_checkpoint(folder):
+            refuse(folder, "a training run that has not ended")
+        if (folder / TRIALS).exists():
+            check_job(local, str(folder), job)
+            return
     empty(folder)
     write_job(local, str(folder), job)
 
