@@ -44,6 +44,13 @@ FEWEST_GROUPS = 5
 """Where a class has fewer, means over classes have no interval: it would be drawn nearly alike in every resample, as if
 its figure were known, and counts as much as the others."""
 
+FEWEST_RANKED = 10
+"""Where a class has fewer, or all others together, what is read off its curves has no interval: with one lesion, the
+same in every resample, it would tell of the others alone."""
+
+OF_MELANOMA = ("melanoma_auc", "melanoma_partial_auc")
+"""Figures that are read off melanoma's curve."""
+
 _CELLS = 4_000_000
 """Weights that are held at once, 32 MB; what is computed of them takes ten times that."""
 
@@ -76,8 +83,9 @@ def bootstrap_intervals(
     Returns:
         The figures of `compute_metrics` under their names, [low, high] in place of each. None where no resample defines
         the figure, and where it is the same in nearly all of them, unless it is 0 or 1, and `accuracy` or a class's
-        `recall`, `specificity` or `precision`; of `MEANS_OVER_CLASSES` where a class has fewer than `FEWEST_GROUPS`.
-        Besides `level`, `resamples` and `groups`, how many.
+        `recall`, `specificity` or `precision`; of `MEANS_OVER_CLASSES` where a class has fewer than `FEWEST_GROUPS`;
+        and of a class's `auc` and `average_precision`, and of melanoma's figures, where `is_rare` says so. Besides
+        `level`, `resamples` and `groups`, how many.
     """
     predicted = answers(probabilities, predicted)
     figures = Figures(probabilities, labels, label_set, min_tpr, predicted)
@@ -92,6 +100,12 @@ def bootstrap_intervals(
         possible = {"recall": labels == k, "specificity": labels != k, "precision": predicted == k}
         for figure, images in possible.items():
             row[figure] = row[figure] or exact_interval(measured["per_class"][name][figure][0], groups[images])
+        if is_rare(labels == k, groups):
+            row.update(auc=None, average_precision=None)
+            if k == label_set.melanoma_index:
+                sensitivities = intervals["melanoma_sensitivity_at_specificity"]
+                intervals.update(dict.fromkeys(OF_MELANOMA))
+                intervals["melanoma_sensitivity_at_specificity"] = dict.fromkeys(sensitivities)
     if intervals["ece"] is not None:
         intervals["ece"] = _calibration_interval(figures, groups, intervals["ece"], resamples, seed)
     return {"level": LEVEL, "resamples": resamples, "groups": len(np.unique(groups)), **intervals}
@@ -125,6 +139,11 @@ def resampled_intervals(
         return _intervals(figures(np.full((1, len(labels)), np.nan)))
     strata = _rarest_class(labels, group_of) if by_class else np.zeros(group_of.max() + 1, int)
     return _intervals(_drawn(figures, group_of, strata, resamples, seed))
+
+
+def is_rare(of_class: npt.NDArray[np.bool_], groups: npt.NDArray[Any]) -> bool:
+    """Tell whether the images of a class [N], or the others, are of fewer than `FEWEST_RANKED` groups."""
+    return any(len(np.unique(groups[images])) < FEWEST_RANKED for images in (of_class, ~of_class))
 
 
 def exact_interval(share: float, groups: npt.NDArray[Any]) -> list[float] | None:

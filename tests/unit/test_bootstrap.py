@@ -166,6 +166,18 @@ def test_a_mean_over_a_class_of_few_has_no_interval():
         assert found["accuracy"] is not None
 
 
+@pytest.mark.parametrize(("melanomas", "told"), [(9, False), (10, True), (291, False)])
+def test_what_ranks_a_class_of_few_has_no_interval(melanomas, told):
+    probabilities, _ = random_case(THREE, decimals=6)
+    labels = np.where(np.arange(300) < melanomas, 0, np.arange(300) % 2 + 1)
+    found = bootstrap_intervals(probabilities, labels, np.arange(300), THREE, resamples=200)
+    row = found["per_class"]["melanoma"]
+    sensitivities = found["melanoma_sensitivity_at_specificity"].values()
+    ranks = [found["melanoma_auc"], found["melanoma_partial_auc"], row["auc"], row["average_precision"], *sensitivities]
+    assert [interval is not None for interval in ranks] == [told] * 7
+    assert found["accuracy"] is not None
+
+
 def test_groups_of_a_class_count_whatever_else_they_show():
     """Nevi of three patients, each of whom has a melanoma as well, are as few as nevi of three without."""
     labels = np.r_[np.zeros(6, int), np.ones(30, int)]

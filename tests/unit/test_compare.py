@@ -50,6 +50,16 @@ def test_the_better_model_is_named_with_its_lead():
     assert other_way["figures"]["brier"]["better"] == "first"
 
 
+def test_no_verdict_rests_on_a_few_melanomas():
+    labels = np.where(np.arange(300) < 9, 1, np.arange(300) % 2 * 2)
+    weak, strong = answered(labels, 0.2, 0), answered(labels, 0.9, 1)
+    found = measure_difference((weak, strong), labels, np.arange(300), THREE, resamples=200)["figures"]
+    for name in ("melanoma_auc", "melanoma_partial_auc"):
+        assert found[name]["difference"] is not None
+        assert found[name]["interval"] is found[name]["better"] is None
+    assert found["accuracy"]["better"] == "second"
+
+
 def test_equals_are_told_apart_in_one_of_twenty_cases():
     told = []
     for seed in range(40):

@@ -98,7 +98,7 @@ def test_the_folder_holds_metrics_plots_and_the_page(tmp_path):
 
 
 def test_the_page_shows_facts_figures_baseline_and_the_note(tmp_path):
-    metrics, html = report(tmp_path)
+    metrics, html = report(tmp_path, images=180)
     text = Page(html).text
     assert re.search("Model lite0 Data a set Split test Images 60", text)
     assert f"Balanced accuracy {metrics['balanced_accuracy']:.1%}" in text
