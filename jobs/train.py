@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from dermaray.data.gate import check_gate
     from dermaray.data.manifest import Manifest
     from dermaray.files import check_output
+    from dermaray.training.start import check_start
     from jobs.session import ray_session
 
     config = load_config(args.config, args.overrides)
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         check_lasting(path)
     check_output(out, overwrite=args.overwrite)
     manifest = Manifest.read(Path(config.data.manifest)).for_fold(config.data.fold)
-    leaks = check_gate(manifest, allow=args.allow_leaks)
+    allow = args.allow_leaks
+    leaks = [*check_gate(manifest, allow=allow), *check_start(config, manifest, allow=allow)]
     with ray_session(args) as cluster:
         from jobs.training import train_folds, train_one
 

@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from dermaray.data.manifest import Manifest
     from dermaray.files import atomic_directory, check_output
     from dermaray.training.search import load_search
+    from dermaray.training.start import check_start
     from dermaray.training.unfinished import empty, unfinished
     from jobs.console import say
     from jobs.session import ray_session
@@ -39,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     check_lasting(out)
     check_output(out, overwrite=args.overwrite)
     manifest = Manifest.read(Path(base.data.manifest)).for_fold(base.data.fold)
-    leaks = check_gate(manifest, allow=args.allow_leaks)
+    allow = args.allow_leaks
+    leaks = [*check_gate(manifest, allow=allow), *check_start(base, manifest, allow=allow)]
     with ray_session(args) as cluster, unfinished(out) as folder:
         from dermaray.training.task import plan_run
         from dermaray.training.trials import write_search

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dermaray.errors import OutputError
+from dermaray.evaluation.checks import networks_of, runs_of
 from dermaray.evaluation.subgroups import FEWEST_IMAGES, FEWEST_MELANOMAS, FIGURES
 from dermaray.evaluation.tables import (
     COLUMNS,
@@ -105,7 +106,7 @@ def write_card(artifact: Artifact, metrics: Mapping[str, Any], facts: Mapping[st
 def _model(artifact: Artifact) -> _Section:
     made, spec = artifact.provenance, artifact.input_spec
     versions = made["versions"]
-    networks = [f"{c['model']['backbone']}, starting from weights: {c['model']['weights']}" for c in _runs(made)]
+    networks = [_network(network) for network in networks_of(made)]
     return _Section(
         "Model",
         facts={
@@ -146,27 +147,55 @@ def _int8(made: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _runs(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the configurations of the training runs that made a model."""
-    members = provenance.get("members", [])
-    return [run for member in members for run in _runs(member["provenance"])] or [provenance["config"]]
+def _network(network: Mapping[str, Any]) -> str:
+    """Say what a network is, and where its training started."""
+    model, start = network["config"]["model"], network.get("started_from", {})
+    weights = f"weights: {model['weights']}"
+    if "digest" in start:
+        weights = f"the weights of {start['name']}, version {start['version']}, {start['digest'][:16]}"
+    elif start:
+        weights += ", of which it is not known what they were trained on"
+    return f"{model['backbone']}, starting from {weights}"
 
 
 def _data(artifact: Artifact) -> _Section:
-    data = artifact.provenance["data"]
-    leaks = artifact.provenance.get("leaks", [])
-    licences = sorted({run["data"]["licence"] for run in _runs(artifact.provenance)} - {None})
+    made = artifact.provenance
+    runs = [run for network in networks_of(made) for run in runs_of(network)]
+    leaks = made.get("leaks", [])
+    licences = sorted({run["config"]["data"]["licence"] for run in runs} - {None})
     return _Section(
         "Data",
         [f"The splits leak: {leak}. The figures below must not be believed." for leak in leaks],
         {
-            "Source": str(data.get("source", "unknown")),
-            "Digest": str(data["digest"]),
-            "Images": f"{data['images']:,}, of which {artifact.trained_on().num_rows:,} were trained on and "
-            f"{artifact.decided_on().num_rows:,} validated on, to choose the epoch or fit the decisions",
+            **_sources(artifact, [run["data"] for run in runs]),
             "Licence": "; ".join(licences) or "not stated: ask for it before you pass the model on, which may carry it",
         },
     )
+
+
+def _sources(artifact: Artifact, learnt: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return which images a model was trained on, and which its decisions are fitted on."""
+    data, decisions = artifact.provenance["data"], artifact.decisions.facts
+    trained, validated = artifact.trained_on().num_rows, artifact.decided_on().num_rows
+    if all(_digests(data) & _digests(other) for other in learnt):
+        return {
+            "Source": str(data.get("source", "unknown")),
+            "Digest": str(data["digest"]),
+            "Images": f"{data['images']:,}, of which {trained:,} were trained on and {validated:,} validated on, to "
+            "choose the epoch or fit the decisions",
+        }
+    sources = sorted({f"{other.get('source', 'unknown')} ({str(other.get('digest'))[:16]})" for other in learnt})
+    return {
+        "Trained on": f"{trained:,} images of {', '.join(sources)}",
+        "Validated on": f"{validated:,} images, to choose an epoch or fit decisions",
+        "Decisions fitted on": f"{decisions['images']:,} images of {data.get('source', 'unknown')}",
+        "Digest of the latter": str(data["digest"]),
+    }
+
+
+def _digests(data: Mapping[str, Any]) -> set[str]:
+    """Return what data is known by: of a fold that of the whole, too."""
+    return {str(data[name]) for name in ("digest", "unfolded_digest") if data.get(name)}
 
 
 def _figures(metrics: Mapping[str, Any], facts: Mapping[str, str]) -> _Section:

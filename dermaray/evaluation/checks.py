@@ -48,24 +48,41 @@ def check_measurable(artifacts: Sequence[Artifact], manifest: Manifest, split: s
         check_labels(artifact, manifest)
     leaks = check_gate(manifest, allow=allow_leaks)
     images = manifest.rows(split)
-    # On its own training images a model may be measured: to see how much it overfits.
-    checked = [artifact for artifact in artifacts if split != "train" or not made_of(artifact, manifest)]
+    # On their own training images models may be measured: to see how much they overfit.
+    if split == "train" and all(made_of(artifact, manifest) for artifact in artifacts):
+        return leaks
     source = manifest.source_name
-    return [*leaks, *(s for artifact in checked for s in check_unseen(artifact, images, source, allow=allow_leaks))]
+    return [*leaks, *(s for artifact in artifacts for s in check_unseen(artifact, images, source, allow=allow_leaks))]
 
 
 def made_of(artifact: Artifact, manifest: Manifest) -> bool:
-    """Tell whether a model, with all its members, was trained on this data, whichever of its folds it was."""
+    """Tell whether a model, with all its members, was trained on this data, whichever of its folds it was.
+
+    What it started from does not count.
+    """
     these = {manifest.digest, manifest.facts.get("unfolded_digest")} - {None}
-    return all({data.get("digest"), data.get("unfolded_digest")} & these for data in _trained_on(artifact.provenance))
+    return all(
+        {data.get("digest"), data.get("unfolded_digest")} & these
+        for data in _trained_on(artifact.provenance, starts=False)
+    )
 
 
-def _trained_on(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what a model keeps of the data of each network in it; of an ensemble its own is that of its decisions."""
+def _trained_on(provenance: Mapping[str, Any], *, starts: bool = True) -> list[dict[str, Any]]:
+    """Return what a model keeps of the data of each network in it, and of what that started from."""
+    runs = (run for network in networks_of(provenance) for run in (runs_of(network) if starts else [network]))
+    return [run.get("data", {}) for run in runs]
+
+
+def networks_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the provenance of each network in a model; that of an ensemble is of its decisions."""
     members = provenance.get("members", [])
-    if not members:
-        return [provenance.get("data", {})]
-    return [data for member in members for data in _trained_on(member["provenance"])]
+    return [network for member in members for network in networks_of(member["provenance"])] or [provenance]
+
+
+def runs_of(network: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the provenance of a network and of the networks that its training started from, one after the other."""
+    start = network.get("started_from", {}).get("provenance")
+    return [network, *(runs_of(start) if start else [])]
 
 
 def _names(images: pa.Table, column: str, form: str | None) -> pa.Array:
@@ -101,7 +118,7 @@ def check_unseen(artifact: Artifact, images: pa.Table, source: str, *, allow: bo
         allow: Let it pass all the same.
 
     Returns:
-        What was found, for the record; empty unless `allow`.
+        What was found, for the record, by the model's name; empty unless `allow`.
 
     Raises:
         LeakError: The model was trained on one of the images, or on another image of its lesion or patient; `allow` is
@@ -115,7 +132,7 @@ def check_unseen(artifact: Artifact, images: pa.Table, source: str, *, allow: bo
     if seen and not allow:
         told = "; ".join(seen)
         raise LeakError(f"{artifact.name} would be measured on what it has learnt: {told}. --allow-leaks permits it")
-    return seen
+    return [f"{artifact.name}: {told}" for told in seen]
 
 
 def count_decided_on(artifact: Artifact, images: pa.Table, source: str) -> int:

@@ -14,8 +14,16 @@ from dermaray.data.manifest import Manifest
 from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError, OutputError
-from dermaray.evaluation.bootstrap import MEANS_OVER_CLASSES, RESAMPLES, Figures, Float64Array, resampled_intervals
-from dermaray.evaluation.checks import count_decided_on
+from dermaray.evaluation.bootstrap import (
+    MEANS_OVER_CLASSES,
+    OF_MELANOMA,
+    RESAMPLES,
+    Figures,
+    Float64Array,
+    is_rare,
+    resampled_intervals,
+)
+from dermaray.evaluation.checks import count_decided_on, made_of
 from dermaray.evaluation.evaluate import score
 from dermaray.evaluation.metrics import MIN_TPR
 from dermaray.evaluation.tables import HEADLINES, percent, signed, signed_interval
@@ -48,7 +56,8 @@ def compare(
 
     Returns:
         What `measure_difference` does; `models`: name, version and digest of each, as `fitted_on` how many of the
-        images chose its epoch or fitted its decisions, and as `leaks` what leaked where it was trained; `data`;
+        images chose its epoch or fitted its decisions, as `trained_on` whether they are those that it was trained on,
+        and as `leaks` what leaked where it was trained; `data`;
         `leaks`; and `left_out`, how many images one of them could not score.
 
     Raises:
@@ -69,6 +78,7 @@ def compare(
                 "version": a.version,
                 "digest": a.digest,
                 "fitted_on": count_decided_on(a, images, manifest.source_name),
+                "trained_on": split == "train" and made_of(a, manifest),
                 "leaks": a.provenance.get("leaks", []),
             }
             for a in artifacts
@@ -104,11 +114,11 @@ def measure_difference(
 
     Returns:
         JSON values: `images`; `figures`, {name of `HEADLINES`: `first`, `second`, `difference` (second less first),
-        `interval` of the difference, 95 %, `better`: `first`, `second`, or None where the interval holds 0; neither for
-        the calibration error, whose resamples are larger than itself, by more for one model than for another}, and the
-        same of each class's recall under `recall`; `answers`: how many images `both`, `only_first`, `only_second` and
-        `neither` got right, and `p_value`, of McNemar's exact test that each errs as often (McNemar 1947), which takes
-        images as independent.
+        `interval` of the difference, 95 %, `better`: `first`, `second`, or None where the interval holds 0 or there is
+        none, see `bootstrap_intervals`; neither for the calibration error, whose resamples are larger than itself, by
+        more for one model than for another}, and the same of each class's recall under `recall`; `answers`: how many
+        images `both`, `only_first`, `only_second` and `neither` got right, and `p_value`, of McNemar's exact test that
+        each errs as often (McNemar 1947), which takes images as independent.
     """
     parts = [Figures(one.probabilities, labels, label_set, MIN_TPR, one.label) for one in decided]
 
@@ -124,6 +134,8 @@ def measure_difference(
         for whether in (False, True)
     )
     intervals["figures"].update({name: by_class["figures"][name] for name in MEANS_OVER_CLASSES}, ece=None)
+    if label_set.melanoma_index is not None and is_rare(labels == label_set.melanoma_index, groups):
+        intervals["figures"].update(dict.fromkeys(OF_MELANOMA))
     first, second = figures(np.ones((1, len(labels))))
     told = {
         kind: {

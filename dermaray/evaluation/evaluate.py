@@ -66,7 +66,10 @@ def evaluate(
     metrics["decisions"]["fitted_on"] = count_decided_on(artifact, images, manifest.source_name)
     facts = _facts(artifact, manifest, split, scores)
     gallery = _gallery(decided, labels, label_set, images)
-    write_report(out, metrics, decided, labels, label_set, facts, gallery, _warnings(artifact, leaks))
+    warnings = _warnings(artifact, leaks)
+    if split == "train" and made_of(artifact, manifest):
+        warnings.append("The model was trained on these images: they show how much it overfits, and nothing else")
+    write_report(out, metrics, decided, labels, label_set, facts, gallery, warnings)
     with (out / "submission.csv").open("w", newline="", encoding="utf-8") as file:
         write_submission(file, scored, label_set)
     return {"facts": facts, **metrics}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dermaray.config import dump_config
 from dermaray.data.manifest import Manifest
+from dermaray.models.artifact import unseen
 from dermaray.models.classifier import build_classifier
 from dermaray.models.ensemble import combine
 from dermaray.models.saving import Origin, round_weights
@@ -30,7 +31,15 @@ def write_run(out: Path, task: WorkerTask, state: RunState, manifest: Manifest) 
     if config.weights_as == "float16":
         round_weights(model)
     provenance = {**task.provenance, "epoch": state.best_epoch}
-    origin = Origin(config.name, config.version, config.input, task.label_set, provenance, task.trained_on)
+    origin = Origin(
+        config.name,
+        config.version,
+        config.input,
+        task.label_set,
+        provenance,
+        task.trained_on,
+        unseen(task.chosen_on, task.trained_on),
+    )
     write_model(out / "model", model, origin, manifest, config.decisions, int8=config.int8)
     _write_history(out / "history.csv", state.history)
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")

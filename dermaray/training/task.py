@@ -12,9 +12,10 @@ from dermaray.config import RunConfig
 from dermaray.data.manifest import Manifest
 from dermaray.data.streams import ImageTable
 from dermaray.labels import LabelSet
-from dermaray.models.artifact import SEEN_SCHEMA
+from dermaray.models.artifact import SEEN_SCHEMA, each_once
 from dermaray.training.plan import Plan, training_plan, validation_plan, weigh_classes
 from dermaray.training.stages import Stage, stages
+from dermaray.training.start import Start, start_of
 
 PLACEMENT_GROUP = "placement_group"
 """What a worker's report calls the resources of the workers: the id of their placement group."""
@@ -35,7 +36,9 @@ class WorkerTask:
         val: The validation images.
         train_plan: Which training image at which step, over all epochs.
         val_plan: One pass over the validation images.
-        trained_on: The training images as the model's artifact lists them, rows of `SEEN_SCHEMA`.
+        trained_on: The training images as the model's artifact lists them, rows of `SEEN_SCHEMA`, and those of what
+            it starts from.
+        chosen_on: The images that chose what it starts from; see `Start`.
         cpus_per_worker: CPUs that each training worker holds.
         concurrent: Runs of this size at a time, trials of one search.
     """
@@ -48,6 +51,7 @@ class WorkerTask:
     train_plan: Plan
     val_plan: Plan
     trained_on: pa.Table
+    chosen_on: pa.Table
     cpus_per_worker: float
     concurrent: int = 1
 
@@ -91,16 +95,18 @@ def plan_run(
     train_rows, val_rows = manifest.rows("train"), manifest.rows("val")
     train_images, val_images = image_table(manifest, train_rows), image_table(manifest, val_rows)
     batch, labels = settings.global_batch_size, train_images.labels
+    start = start_of(config.model)
     plan = training_plan(labels, settings.epochs, batch, config.data.balance, config.seed)
     return WorkerTask(
         config=config,
         label_set=manifest.label_set,
-        provenance=_provenance(config, manifest, leaks),
+        provenance=_provenance(config, manifest, leaks, start),
         train=train_images,
         val=val_images,
         train_plan=weigh_classes(plan, labels, settings.class_weights, manifest.label_set.classes),
         val_plan=validation_plan(val_rows.num_rows, batch),
-        trained_on=train_rows.select(SEEN_SCHEMA.names).cast(SEEN_SCHEMA),
+        trained_on=each_once([train_rows.select(SEEN_SCHEMA.names).cast(SEEN_SCHEMA), start.trained_on]),
+        chosen_on=start.decided_on,
         cpus_per_worker=cpus_per_worker,
         concurrent=concurrent,
     )
@@ -122,9 +128,10 @@ def _digest(rows: pa.Table) -> str:
     return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
-def _provenance(config: RunConfig, manifest: Manifest, leaks: Sequence[str]) -> dict[str, Any]:
+def _provenance(config: RunConfig, manifest: Manifest, leaks: Sequence[str], start: Start) -> dict[str, Any]:
     return {
         "config": config.model_dump(mode="json"),
         "data": manifest.description(),
         "leaks": list(leaks),
+        **({"started_from": start.provenance} if start.provenance else {}),
     }

@@ -126,6 +126,37 @@ def test_an_ensemble_names_its_members(card):
     assert "data.manifest=runs/folds" in whole
 
 
+def test_decisions_for_other_data_do_not_take_its_name_for_what_was_learnt(card):
+    member = {"name": "m", "digest": "e" * 64}
+    learnt = provenance(config=run_of(licence="CC BY-NC 4.0"))
+    text, _ = card(
+        config={"views": 1},
+        members=[{**member, "provenance": learnt}],
+        data={"digest": "f" * 64, "images": 500, "source": "clinic"},
+    )
+    assert f"**Trained on:** 40 images of somewhere ({'d' * 16})" in text
+    assert "**Validated on:** 9 images" in text
+    assert f"**Digest of the latter:** {'f' * 64}" in text
+    assert "**Licence:** CC BY-NC 4.0" in text
+    assert "**Source:**" not in text
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        (
+            {"name": "first", "version": "3", "digest": "e" * 64, "provenance": provenance(config=run_of(licence="X"))},
+            f"starting from the weights of first, version 3, {'e' * 16}\n",
+        ),
+        ({"file": "w.h5"}, "starting from weights: imagenet, of which it is not known what they were trained on\n"),
+    ],
+)
+def test_what_a_network_started_from_is_told(start, told, card):
+    text, _ = card(started_from=start)
+    assert told in text
+    assert ("**Licence:** X" in text) == ("provenance" in start)
+
+
 def test_a_fold_says_that_it_is_one(card):
     data = {"digest": "d" * 64, "images": 123, "fold": 2, "unfolded_digest": "e" * 64}
     text, _ = card(data=data)
