@@ -39,6 +39,9 @@ _TURNS = {
 }
 # What Pillow raises for a damaged file.
 _DAMAGED = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, TypeError, struct.error)
+_REFUSING = {b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+_REFUSALS = re.compile("cannot handle|unknown pixel mode")
+"""Formats that Pillow reads in part, by how they begin, and what it says of the rest."""
 _BEGINNINGS = re.compile(rb"\xff\xd8\xff|\x89PNG|II[*+]\0|MM\0[*+]|RIFF....WEBP|GIF8", re.DOTALL)
 
 
@@ -168,6 +171,8 @@ def _pillow_errors(data: bytes) -> Iterator[None]:
         raise
     except UnidentifiedImageError:
         head = data[:8].hex(" ")
+        if reason := _unread(data):
+            raise ImageError("unsupported", reason) from None
         if _BEGINNINGS.match(data):
             raise ImageError("truncated", f"damaged or cut short: no image after the beginning {head}") from None
         raise ImageError("not_an_image", f"not one of {', '.join(FORMATS)}; the bytes begin {head}") from None
@@ -175,6 +180,22 @@ def _pillow_errors(data: bytes) -> Iterator[None]:
         raise ImageError("too_many_pixels", str(error)) from None
     except _DAMAGED as error:
         raise ImageError("truncated", f"damaged or cut short: {error}") from None
+
+
+def _unread(data: bytes) -> str | None:
+    """Return why Pillow does not open a whole file whose format it knows; of others None."""
+    for beginning, form in _REFUSING.items():
+        if data.startswith(beginning):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    # `Image.open` keeps what its plugin says to itself.
+                    Image.OPEN[form][0](io.BytesIO(data), "").close()
+            except SyntaxError as error:
+                return f"{form}: {error}" if _REFUSALS.search(str(error)) else None
+            except _DAMAGED:
+                return None
+    return None
 
 
 def _check_png(data: bytes) -> None:

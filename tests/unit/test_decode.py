@@ -227,6 +227,18 @@ def test_what_is_no_image(data: bytes, reason: str) -> None:
     assert reason_of(data) == reason
 
 
+def test_a_whole_file_of_a_kind_that_is_not_read_is_not_called_damaged() -> None:
+    jpeg, tiff = encode(LESION, "JPEG"), encode(LESION.convert("F"), "TIFF")
+    bits = jpeg.index(b"\xff\xc0") + 4
+    twelve = jpeg[:bits] + b"\x0c" + jpeg[bits + 1 :]
+    # The tag of bits of a sample: one short.
+    entry = tiff.index(b"\x02\x01\x03\0\x01\0\0\0\x20\0")
+    double = tiff[: entry + 8] + b"\x40" + tiff[entry + 9 :]
+    for data in (twelve, double):
+        assert reason_of(data) == "unsupported"
+        assert reason_of(data[:40]) == "truncated"
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_file_that_is_cut_short(form: str, share: float) -> None:
