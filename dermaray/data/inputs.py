@@ -123,7 +123,8 @@ def _files_and_folders(matching: list[str]) -> tuple[list[Path], list[Path]]:
     folders = []
     real = cache(os.path.realpath)
     for path in map(Path, matching):
-        if path.is_file():
+        # A link to nothing has its row, as it has in a folder.
+        if path.is_file() or (is_image_name(path) and not path.is_dir()):
             files.setdefault((real(path.parent), path.name), path)
         elif path.is_dir():
             folders.append(path)

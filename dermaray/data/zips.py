@@ -87,6 +87,8 @@ def _is_joined(file: IO[bytes], archive: zipfile.ZipFile) -> bool:
 
 def _member(info: zipfile.ZipInfo) -> ZipMember:
     name = info.filename
+    if max(info.header_offset, info.compress_size) >= 1 << 63:
+        raise zipfile.BadZipFile(f"{name!r} would lie where no file can reach")
     if not info.flag_bits & _UTF_8 << 8:
         # Taken for characters of MS-DOS. Apple's are UTF-8 and do not say so.
         with suppress(UnicodeError):

@@ -32,6 +32,14 @@ def test_folders_that_match_are_counted(tmp_path: Path) -> None:
     assert joined(stream_inputs([str(folder / "*")])).ignored == {".txt": 1, "README": 1, "nested/": 1}
 
 
+def test_a_link_to_nothing_has_a_row_as_it_has_in_a_folder(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "folder", {"a.png": png(1)})
+    (folder / "gone.png").symlink_to(tmp_path / "annex.png")
+    (folder / "round.png").symlink_to("round.png")
+    assert uris(folder / "*.png") == [str(folder / name) for name in ("a.png", "gone.png", "round.png")]
+    assert uris(folder / "*.png") == uris(folder)
+
+
 def test_a_table_that_is_called_manifest_hides_no_images(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "folder", IMAGES)
     pq.write_table(pa.table({"path": ["a.png"]}), folder / "manifest.parquet")
