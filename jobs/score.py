@@ -78,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="for an image to be read and decoded; one that takes longer is not scored (default: 60)",
+        help="for an image to be read and decoded, three times as many for an object in a store; one that takes longer "
+        "is not scored (default: 60)",
     )
     add_address(parser)
 

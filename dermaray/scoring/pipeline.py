@@ -35,6 +35,9 @@ _PACKED = "packed"
 """The one column of what a process gives at a time, in one row: Ray would cut rows, or join them with later ones that
 may be lost."""
 
+_LINE_SHARES = 3
+"""Of a store a process fetches many objects at a time. On a slow line each of them takes longer than it would alone."""
+
 _BLOCK_SECONDS = 2.0
 """How long a process keeps rows back to give them together; no more than this, and one batch, is lost with it."""
 
@@ -122,7 +125,7 @@ class _Read:
         while stop is None or position < stop:
             ahead, to_pass = Ahead(self._decoded(table, position), ENGINE_BATCH), position
             try:
-                for row in ahead.take(self._seconds):
+                for row in ahead.take(self._seconds * _shares(table)):
                     if row is None:
                         to_pass -= 1
                         continue
@@ -160,8 +163,9 @@ class _Read:
     def _late(self, table: pa.Table, position: int, what: str) -> Batch:
         """Return the row of an image that took too long."""
         image_id, uri = name_at(table, position, table["start"][0].as_py())
-        error = ImageError("timed_out", f"{what} could not be read and decoded in {self._seconds:g} s")
-        took = {"reading": self._seconds, "decoding": 0.0}
+        seconds = self._seconds * _shares(table)
+        error = ImageError("timed_out", f"{what} could not be read and decoded in {seconds:g} s")
+        took = {"reading": seconds, "decoding": 0.0}
         return {"image_id": image_id, "uri": uri, "sha256": "", **lost(error, self._spec), **took}
 
     def _nobody(self, reason: str, error: Exception | None = None) -> Batch:
@@ -169,6 +173,11 @@ class _Read:
         nothing = lost(ImageError("unreadable", str(error or "")), self._spec)
         told = {"image_id": type(error).__name__ if error else "", "reason": reason}
         return {"uri": "", "sha256": "", **nothing, **told, "reading": 0.0, "decoding": 0.0}
+
+
+def _shares(table: pa.Table) -> int:
+    """Return by how much more time an image may take, since others share the line that it comes over."""
+    return _LINE_SHARES if "object" in table["kind"].to_pylist() else 1
 
 
 def _start(table: pa.Table) -> Batch:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dermaray.data import members
 from dermaray.data.archive import joined
 from dermaray.data.inputs import stream_inputs
 from dermaray.data.members import Member
@@ -76,6 +77,19 @@ def test_an_image_that_takes_too_long_costs_no_other(
 
     monkeypatch.setattr(pipeline, "image_row", slow)
     assert reasons(make(tmp_path / "input")) == ["", "", "timed_out", "", "", ""]
+
+
+def test_objects_that_share_a_slow_line_are_waited_for(
+    tmp_path: Path, never: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(place: str, limit: int) -> bytes:
+        # Longer than an image may take that comes alone.
+        never.wait(60 if SLOW in place else 1.5)
+        return IMAGES[Path(place).stem]
+
+    monkeypatch.setattr(members, "read_bytes", slowly)
+    (tmp_path / "list.txt").write_text("\n".join(f"s3://bucket/{name}.jpg" for name in IMAGES))
+    assert reasons(tmp_path / "list.txt") == ["", "", "timed_out", "", "", ""]
 
 
 @pytest.mark.parametrize(("make", "lost"), [(packed, 2), (table, 4)])
