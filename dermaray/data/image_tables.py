@@ -1,6 +1,7 @@
 """Parquet and Arrow files whose rows are images: the bytes of their files, or where those lie."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from dermaray.data.storage import is_uri, local_path, locate, name_of, quote, read_bytes
-from dermaray.data.store_errors import STORE_ERRORS, explained
+from dermaray.data.store_errors import STORE_ERRORS, explained, patiently
 from dermaray.errors import DataError
 from dermaray.images.decode import MAX_BYTES
 
@@ -28,6 +29,9 @@ IDS = ("image_id", "isic_id", "id", "__key__")
 
 _ARROW = b"ARROW1"
 """How Arrow's format of files begins."""
+
+_ENDS = re.compile(r"Expected to (be able to )?read|[Uu]nexpected end")
+"""What Arrow says of a file that ends before it should."""
 
 _ROWS = 32
 _BUFFER_BYTES = 1024 * 1024
@@ -169,8 +173,8 @@ class _Parquet:
 class _Arrow:
     """A file of Arrow's, in the format of files or in that of streams, which Hugging Face's datasets writes."""
 
-    def __init__(self, file: pa.NativeFile) -> None:
-        self._file = file
+    def __init__(self, file: pa.NativeFile, place: str) -> None:
+        self._file, self._place = file, place
         self._is_stream = file.read(len(_ARROW)) != _ARROW
         self.schema: pa.Schema = self._opened().schema
 
@@ -190,7 +194,10 @@ class _Arrow:
         try:
             for batch in self._opened():
                 rows += len(batch)
-        except STORE_ERRORS:
+        except STORE_ERRORS as error:
+            # Where a store fails, nobody knows how many follow.
+            if is_uri(self._place) and not (isinstance(error, pa.ArrowInvalid) or _ENDS.search(str(error))):
+                raise
             rows += 1
         return rows
 
@@ -204,8 +211,8 @@ def _opened(place: str) -> Iterator[_Parquet | _Arrow]:
     kind = _Parquet if name_of(place).suffix.lower() == ".parquet" else _Arrow
     filesystem, path = locate(place)
     try:
-        with filesystem.open_input_file(path) as file:
-            yield kind(file)
+        with patiently(place, lambda: filesystem.open_input_file(path)) as file:
+            yield _Parquet(file) if kind is _Parquet else _Arrow(file, place)
     except pa.ArrowInvalid as error:
         what = "Parquet" if kind is _Parquet else "Arrow"
         raise DataError(f"{place} is no {what}, or damaged: {str(error).splitlines()[0][:200]}") from error

@@ -18,6 +18,9 @@ _TELLING = (
 _FOR_NOW = (429, 502, 503, 504)
 """Answers over HTTP that say nothing of the object asked for."""
 
+_CONNECT_SECONDS, _READ_SECONDS = 5.0, 10.0
+"""How long a server over HTTP may say nothing; tried three times, with `PAUSES`, it is less than a minute."""
+
 HTTP = ("http", "https")
 """Schemes of which a whole URI is the name of an object, the part from `?` on included."""
 
@@ -43,11 +46,20 @@ def open_store(scheme: str, host: str, query: str) -> tuple[pa.fs.FileSystem, st
         raise DataError(f"{uri}: settings after a ? are not known here. Received: {query}")
     try:
         # As written: what is signed is the text.
-        filesystem, base = fsspec.core.url_to_fs(uri, **({"encoded": True} if scheme in HTTP else {}))
+        filesystem, base = fsspec.core.url_to_fs(uri, **(_http_options() if scheme in HTTP else {}))
     # It raises what it pleases, for want of an account for one.
     except Exception as error:
         raise DataError(f"{uri} cannot be opened: {error}") from error
     return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(filesystem)), base
+
+
+def _http_options() -> dict[str, Any]:
+    from fsspec.implementations.http import aiohttp
+
+    # Its own limit is five minutes: what a server says nothing to would be given up for its images first. A long file
+    # may take as long as it comes.
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+    return {"encoded": True, "client_kwargs": {"timeout": limits}}
 
 
 def understood(filesystem: pa.fs.FileSystem) -> pa.fs.FileSystem:
@@ -73,9 +85,9 @@ class _Handler(pa.fs.FSSpecHandler):  # type: ignore[misc]
         with _in_words_of_arrow():
             return pa.PythonFile(_File(self.fs.open(path, mode="rb")), mode="r")
 
-    def open_output_stream(self, path: str, metadata: Any) -> Any:
+    def open_output_stream(self, path: str, metadata: Any) -> pa.PythonFile:
         with _in_words_of_arrow():
-            return super().open_output_stream(path, metadata)
+            return pa.PythonFile(_File(self.fs.open(path, mode="wb")), mode="w")
 
     def create_dir(self, path: str, recursive: bool) -> None:
         with _in_words_of_arrow():
@@ -100,8 +112,31 @@ class _Handler(pa.fs.FSSpecHandler):  # type: ignore[misc]
         return found
 
     def get_file_info_selector(self, selector: pa.fs.FileSelector) -> Any:
+        if _lists_at_once(self.fs):
+            with _in_words_of_arrow():
+                return super().get_file_info_selector(selector)
+        try:
+            found = dict(self._below(selector.base_dir, recursive=selector.recursive, above=frozenset()))
+        except FileNotFoundError:
+            found = {}
+        if not found:
+            # Whether there is such a folder, the store is asked in another way.
+            with _in_words_of_arrow():
+                return super().get_file_info_selector(selector)
+        return [self._create_file_info(path, info) for path, info in sorted(found.items())]
+
+    def _below(self, folder: str, *, recursive: bool, above: frozenset[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield what lies below a folder: fsspec's own walk passes over what cannot be listed without a word."""
+        here = above | {folder.strip("/")}
         with _in_words_of_arrow():
-            return super().get_file_info_selector(selector)
+            entries = self.fs.ls(folder, detail=True)
+        for info in entries:
+            path = info["name"]
+            if path.strip("/") in here:
+                continue
+            yield path, info
+            if recursive and info["type"] == "directory":
+                yield from self._below(path, recursive=True, above=here)
 
 
 class _File:
@@ -112,6 +147,21 @@ class _File:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+    def write(self, data: Any) -> int:
+        """Write all of some bytes."""
+        with _in_words_of_arrow():
+            return self._file.write(data)
+
+    def flush(self) -> None:
+        """Send what was written, as far as the store takes it before the end."""
+        with _in_words_of_arrow():
+            self._file.flush()
+
+    def close(self) -> None:
+        """End the file; one that was written is there then."""
+        with _in_words_of_arrow():
+            self._file.close()
 
     def read(self, size: int = -1) -> bytes:
         """Read so many bytes, or all; a server that does not say how many there are sends a few at a time."""
@@ -125,6 +175,27 @@ class _File:
         return b"".join(parts)
 
 
+def _lists_at_once(filesystem: Any) -> bool:
+    """Tell whether a store of fsspec's has a way of its own to list all below a prefix, in place of a walk."""
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.spec import AbstractFileSystem
+
+    kind = type(filesystem)
+    if isinstance(filesystem, AsyncFileSystem) and filesystem.async_impl:
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
+
+
+def _status_of(error: BaseException) -> int | None:
+    """Return the answer over HTTP that an error tells of, by whichever name its package has for it."""
+    response = getattr(error, "response", None)
+    for teller in (error, response):
+        for name in ("status", "status_code", "code"):
+            if isinstance(status := getattr(teller, name, None), int):
+                return status
+    return None
+
+
 @contextmanager
 def _in_words_of_arrow() -> Iterator[None]:
     try:
@@ -136,7 +207,7 @@ def _in_words_of_arrow() -> Iterator[None]:
             raise cause from None
         if isinstance(cause, NotImplementedError):
             raise OSError("nothing can be written there") from cause
-        status = getattr(cause, "status", None)
+        status = _status_of(cause)
         if status == 404:
             raise FileNotFoundError(str(cause)) from cause
         if status in _FOR_NOW or status == 403:

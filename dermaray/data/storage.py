@@ -271,7 +271,7 @@ def locate(place: str | Path) -> tuple[pa.fs.FileSystem, str]:
 def name_of(place: str) -> PurePosixPath:
     """Return the path of a file or an object without bucket and query, decoded: for its stem and its suffix."""
     path = local_path(place)
-    return PurePosixPath(path) if path is not None else PurePosixPath(_unquote(_parsed(place)["key"] or ""))
+    return PurePosixPath(path) if path is not None else PurePosixPath(shown(_unquote(_parsed(place)["key"] or "")))
 
 
 def _files(found: Iterable[tuple[PurePosixPath, bool]]) -> list[PurePosixPath]:

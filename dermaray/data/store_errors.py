@@ -28,14 +28,17 @@ _REASONS: tuple[tuple[str, type[DataError], str], ...] = (
     (
         r"INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|access token|[Cc]redential|ExpiredToken"
         # Whoever asks for the head of an object is told no more, where a session has ended.
-        r"|HTTP status 40[01]",
+        r"|HTTP status 40[01]|\[(AuthenticationFailed|InvalidAuthenticationInfo|ExpiredAuthenticationToken)\]",
         StoreError,
         "the store does not accept the credentials in the environment, or there are none",
     ),
     (r"REQUEST_TIME_TOO_SKEWED", StoreError, "the store refuses the time of this machine's clock. Set it right"),
     (
         r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|THROTTLING|INTERNAL_FAILURE|REQUEST_TIMEOUT|DEADLINE_EXCEEDED"
-        r"|HTTP status (429|5\d\d)|resolve host|[Cc]onnect|[Tt]ime(d )?-?out|PayloadError",
+        r"|HTTP status (429|5\d\d)|resolve host|[Cc]onnect|[Tt]ime(d )?-?out|PayloadError"
+        # Azure's words, and those of packages that say what HTTP calls it.
+        r"|\[(ServerBusy|OperationTimedOut|InternalError)\]|\] (429|5\d\d) |Too Many Requests|Service Unavailable"
+        r"|Bad Gateway",
         StoreError,
         "the object store cannot be reached. Check the network, and the endpoint where it is not the usual one",
     ),

@@ -1,10 +1,14 @@
 """Tables of images as others write them: bytes that are missing, and lie elsewhere or nowhere."""
 
+import io
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
+import pytest
 
+from dermaray.data import image_tables
 from dermaray.data.inputs import stream_inputs
 from dermaray.data.members import Member, read_members
 from tests.archives import png
@@ -33,6 +37,45 @@ def test_an_image_without_bytes_is_the_file_that_its_row_names(tmp_path: Path) -
     assert "not a regular file" in str(folder.error)
     assert str(nothing.error) == "the row has no bytes"
     assert {m.error.reason for m in (missing, unnamed, folder, nothing) if m.error} == {"unreadable"}
+
+
+class Breaking(io.BytesIO):
+    """A file that breaks once more than so many of its bytes are read."""
+
+    def __init__(self, data: bytes, limit: int, error: OSError) -> None:
+        super().__init__(data)
+        self._limit, self._error = limit, error
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > self._limit:
+            raise self._error
+        return super().read(size)
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "counted"),
+    [
+        ("s3://bucket/a.arrow", OSError("AWS Error NETWORK_CONNECTION during GetObject"), None),
+        ("s3://bucket/a.arrow", OSError("Expected to read 100 bytes but got 3"), True),
+        ("/folder/a.arrow", OSError(5, "Input/output error"), True),
+    ],
+)
+def test_a_stream_whose_store_fails_is_not_taken_for_one_that_ends_there(
+    place: str, error: OSError, counted: bool | None
+) -> None:
+    sink = io.BytesIO()
+    rows = pa.record_batch({"bytes": [b"x" * 1000] * 10})
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        for _ in range(5):
+            writer.write_batch(rows)
+    file = pa.PythonFile(Breaking(sink.getvalue(), 20_000, error), mode="r")
+    table = image_tables._Arrow(file, place)
+    if not counted:
+        with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+            next(table.parts())
+    else:
+        (part,) = table.parts()
+        assert 1 < part.rows < 50
 
 
 def test_an_id_of_bytes_is_text(tmp_path: Path) -> None:

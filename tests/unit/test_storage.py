@@ -252,6 +252,8 @@ def test_a_file_uri_is_a_local_path(tmp_path: Path) -> None:
 def test_names_are_decoded() -> None:
     assert name_of("s3://b/c/%C3%A9%20.jpg?region=x").stem == "é "
     assert name_of("/a/b%20.jpg").stem == "b%20"
+    # It is written into tables.
+    assert name_of("https://host/caf%E9.jpg").stem == r"caf\xe9"
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,6 +356,9 @@ def test_what_another_store_tells_of_an_object_tells_whether_it_was_written_anew
         (OSError("AWS Error REQUEST_TIME_TOO_SKEWED during GetObject"), StoreError, "clock"),
         (OSError("ClientPayloadError: Response payload is not completed"), StoreError, "cannot be reached"),
         (TimeoutError(), StoreError, "cannot be reached"),
+        (OSError("Opening: Azure Error: [ServerBusy] 503 The server is busy."), StoreError, "cannot be reached"),
+        (OSError("Opening: Azure Error: [AuthenticationFailed] 403 Server failed"), StoreError, "credentials"),
+        (OSError("HfHubHTTPError: 429 Client Error: Too Many Requests"), StoreError, "cannot be reached"),
         (PermissionError(13, "Permission denied", "/timeout/connect.zip"), DataError, "Permission denied"),
     ],
 )
