@@ -92,6 +92,17 @@ class Cluster:
                 f"Ask for 1 to {int(self.cpus) - spare}"
             )
 
+    def check_replicas(self, count: int) -> None:
+        """Check that so many processes of one CPU each, which serve, fit.
+
+        Raises:
+            ResourceError: They do not fit. Ray Serve would wait for the missing CPUs for ever.
+        """
+        if self.cpus < count:
+            raise ResourceError(
+                f"serving takes {count} CPUs; the cluster has {self.cpus:g}. Join a larger one with --address"
+            )
+
     def _largest_node(self, with_gpu: bool) -> float:
         """Return the CPUs of the largest node, or of the largest that has a GPU."""
         return max((cpus for cpus, gpus in self.nodes if gpus or not with_gpu), default=0.0)

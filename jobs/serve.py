@@ -18,6 +18,12 @@ APPLICATION = "serve.app:build_app"
 
 APPLICATION_NAME = "dermaray"
 
+_REPLICAS = 2
+"""An ingress and a classifier, of one CPU each."""
+
+_OWN = "dermaray.errors.ArtifactError: "
+"""What stands before a message of ours in the error of a replica."""
+
 _REQUEST_SECONDS = 30
 """After which a request is given up: clients that send a byte now and then would take all places in time."""
 
@@ -37,10 +43,12 @@ def run(args: argparse.Namespace) -> int:
     from jobs.session import ray_session
 
     artifact = chosen_model(args)
-    with ray_session(args), serving(artifact.path, args.host, args.port, verbose=args.verbose) as url:
-        say(f"Serving {artifact.name} at {url}. Stop with Ctrl-C")
-        say(f"Try: curl --data-binary @image.jpg {url}/v1/predict")
-        threading.Event().wait()
+    with ray_session(args) as cluster:
+        cluster.check_replicas(_REPLICAS)
+        with serving(artifact.path, args.host, args.port, verbose=args.verbose) as url:
+            say(f"Serving {artifact.name} at {url}. Stop with Ctrl-C")
+            say(f"Try: curl --data-binary @image.jpg {url}/v1/predict")
+            threading.Event().wait()
     return 0
 
 
@@ -59,6 +67,7 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
     import importlib
 
     from ray import serve
+    from ray.serve.exceptions import RayServeException
 
     from cluster.quiet import silent_stderr
     from dermaray.errors import ClusterError
@@ -73,14 +82,28 @@ def serving(model: Path, host: str, port: int, *, verbose: bool = False) -> Iter
             with waiting("Starting the application"), silent_stderr(verbose=verbose):
                 serve.start(http_options={"host": host, "port": port, "request_timeout_s": _REQUEST_SECONDS})
                 serve.run(app, name=APPLICATION_NAME)
-        except RuntimeError as error:
-            raise ClusterError(f"the application did not start: {str(error).strip().splitlines()[0]}") from error
+        # Another application at the same place is the second, and a machine that is too slow for Ray Serve the third.
+        except (RuntimeError, RayServeException, TimeoutError) as error:
+            raise ClusterError(f"the application did not start: {_reason() or _line(str(error), 0)}") from error
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         # Whoever interrupts its start means the application too; on a joined cluster it would stay.
         if listening() is not None:
             with silent_stderr(verbose=verbose):
                 serve.delete(APPLICATION_NAME)
+
+
+def _reason() -> str:
+    """Return why a replica does not start, as the last line of its error says; empty where none tells of one."""
+    from ray import serve
+
+    application = serve.status().applications.get(APPLICATION_NAME)
+    told = [one.message for one in application.deployments.values()] if application else []
+    return next((_line(message, -1).split(_OWN, 1)[-1] for message in told if "Error" in message), "")
+
+
+def _line(text: str, number: int) -> str:
+    return ([line.strip() for line in text.splitlines() if line.strip()] or [""])[number]
 
 
 def listening() -> tuple[str, int] | None:

@@ -5,7 +5,9 @@ runs it on a laptop, `k8s/rayservice.yaml` on a cluster; both name `serve.app:bu
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from itertools import compress
 from pathlib import Path
@@ -20,21 +22,24 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from dermaray.errors import ArtifactError, ImageError
-from dermaray.images.decode import decode_image
+from dermaray.images.decode import MAX_PIXELS, DecodedImage, claimed_pixels, decode_image
 from dermaray.images.resize import UInt8Array
 from dermaray.models.artifact import Artifact, open_artifact
 from dermaray.models.own_process import import_keras, return_memory
 from dermaray.models.predictor import Prediction, Predictor
+from serve.room import Room
 from serve.upload import STATUS_OF_REASON, read_upload
 
 _DECODERS = 4
-"""Images that are decoded at a time: each may take some 700 MB while it is, at the decoder's limit of pixels."""
+"""Images that are decoded at a time; of `MAX_PIXELS` in all, each of which takes up to 18 bytes meanwhile (WebP)."""
 
 _AGAIN_SECONDS = 0.2
 """After which a request is passed on again whose model the classifier that took it does not hold."""
 
 _REQUEST_SECONDS = 29
 """That a request may take, from the moment that it has a place: a second less than Ray Serve is told."""
+
+_RETRY_AFTER = {"Retry-After": "5"}
 
 _FILE = {"type": "string", "format": "binary"}
 _UPLOADS = {
@@ -45,6 +50,10 @@ _UPLOADS = {
     },
 }
 """What may be sent, for the page that lets people try it."""
+
+
+_AT_ONCE = 64
+"""Requests that a classifier takes at a time: Ray Serve's default of five would starve the batches."""
 
 
 class ServeArgs(BaseModel):
@@ -61,7 +70,7 @@ class ServeArgs(BaseModel):
 
     model: str
     digest: str | None = None
-    max_batch_size: int = Field(16, ge=1, le=256)
+    max_batch_size: int = Field(16, ge=1, le=_AT_ONCE)
     batch_wait_timeout_s: float = Field(0.01, ge=0.0, le=10.0)
 
 
@@ -76,8 +85,7 @@ def _opened(args: ServeArgs) -> Artifact:
     return artifact
 
 
-# Ray Serve's default of five requests at a time would starve the batches.
-@serve.deployment(max_ongoing_requests=64)
+@serve.deployment(max_ongoing_requests=_AT_ONCE)
 class Classifier:
     """Holds the model and scores decoded images in batches."""
 
@@ -117,7 +125,30 @@ async def _refuse(_: Request, error: ImageError) -> JSONResponse:
 
 @api.exception_handler(TimeoutError)
 async def _give_up(request: Request, _: TimeoutError) -> JSONResponse:
-    return await _refuse(request, ImageError("timed_out", f"not answered within {_REQUEST_SECONDS} s"))
+    return await _refuse(request, ImageError("timed_out", f"the image did not come within {_REQUEST_SECONDS} s"))
+
+
+class _Unanswered(Exception):
+    """What was asked for came in time, and the answer did not: no fault of who asks."""
+
+
+@api.exception_handler(_Unanswered)
+async def _ask_again(_: Request, __: _Unanswered) -> JSONResponse:
+    content = {"error": {"reason": "overloaded", "message": f"not answered within {_REQUEST_SECONDS} s. Ask again"}}
+    return JSONResponse(content, 503, _RETRY_AFTER)
+
+
+@asynccontextmanager
+async def _answered_by(deadline: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise _Unanswered from None
+
+
+def _deadline() -> float:
+    return asyncio.get_running_loop().time() + _REQUEST_SECONDS
 
 
 # Ray Serve reads bodies before it asks how large they may be, those of requests that wait too. See docs/serving.md.
@@ -134,18 +165,28 @@ class Ingress:
         self._classifier = classifier
         # A pool of its own: the event loop's has up to 32 threads, and a picture of few bytes may be large.
         self._decoders = ThreadPoolExecutor(_DECODERS)
+        self._room = Room(MAX_PIXELS)
 
     @api.post("/v1/predict", openapi_extra={"requestBody": _UPLOADS})
     async def predict(self, request: Request) -> dict[str, Any]:
         """Score one image, sent as the body itself or as a file of a multipart form."""
         # Ray Serve has a limit, too, which a header of the client's can lift.
-        async with asyncio.timeout(_REQUEST_SECONDS):
+        deadline = _deadline()
+        async with asyncio.timeout_at(deadline):
             data = await read_upload(request)
-            loop = asyncio.get_running_loop()
-            decoded = await loop.run_in_executor(self._decoders, decode_image, data, self._artifact.input_spec)
+        async with _answered_by(deadline):
+            decoded = await self._decoded(data)
             while (prediction := await self._scored(decoded.pixels)) is None:
                 await asyncio.sleep(_AGAIN_SECONDS)
         return {**asdict(prediction), "width": decoded.width, "height": decoded.height}
+
+    async def _decoded(self, data: bytes) -> DecodedImage:
+        loop = asyncio.get_running_loop()
+        taken = await self._room.take(await loop.run_in_executor(self._decoders, claimed_pixels, data))
+        decoding = loop.run_in_executor(self._decoders, decode_image, data, self._artifact.input_spec)
+        # A thread goes on, and keeps its memory, when nobody waits for it any more.
+        decoding.add_done_callback(lambda _: self._room.give(taken))
+        return await asyncio.shield(decoding)
 
     async def _scored(self, pixels: UInt8Array) -> Prediction | None:
         answer: Prediction | None = await self._classifier.predictions.remote(self._artifact.digest, pixels)
@@ -154,7 +195,7 @@ class Ingress:
     @api.get("/healthz")
     async def healthz(self) -> dict[str, str]:
         """Say, as soon as there is a loaded model, that requests are taken, and by which."""
-        async with asyncio.timeout(_REQUEST_SECONDS):
+        async with _answered_by(_deadline()):
             while not await self._classifier.ready.remote(self._artifact.digest):
                 await asyncio.sleep(_AGAIN_SECONDS)
         return {"status": "ok", "model": self._artifact.name, "model_digest": self._artifact.digest}

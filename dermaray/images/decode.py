@@ -80,6 +80,20 @@ def decode_image(data: bytes, spec: InputSpec) -> DecodedImage:
         return replace(frame, pixels=fit(frame.pixels, spec))
 
 
+def claimed_pixels(data: bytes) -> int:
+    """Return how many pixels a file says that it has, before any is decoded, or `MAX_PIXELS` where it says nothing.
+
+    Of what `decode_image` refuses it may be any number.
+    """
+    if not data or is_heic(data) or is_dicom(data):
+        return MAX_PIXELS
+    try:
+        with _pillow_errors(data), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return min(image.width * image.height, MAX_PIXELS)
+    except Exception:
+        return 0
+
+
 def decode_frame(data: bytes, spec: InputSpec | None) -> DecodedImage:
     """Decode one image as `decode_image` does, but leave out the last step: what `fit` cuts off or adds.
 
