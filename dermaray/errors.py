@@ -3,7 +3,8 @@
     DermarayError
     ├── ConfigError        a YAML file, or an override of it, that does not fit its schema
     ├── DataError          a source, a manifest or an archive that cannot be used
-    │   ├── StoreError     an object store that cannot be reached, or does not accept the credentials
+    │   ├── StoreError     an object store that cannot be reached
+    │   │   └── CredentialsError  one that does not accept the credentials
     │   ├── LabelError     a label that its label set does not know
     │   └── LeakError      splits that are not independent of each other
     ├── ImageError         bytes that are not an image that can be scored; has a machine-readable `reason`
@@ -41,6 +42,10 @@ class DataError(DermarayError):
 
 class StoreError(DataError):
     """An object store cannot be reached, or does not accept the credentials: nothing in it can be read for now."""
+
+
+class CredentialsError(StoreError):
+    """An object store does not accept the credentials, or does not do so for an object."""
 
 
 class LabelError(DataError):

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from dermaray.errors import DataError, StoreError
+from dermaray.errors import CredentialsError, DataError, StoreError
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ _REASONS: tuple[tuple[str, type[DataError], str], ...] = (
         r"INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|access token|[Cc]redential|ExpiredToken"
         # Whoever asks for the head of an object is told no more, where a session has ended.
         r"|HTTP status 40[01]|\[(AuthenticationFailed|InvalidAuthenticationInfo|ExpiredAuthenticationToken)\]",
-        StoreError,
+        CredentialsError,
         "the store does not accept the credentials in the environment, or there are none",
     ),
     (r"REQUEST_TIME_TOO_SKEWED", StoreError, "the store refuses the time of this machine's clock. Set it right"),

@@ -15,6 +15,7 @@ from dermaray.data import members
 from dermaray.data.archive import joined
 from dermaray.data.inputs import stream_inputs
 from dermaray.data.members import Member
+from dermaray.errors import CredentialsError
 from dermaray.images import decode
 from dermaray.images.spec import InputSpec
 from dermaray.models.bulk import Batch
@@ -54,10 +55,14 @@ def never() -> Iterator[threading.Event]:
     event.set()
 
 
-def reasons(source: Path) -> list[str]:
+def piece_of(source: Path) -> pieces.Piece:
     (piece,) = pieces.pieces_of([joined(stream_inputs([str(source)])).members], [0])
+    return piece
+
+
+def reasons(source: Path) -> list[str]:
     rows: list[tuple[int, str, bool]] = []
-    for batch in pipeline._Read(SPEC, 1.0)(piece.table()):
+    for batch in pipeline._Read(SPEC, 1.0)(piece_of(source).table()):
         rows += zip(batch["row"].tolist(), batch["reason"].tolist(), batch["last"].tolist(), strict=True)
     assert [row for row, _, _ in rows] == list(range(len(rows)))
     assert [last for _, _, last in rows] == [False] * (len(rows) - 1) + [True]
@@ -90,6 +95,25 @@ def test_objects_that_share_a_slow_line_are_waited_for(
     monkeypatch.setattr(members, "read_bytes", slowly)
     (tmp_path / "list.txt").write_text("\n".join(f"s3://bucket/{name}.jpg" for name in IMAGES))
     assert reasons(tmp_path / "list.txt") == ["", "", "timed_out", "", "", ""]
+
+
+@pytest.mark.parametrize("refused", [{SLOW}, set(IMAGES)])
+def test_an_object_that_its_store_refuses_for_good_ends_no_run(
+    refused: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(place: str, limit: int) -> bytes:
+        if Path(place).stem in refused:
+            raise CredentialsError(f"{place}: the store does not accept the credentials")
+        return IMAGES[Path(place).stem]
+
+    monkeypatch.setattr(members, "read_bytes", read)
+    (tmp_path / "list.txt").write_text("\n".join(f"s3://bucket/{name}.jpg" for name in IMAGES))
+    # Where it refuses all, nothing is any image's fault.
+    expected = ["", "", "unreadable", "", "", ""] if refused == {SLOW} else [pipeline.FAILED]
+    found = []
+    for batch in pipeline._Read(SPEC, 1.0)(piece_of(tmp_path / "list.txt").table()):
+        found += batch["reason"].tolist()
+    assert found == expected
 
 
 @pytest.mark.parametrize(("make", "lost"), [(packed, 2), (table, 4)])

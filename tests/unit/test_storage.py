@@ -21,7 +21,7 @@ from dermaray.data.members import Member, read_members
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import is_uri, list_tree, local_path, name_of, read_bytes, stamp, stream_objects
 from dermaray.data.store_errors import explained
-from dermaray.errors import DataError, StoreError
+from dermaray.errors import CredentialsError, DataError, StoreError
 from tests.object_store import KEYS, Bucket, new_bucket
 
 CSV = b"lesion_id,image_id,dx,age,sex,localization\nHAM_1,ISIC_1,bkl,80.0,male,scalp\nHAM_2,ISIC_2,nv,,,\n"
@@ -132,7 +132,7 @@ def test_of_a_huge_object_no_more_is_read_than_shows_that_it_is_too_large(
 def test_objects_are_fetched_several_at_a_time_and_not_all_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     lock, running, most, started = threading.Lock(), 0, 0, 0
 
-    def fetch(image_id: str, uri: str) -> Member:
+    def fetch(image_id: str, uri: str, some: list[str]) -> Member:
         nonlocal running, most, started
         with lock:
             running, started = running + 1, started + 1
@@ -357,7 +357,7 @@ def test_what_another_store_tells_of_an_object_tells_whether_it_was_written_anew
         (OSError("ClientPayloadError: Response payload is not completed"), StoreError, "cannot be reached"),
         (TimeoutError(), StoreError, "cannot be reached"),
         (OSError("Opening: Azure Error: [ServerBusy] 503 The server is busy."), StoreError, "cannot be reached"),
-        (OSError("Opening: Azure Error: [AuthenticationFailed] 403 Server failed"), StoreError, "credentials"),
+        (OSError("Opening: Azure Error: [AuthenticationFailed] 403 Server failed"), CredentialsError, "credentials"),
         (OSError("HfHubHTTPError: 429 Client Error: Too Many Requests"), StoreError, "cannot be reached"),
         (PermissionError(13, "Permission denied", "/timeout/connect.zip"), DataError, "Permission denied"),
     ],
