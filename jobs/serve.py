@@ -97,7 +97,11 @@ def _reason() -> str:
     """Return why a replica does not start, as the last line of its error says; empty where none tells of one."""
     from ray import serve
 
-    application = serve.status().applications.get(APPLICATION_NAME)
+    try:
+        application = serve.status().applications.get(APPLICATION_NAME)
+    # Of a Ray Serve that is gone, which would hide the error that this is to explain.
+    except Exception:
+        return ""
     told = [one.message for one in application.deployments.values()] if application else []
     return next((_line(message, -1).split(_OWN, 1)[-1] for message in told if "Error" in message), "")
 

@@ -41,7 +41,9 @@ def run(args: argparse.Namespace) -> int:
     check_output(out, overwrite=args.overwrite)
     manifest = Manifest.read(Path(base.data.manifest)).for_fold(base.data.fold)
     allow = args.allow_leaks
-    leaks = [*check_gate(manifest, allow=allow), *check_start(base, manifest, allow=allow)]
+    leaks = check_gate(manifest, allow=allow)
+    for run in search.starts():
+        leaks += check_start(run, manifest, allow=allow)
     with ray_session(args) as cluster, unfinished(out) as folder:
         from dermaray.training.task import plan_run
         from dermaray.training.trials import write_search

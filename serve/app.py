@@ -183,10 +183,10 @@ class Ingress:
     async def _decoded(self, data: bytes) -> DecodedImage:
         loop = asyncio.get_running_loop()
         taken = await self._room.take(await loop.run_in_executor(self._decoders, claimed_pixels, data))
-        decoding = loop.run_in_executor(self._decoders, decode_image, data, self._artifact.input_spec)
-        # A thread goes on, and keeps its memory, when nobody waits for it any more.
-        decoding.add_done_callback(lambda _: self._room.give(taken))
-        return await asyncio.shield(decoding)
+        decoding = self._decoders.submit(decode_image, data, self._artifact.input_spec)
+        # A thread that has begun goes on, and keeps its memory, when nobody waits for it any more.
+        decoding.add_done_callback(lambda _: loop.call_soon_threadsafe(self._room.give, taken))
+        return await asyncio.wrap_future(decoding)
 
     async def _scored(self, pixels: UInt8Array) -> Prediction | None:
         answer: Prediction | None = await self._classifier.predictions.remote(self._artifact.digest, pixels)

@@ -1,7 +1,6 @@
 """Parquet and Arrow files whose rows are images: the bytes of their files, or where those lie."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from dermaray.data.storage import is_uri, local_path, locate, name_of, quote, read_bytes
-from dermaray.data.store_errors import STORE_ERRORS, explained, patiently
+from dermaray.data.store_errors import STORE_ERRORS, UNKNOWN, explained, patiently
 from dermaray.errors import DataError
 from dermaray.images.decode import MAX_BYTES
 
@@ -29,9 +28,6 @@ IDS = ("image_id", "isic_id", "id", "__key__")
 
 _ARROW = b"ARROW1"
 """How Arrow's format of files begins."""
-
-_ENDS = re.compile(r"Expected to (be able to )?read|[Uu]nexpected end")
-"""What Arrow says of a file that ends before it should."""
 
 _ROWS = 32
 _BUFFER_BYTES = 1024 * 1024
@@ -195,8 +191,8 @@ class _Arrow:
             for batch in self._opened():
                 rows += len(batch)
         except STORE_ERRORS as error:
-            # Where a store fails, nobody knows how many follow.
-            if is_uri(self._place) and not (isinstance(error, pa.ArrowInvalid) or _ENDS.search(str(error))):
+            # Where a store fails, nobody knows how many follow. Of damage nothing is known but what Arrow says.
+            if is_uri(self._place) and UNKNOWN not in str(explained(self._place, error)):
                 raise
             rows += 1
         return rows

@@ -18,8 +18,9 @@ _TELLING = (
 _FOR_NOW = (429, 502, 503, 504)
 """Answers over HTTP that say nothing of the object asked for."""
 
-_CONNECT_SECONDS, _READ_SECONDS = 5.0, 10.0
-"""How long a server over HTTP may say nothing; tried three times, with `PAUSES`, it is less than a minute."""
+_CONNECT_SECONDS, _READ_SECONDS = 5.0, 7.0
+"""How long a server over HTTP may say nothing. It is asked twice each time, and three times with `PAUSES`, which is
+less than a minute."""
 
 HTTP = ("http", "https")
 """Schemes of which a whole URI is the name of an object, the part from `?` on included."""
@@ -115,10 +116,7 @@ class _Handler(pa.fs.FSSpecHandler):  # type: ignore[misc]
         if _lists_at_once(self.fs):
             with _in_words_of_arrow():
                 return super().get_file_info_selector(selector)
-        try:
-            found = dict(self._below(selector.base_dir, recursive=selector.recursive, above=frozenset()))
-        except FileNotFoundError:
-            found = {}
+        found = dict(self._below(selector.base_dir, recursive=selector.recursive, above=frozenset()))
         if not found:
             # Whether there is such a folder, the store is asked in another way.
             with _in_words_of_arrow():
@@ -128,8 +126,12 @@ class _Handler(pa.fs.FSSpecHandler):  # type: ignore[misc]
     def _below(self, folder: str, *, recursive: bool, above: frozenset[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield what lies below a folder: fsspec's own walk passes over what cannot be listed without a word."""
         here = above | {folder.strip("/")}
-        with _in_words_of_arrow():
-            entries = self.fs.ls(folder, detail=True)
+        try:
+            with _in_words_of_arrow():
+                entries = self.fs.ls(folder, detail=True)
+        # A link to what is not there, or what was removed meanwhile.
+        except FileNotFoundError:
+            return
         for info in entries:
             path = info["name"]
             if path.strip("/") in here:

@@ -14,6 +14,9 @@ T = TypeVar("T")
 STORE_ERRORS = (OSError, pa.ArrowException)
 """What an access to a store raises."""
 
+UNKNOWN = "cannot be read"
+"""What is said of an error that is none of a store's known ones."""
+
 PAUSES = (1.0, 5.0)
 """Seconds before a store that could not be reached is asked again; its client has tried several times each time."""
 
@@ -58,7 +61,7 @@ def explained(place: str, error: Exception) -> DataError:
     for pattern, kind, reason in _REASONS:
         if re.search(pattern, text):
             return kind(f"{place}: {reason}")
-    return DataError(f"{place} cannot be read: {text[:200]}")
+    return DataError(f"{place} {UNKNOWN}: {text[:200]}")
 
 
 def patiently(place: str, attempt: Callable[[], T]) -> T:

@@ -58,6 +58,10 @@ def begins_as_zip(path: Path) -> bool:
         return False
 
 
+_FURTHEST = (1 << 63) - 1
+"""The largest number that a row of `MEMBER_SCHEMA` holds."""
+
+
 def list_zip(file: IO[bytes]) -> tuple[list[ZipMember], bool]:
     """Return the files of a zip, in the order of its directory, and whether another zip stands before it in the file.
 
@@ -87,13 +91,13 @@ def _is_joined(file: IO[bytes], archive: zipfile.ZipFile) -> bool:
 
 def _member(info: zipfile.ZipInfo) -> ZipMember:
     name = info.filename
-    if max(info.header_offset, info.compress_size) >= 1 << 63:
-        raise zipfile.BadZipFile(f"{name!r} would lie where no file can reach")
     if not info.flag_bits & _UTF_8 << 8:
         # Taken for characters of MS-DOS. Apple's are UTF-8 and do not say so.
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()
-    return ZipMember(name, info.header_offset, info.compress_size, info.CRC)
+    # Where no file can reach, it is damaged.
+    offset, size = (min(number, _FURTHEST) for number in (info.header_offset, info.compress_size))
+    return ZipMember(name, offset, size, info.CRC)
 
 
 class _Unclaimed:

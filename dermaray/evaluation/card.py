@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dermaray.errors import OutputError
 from dermaray.evaluation.checks import networks_of, runs_of
 from dermaray.evaluation.subgroups import FEWEST_IMAGES, FEWEST_MELANOMAS, FIGURES
@@ -165,7 +168,7 @@ def _data(artifact: Artifact) -> _Section:
     licences = sorted({run["config"]["data"]["licence"] for run in runs} - {None})
     return _Section(
         "Data",
-        [f"The splits leak: {leak}. The figures below must not be believed." for leak in leaks],
+        [f"What it was trained on leaks: {leak}. The figures below must not be believed." for leak in leaks],
         {
             **_sources(artifact, [run["data"] for run in runs]),
             "Licence": "; ".join(licences) or "not stated: ask for it before you pass the model on, which may carry it",
@@ -176,7 +179,7 @@ def _data(artifact: Artifact) -> _Section:
 def _sources(artifact: Artifact, learnt: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return which images a model was trained on, and which its decisions are fitted on."""
     data, decisions = artifact.provenance["data"], artifact.decisions.facts
-    trained, validated = artifact.trained_on().num_rows, artifact.decided_on().num_rows
+    trained, validated = (_images(seen) for seen in (artifact.trained_on(), artifact.decided_on()))
     if all(_digests(data) & _digests(other) for other in learnt):
         return {
             "Source": str(data.get("source", "unknown")),
@@ -191,6 +194,10 @@ def _sources(artifact: Artifact, learnt: Sequence[Mapping[str, Any]]) -> dict[st
         "Decisions fitted on": f"{decisions['images']:,} images of {data.get('source', 'unknown')}",
         "Digest of the latter": str(data["digest"]),
     }
+
+
+def _images(seen: pa.Table) -> int:
+    return int(pc.count_distinct(seen["sha256"]).as_py())
 
 
 def _digests(data: Mapping[str, Any]) -> set[str]:
@@ -302,7 +309,7 @@ def _reproduce(artifact: Artifact) -> _Section:
         )
     told = [
         "The configuration is in `artifact.json`, under `provenance` and `config`, and in `config.yaml` in the run's "
-        "folder. The data must have the digest above: "
+        f"folder. {_needed(made)} must have the digest above: "
         f"`dermaray train --config config.yaml {shlex.quote('data.manifest=' + run['data']['manifest'])}`"
     ]
     if "fold" in made["data"] and run["data"]["fold"] is None and not made.get("run"):
@@ -311,6 +318,13 @@ def _reproduce(artifact: Artifact) -> _Section:
             f"them; the data's digest was {made['data']['unfolded_digest']} before it was divided."
         ]
     return _Section("How to make it again", told)
+
+
+def _needed(made: Mapping[str, Any]) -> str:
+    """Say what has to be there beside the data, as the beginning of a sentence about them."""
+    if "started_from" not in made:
+        return "The data"
+    return f"The weights of {made['started_from'].get('name', 'the file above')} must be there; the data"
 
 
 def _joined(cell: Cell) -> str:

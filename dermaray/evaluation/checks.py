@@ -82,7 +82,7 @@ def networks_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def runs_of(network: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the provenance of a network and of the networks that its training started from, one after the other."""
     start = network.get("started_from", {}).get("provenance")
-    return [network, *(runs_of(start) if start else [])]
+    return [network, *(run for first in (networks_of(start) if start else []) for run in runs_of(first))]
 
 
 def _names(images: pa.Table, column: str, form: str | None) -> pa.Array:

@@ -122,7 +122,7 @@ def _warnings(artifact: Artifact, leaks: Sequence[str]) -> list[str]:
     """Say, in sentences, why the figures must not be believed; empty where nothing is known against them."""
     told = {
         "What was measured on leaks into what was learnt from": leaks,
-        "The model was trained on splits that leak": artifact.provenance.get("leaks", []),
+        "What the model was trained on leaks": artifact.provenance.get("leaks", []),
     }
     return [f"{what}: {found[0]}{_more(found)}" for what, found in told.items() if found]
 

@@ -81,17 +81,18 @@ def decode_image(data: bytes, spec: InputSpec) -> DecodedImage:
 
 
 def claimed_pixels(data: bytes) -> int:
-    """Return how many pixels a file says that it has, before any is decoded, or `MAX_PIXELS` where it says nothing.
+    """Return how many pixels a file says that it has, before any is decoded.
 
-    Of what `decode_image` refuses it may be any number.
+    Of HEIC and DICOM it is `MAX_PIXELS`, which are known by what decodes them alone; of what `decode_image` refuses 0.
     """
-    if not data or is_heic(data) or is_dicom(data):
+    if is_heic(data) or is_dicom(data):
         return MAX_PIXELS
     try:
         with _pillow_errors(data), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return min(image.width * image.height, MAX_PIXELS)
+            pixels = image.width * image.height
     except Exception:
         return 0
+    return pixels if pixels <= MAX_PIXELS else 0
 
 
 def decode_frame(data: bytes, spec: InputSpec | None) -> DecodedImage:

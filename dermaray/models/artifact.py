@@ -10,7 +10,6 @@ made of all of these: of two models with one digest, every answer is the same.
 import hashlib
 import json
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,13 +45,6 @@ LITERT, INT8 = "model.tflite", "model.int8.tflite"
 def unseen(images: pa.Table, seen: pa.Table) -> pa.Table:
     """Return the rows of a table with a column `sha256` that are not in one of `SEEN_SCHEMA`."""
     return images.filter(pc.invert(pc.is_in(images["sha256"], value_set=seen["sha256"].combine_chunks())))
-
-
-def each_once(images: Sequence[pa.Table]) -> pa.Table:
-    """Return the images of tables of `SEEN_SCHEMA`, each once; what an older table lacks another may have."""
-    digest, *names = SEEN_SCHEMA.names
-    found = pa.concat_tables(images).group_by(digest).aggregate([(name, "max") for name in names])
-    return found.select([digest, *(f"{name}_max" for name in names)]).rename_columns(SEEN_SCHEMA.names)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 from pydantic import Field
 
 from dermaray.config import RunConfig
 from dermaray.data.manifest import Manifest
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import ConfigError
-from dermaray.models.artifact import Artifact, each_once, unseen
+from dermaray.models.artifact import SEEN_SCHEMA, Artifact, unseen
 from dermaray.models.spec import Version, check_views
 from dermaray.yaml_config import Name, Section, load_yaml_config
 
@@ -88,8 +89,8 @@ def write_ensemble(
     from dermaray.training.finish import write_model
 
     members = [member for artifact in artifacts for member in members_of(artifact.load_model())]
-    trained_on = each_once([artifact.trained_on() for artifact in artifacts])
-    chosen_on = each_once([artifact.decided_on() for artifact in artifacts])
+    trained_on = _once([artifact.trained_on() for artifact in artifacts])
+    chosen_on = _once([artifact.decided_on() for artifact in artifacts])
     origin = Origin(
         config.name,
         config.version,
@@ -101,6 +102,13 @@ def write_ensemble(
         unseen(chosen_on, trained_on),
     )
     return write_model(out, combine(members, config.views), origin, manifest, config.decisions, int8=config.int8)
+
+
+def _once(images: Sequence[pa.Table]) -> pa.Table:
+    """Return the images of tables of `SEEN_SCHEMA`, each once; what an older table lacks another may have."""
+    digest, *names = SEEN_SCHEMA.names
+    found = pa.concat_tables(images).group_by(digest).aggregate([(name, "max") for name in names])
+    return found.select([digest, *(f"{name}_max" for name in names)]).rename_columns(SEEN_SCHEMA.names)
 
 
 def _provenance(

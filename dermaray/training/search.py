@@ -177,6 +177,12 @@ class Search:
             model["weights"] = str(self._folder / str(model["weights"]))
         return make_config(run, self.config.train)
 
+    def starts(self) -> list[RunConfig]:
+        """Return a run for each `model.weights` that trials start from, none of them in folds."""
+        own = self.config.search.get("model.weights")
+        runs = [self.base] if own is None else [self.run_config({"model.weights": name}) for name in own.examples()]
+        return [run.model_copy(update={"folds": None}) for run in runs]
+
     def first(self) -> dict[str, Any] | None:
         """Return the base's own values of the keys that are varied, or None where there are some `outside`."""
         return None if self.outside() else {key: self._value(key) for key in self.config.search}

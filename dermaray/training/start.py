@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from dermaray.config import RunConfig
 from dermaray.data.manifest import Manifest
-from dermaray.errors import LeakError
+from dermaray.errors import ArtifactError, LeakError
 from dermaray.evaluation.checks import check_unseen
 from dermaray.files import sha256_file
 from dermaray.models.artifact import DESCRIPTION, SEEN_SCHEMA, Artifact, open_artifact, unseen
@@ -57,6 +57,7 @@ def check_start(config: RunConfig, manifest: Manifest, *, allow: bool) -> list[s
 
     Raises:
         LeakError: It was, and `allow` is false.
+        ArtifactError: The file is not the one that its model describes.
     """
     model = _model_of(Path(config.model.weights))
     if model is None:
@@ -65,18 +66,22 @@ def check_start(config: RunConfig, manifest: Manifest, *, allow: bool) -> list[s
     held_out = ("val", "test") if config.folds is None else ("train", "val", "test")
     splits = manifest.table["split"].to_pylist()
     images = manifest.table.filter(pa.array([split in held_out for split in splits]))
-    found = check_unseen(model, images, manifest.source_name, allow=True)
+    known = check_unseen(model, images, manifest.source_name, allow=True)
+    found = [f"its first weights know what is held out here ({', '.join(held_out)}): {one}" for one in known]
     if found and not allow:
-        raise LeakError(
-            f"model.weights: this run would be validated and measured on what its first weights have learnt. "
-            f"Of its {', '.join(held_out)} images, {'; '.join(found)}. --allow-leaks permits it"
-        )
+        raise LeakError(f"model.weights: a run would be flattered, since {'; '.join(found)}. --allow-leaks permits it")
     return found
 
 
 def _model_of(weights: Path) -> Artifact | None:
-    """Return the model whose file these weights are, or None."""
+    """Return the model whose file these weights are, or None.
+
+    Raises:
+        ArtifactError: A model lies beside them that has such a file, and it is another.
+    """
     if not (weights.parent / DESCRIPTION).is_file() or not weights.is_file():
         return None
-    model = open_artifact(weights.parent)
-    return model if sha256_file(weights) == model.files.get(weights.name) else None
+    model, digest = open_artifact(weights.parent), sha256_file(weights)
+    if model.files.get(weights.name, digest) != digest:
+        raise ArtifactError(f"{weights} is not the file that artifact.json describes: their SHA-256 differ")
+    return model if digest in model.files.values() else None

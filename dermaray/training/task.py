@@ -12,7 +12,7 @@ from dermaray.config import RunConfig
 from dermaray.data.manifest import Manifest
 from dermaray.data.streams import ImageTable
 from dermaray.labels import LabelSet
-from dermaray.models.artifact import SEEN_SCHEMA, each_once
+from dermaray.models.artifact import SEEN_SCHEMA
 from dermaray.training.plan import Plan, training_plan, validation_plan, weigh_classes
 from dermaray.training.stages import Stage, stages
 from dermaray.training.start import Start, start_of
@@ -105,7 +105,8 @@ def plan_run(
         val=val_images,
         train_plan=weigh_classes(plan, labels, settings.class_weights, manifest.label_set.classes),
         val_plan=validation_plan(val_rows.num_rows, batch),
-        trained_on=each_once([train_rows.select(SEEN_SCHEMA.names).cast(SEEN_SCHEMA), start.trained_on]),
+        # An image may be in both, under other names of its lesion.
+        trained_on=pa.concat_tables([train_rows.select(SEEN_SCHEMA.names).cast(SEEN_SCHEMA), start.trained_on]),
         chosen_on=start.decided_on,
         cpus_per_worker=cpus_per_worker,
         concurrent=concurrent,

@@ -107,7 +107,7 @@ def test_a_class_name_breaks_no_table(card):
 
 def test_leaks_and_an_unknown_licence_are_named(card):
     text, _ = card(leaks=["3 lesions are on two sides"])
-    assert "The splits leak: 3 lesions are on two sides. The figures below must not be believed." in text
+    assert "What it was trained on leaks: 3 lesions are on two sides. The figures below must not be believed." in text
     assert "**Licence:** not stated" in text
     assert "none: the network could not be converted" in text
 
@@ -155,6 +155,14 @@ def test_what_a_network_started_from_is_told(start, told, card):
     text, _ = card(started_from=start)
     assert told in text
     assert ("**Licence:** X" in text) == ("provenance" in start)
+    assert "must be there; the data must have the digest above" in text
+
+
+def test_a_network_may_start_from_a_model_with_other_decisions(card):
+    member = {"name": "first", "digest": "e" * 64, "provenance": provenance(config=run_of(licence="X"))}
+    refitted = {**provenance(config={"views": 1}, data={"digest": "f" * 64, "source": "clinic"}), "members": [member]}
+    text, _ = card(started_from={"name": "r", "version": "1", "digest": "c" * 64, "provenance": refitted})
+    assert "**Licence:** X" in text
 
 
 def test_a_fold_says_that_it_is_one(card):

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dermaray.data.manifest import SCHEMA, Manifest
 from dermaray.decisions.decisions import Decisions
 from dermaray.errors import LeakError
-from dermaray.evaluation.checks import check_unseen, count_decided_on, made_of
+from dermaray.evaluation.checks import check_measurable, check_unseen, count_decided_on, made_of
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import SEEN_SCHEMA, Artifact
@@ -70,11 +71,31 @@ def test_names_of_any_clinic_that_an_ensemble_learnt_from_count(artifact: Artifa
 
 
 def test_names_of_the_clinic_that_its_weights_come_from_count(artifact: Artifact) -> None:
-    tuned = {**made(source="clinic"), "started_from": {"name": "m", "provenance": made(source="hospital")}}
     pq.write_table(images(lesion_id="17"), artifact.path / "trained_on.parquet")
     again = images(lesion_id="17", sha256="c" * 64)
-    for source, seen in (("clinic", 1), ("hospital", 1), ("other", 0)):
-        assert len(check_unseen(replace(artifact, provenance=tuned), again, source, allow=True)) == seen
+    hospital = made(source="hospital")
+    # Its decisions may have been fitted anew before.
+    for first in (hospital, {**made(source="elsewhere"), "members": [{"provenance": hospital}]}):
+        tuned = replace(artifact, provenance={**made(source="clinic"), "started_from": {"provenance": first}})
+        for source, seen in (("clinic", 1), ("hospital", 1), ("other", 0), ("elsewhere", 0)):
+            assert len(check_unseen(tuned, again, source, allow=True)) == seen
+
+
+def test_on_their_own_training_images_models_are_measured_only_by_themselves(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(images(), artifact.path / "trained_on.parquet")
+    facts = {"image_id": "lesion", "sha256": "a" * 64, "uri": "a.jpg", "group_id": "g", "width": 16, "height": 16}
+    rows = [{**facts, "label": "nevus", "split": "train"}]
+    manifest = Manifest(pa.Table.from_pylist(rows, SCHEMA), LABELS)
+    own = replace(artifact, provenance=made(digest=manifest.digest))
+    other = replace(artifact, name="other", provenance=made(digest="e"))
+    assert check_measurable([own], manifest, "train", allow_leaks=False) == []
+    assert check_measurable([own, own], manifest, "train", allow_leaks=False) == []
+    with pytest.raises(LeakError, match="m would be measured on what it has learnt"):
+        check_measurable([own, other], manifest, "train", allow_leaks=False)
+    found = check_measurable([own, other], manifest, "train", allow_leaks=True)
+    assert [one.partition(":")[0] for one in found] == ["m", "other"]
 
 
 def test_what_chose_the_epoch_is_counted_by_any_of_its_names(artifact: Artifact) -> None:

@@ -54,6 +54,9 @@ def test_trials_at_a_time_need_room_together() -> None:
 @pytest.mark.parametrize("actors", [0, -1, 2, 16])
 def test_actors_leave_a_cpu_for_reading(actors: int) -> None:
     LAPTOP.check_actors(1)
+    LAPTOP.check_replicas(int(LAPTOP.cpus))
+    with pytest.raises(ResourceError, match="serving takes 99 CPUs; the cluster has"):
+        LAPTOP.check_replicas(99)
     with pytest.raises(ResourceError, match="Ask for 1 to 1"):
         LAPTOP.check_actors(actors)
 

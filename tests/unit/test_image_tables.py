@@ -56,7 +56,10 @@ class Breaking(io.BytesIO):
     ("place", "error", "counted"),
     [
         ("s3://bucket/a.arrow", OSError("AWS Error NETWORK_CONNECTION during GetObject"), None),
+        ("s3://bucket/a.arrow", OSError("HTTP status 403"), None),
         ("s3://bucket/a.arrow", OSError("Expected to read 100 bytes but got 3"), True),
+        ("s3://bucket/a.arrow", OSError("ZSTD decompression failed: Data corruption detected"), True),
+        ("s3://bucket/a.arrow", OSError("Invalid flatbuffers message."), True),
         ("/folder/a.arrow", OSError(5, "Input/output error"), True),
     ],
 )
@@ -71,7 +74,7 @@ def test_a_stream_whose_store_fails_is_not_taken_for_one_that_ends_there(
     file = pa.PythonFile(Breaking(sink.getvalue(), 20_000, error), mode="r")
     table = image_tables._Arrow(file, place)
     if not counted:
-        with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        with pytest.raises(OSError, match=str(error)):
             next(table.parts())
     else:
         (part,) = table.parts()

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import time
+import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray.serve
 from fastapi import Request
+from PIL import Image
 
 from dermaray.images.decode import MAX_PIXELS, claimed_pixels
 from dermaray.images.spec import InputSpec
@@ -46,6 +47,8 @@ def test_there_is_room_for_so_many_pixels_in_order() -> None:
         (encode(picture(1), "WEBP"), 120 * 160),
         (b"\0" * 128 + b"DICM", MAX_PIXELS),
         (b"<html>", 0),
+        (b"", 0),
+        (encode(Image.new("1", (12_000, 9_000)), "PNG"), 0),
     ],
 )
 def test_a_file_says_how_many_pixels_it_has(data: bytes, pixels: int) -> None:
@@ -53,21 +56,40 @@ def test_a_file_says_how_many_pixels_it_has(data: bytes, pixels: int) -> None:
 
 
 def test_a_picture_that_nobody_waits_for_keeps_its_room_until_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go_on, decoded = threading.Event(), threading.Event(), []
+
+    def decode(data: bytes, _: InputSpec) -> None:
+        decoded.append(data)
+        began.set()
+        go_on.wait(60)
+
     kind: Any = app.Ingress.func_or_class
     # Ray Serve has made a copy of the class, and of what it refers to.
-    monkeypatch.setitem(kind._decoded.__globals__, "decode_image", lambda *_: time.sleep(0.2))
+    monkeypatch.setitem(kind._decoded.__globals__, "decode_image", decode)
     ingress = object.__new__(kind)
-    ingress._decoders, ingress._artifact = ThreadPoolExecutor(2), SimpleNamespace(input_spec=InputSpec())
+    ingress._decoders, ingress._artifact = ThreadPoolExecutor(1), SimpleNamespace(input_spec=InputSpec())
+    pixels = 120 * 160
+
+    async def until(free: int) -> None:
+        while ingress._room._free != free:
+            await asyncio.sleep(0.01)
 
     async def use() -> None:
-        ingress._room = Room(120 * 160)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(ingress._decoded(jpeg(1)), 0.05)
-        assert ingress._room._free == 0
-        await asyncio.sleep(0.3)
-        assert ingress._room._free == 120 * 160
+        ingress._room = Room(3 * pixels)
+        first = asyncio.create_task(ingress._decoded(jpeg(1)))
+        await asyncio.to_thread(began.wait)
+        # The only thread is taken: of the second nothing is done yet.
+        second = asyncio.create_task(ingress._decoded(jpeg(2)))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        second.cancel()
+        await asyncio.wait([first, second])
+        await until(2 * pixels)
+        go_on.set()
+        await until(3 * pixels)
+        assert decoded == [jpeg(1)]
 
-    asyncio.run(use())
+    asyncio.run(asyncio.wait_for(use(), 60))
 
 
 def test_who_sent_an_image_in_time_is_not_to_blame() -> None:

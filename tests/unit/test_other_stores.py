@@ -31,9 +31,10 @@ class _Server(ThreadingHTTPServer):
 
     Attributes:
         broken: The page of which the connection breaks.
+        missing: The page that is not there any more.
     """
 
-    broken = ""
+    broken = missing = ""
 
 
 class _Pages(BaseHTTPRequestHandler):
@@ -44,7 +45,7 @@ class _Pages(BaseHTTPRequestHandler):
         if path == self.server.broken:
             self.connection.shutdown(socket.SHUT_RDWR)
             return
-        page = PAGES.get(path, "").encode()
+        page = b"" if path == self.server.missing else PAGES.get(path, "").encode()
         self.send_response(200 if page else 404)
         self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(page)))
@@ -68,6 +69,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(server: _Server) -> None:
     place = f"http://127.0.0.1:{server.server_port}/images"
     assert [str(file) for file in list_tree(place).files] == ["a/1.jpg", "b/2.jpg"]
+    # What was removed meanwhile takes nothing else with it.
+    server.missing = "/images/a/"
+    assert [str(file) for file in list_tree(place).files] == ["b/2.jpg"]
     server.broken = "/images/b/"
     with pytest.raises(StoreError, match="cannot be reached"):
         list_tree(place)

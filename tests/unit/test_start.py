@@ -1,5 +1,6 @@
 """What a run starts from: the images that its first weights have seen stay known, and are not measured on."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from dermaray.config import RunConfig
 from dermaray.data.manifest import SCHEMA, Manifest
-from dermaray.errors import LeakError
+from dermaray.errors import ArtifactError, LeakError
 from dermaray.labels import LabelSet
 from dermaray.models import artifact as artifacts
 from dermaray.models.artifact import SEEN_SCHEMA, Artifact
@@ -69,7 +70,7 @@ def manifest() -> Manifest:
 
 def test_a_run_keeps_what_its_first_weights_have_seen(weights: Callable[..., Path], manifest: Manifest) -> None:
     task = plan_run(config_of(weights("ax", "xy")), manifest, 1.0)
-    assert sorted(task.trained_on["image_id"].to_pylist()) == ["a", "x"]
+    assert task.trained_on["image_id"].to_pylist() == ["a", "a", "x"]
     assert task.chosen_on["image_id"].to_pylist() == ["y"]
     told = task.provenance["started_from"]
     assert (told["name"], told["version"], told["digest"]) == ("first", "3", "e" * 64)
@@ -81,7 +82,8 @@ def test_what_has_been_learnt_validates_and_measures_nothing(
     split: str, weights: Callable[..., Path], manifest: Manifest
 ) -> None:
     config = config_of(weights(SPLITS[split]))
-    with pytest.raises(LeakError, match=r"model\.weights: .* first: 1 of these 2 images were trained on"):
+    known = r"model\.weights: .* its first weights know what is held out here \(val, test\): first: 1 of these 2 images"
+    with pytest.raises(LeakError, match=known):
         check_start(config, manifest, allow=False)
     assert len(check_start(config, manifest, allow=True)) == 1
 
@@ -94,11 +96,30 @@ def test_training_may_go_on_with_the_images_of_before(weights: Callable[..., Pat
         check_start(config_of(file, folds=2), manifest, allow=False)
 
 
-def test_of_weights_without_a_model_nothing_is_known(weights: Callable[..., Path], manifest: Manifest) -> None:
+def test_of_weights_without_a_model_nothing_is_known(
+    weights: Callable[..., Path], manifest: Manifest, tmp_path: Path
+) -> None:
+    weights("b")
+    beside = tmp_path / "saved.weights.h5"
+    beside.write_bytes(b"other weights")
+    alone = tmp_path / "elsewhere" / artifacts.NETWORK
+    alone.parent.mkdir()
+    alone.write_bytes(b"other weights")
+    for file in (beside, alone):
+        assert start_of(config_of(file).model).provenance == {"file": str(file)}
+        assert check_start(config_of(file), manifest, allow=False) == []
+
+
+def test_a_copy_within_the_folder_of_a_model_is_known(weights: Callable[..., Path], tmp_path: Path) -> None:
+    copied = shutil.copy(weights("b"), tmp_path / "copy.keras")
+    assert start_of(config_of(copied).model).provenance["name"] == "first"
+
+
+def test_weights_that_are_not_their_model_s_are_refused(weights: Callable[..., Path], manifest: Manifest) -> None:
     file = weights("b")
     file.write_bytes(b"other weights")
-    assert start_of(config_of(file).model).provenance == {"file": str(file)}
-    assert check_start(config_of(file), manifest, allow=False) == []
+    with pytest.raises(ArtifactError, match=r"model\.keras is not the file that artifact\.json describes"):
+        check_start(config_of(file), manifest, allow=False)
 
 
 @pytest.mark.parametrize("first", ["none", "imagenet"])
