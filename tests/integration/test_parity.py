@@ -54,6 +54,8 @@ def test_evaluate_score_and_serve_agree(
     def by_id(folder: Path) -> dict[str, dict[str, Any]]:
         return {row["image_id"]: row for row in pq.read_table(folder / "scores.parquet").to_pylist()}
 
+    (warning,) = json.loads((evaluated / "metrics.json").read_text())["warnings"]
+    assert "The model was trained on these images" in warning
     in_report, in_archive = by_id(evaluated), by_id(tmp_path / "scores")
     with serving(model, "127.0.0.1", free_port()) as url:
         served = {Path(uri).stem: post(url, Path(uri).read_bytes()) for uri in uris}

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from dermaray.decisions.decisions import Decided
-from dermaray.evaluation.compare import measure_difference
+from dermaray.evaluation.compare import _page, measure_difference
 from dermaray.evaluation.tables import HEADLINES
 from dermaray.labels import LabelSet
 
@@ -58,6 +58,23 @@ def test_no_verdict_rests_on_a_few_melanomas():
         assert found[name]["difference"] is not None
         assert found[name]["interval"] is found[name]["better"] is None
     assert found["accuracy"]["better"] == "second"
+
+
+@pytest.mark.parametrize("trained", [(True, True), (False, True), (False, False)])
+def test_the_page_says_which_models_know_the_images(trained):
+    weak, strong = answered(LABELS, 0.2, 0), answered(LABELS, 0.8, 1)
+    one = {"name": "m", "version": "1", "digest": "a" * 64, "fitted_on": 0, "leaks": []}
+    page = _page(
+        {
+            "models": [{**one, "trained_on": knows} for knows in trained],
+            "data": {"source": "clinic", "digest": "d" * 64, "split": "train"},
+            "leaks": [],
+            "left_out": 0,
+            **measure_difference((weak, strong), LABELS, np.arange(300), THREE, resamples=20),
+        }
+    )
+    assert page.count("trained on these very") == sum(trained)
+    assert ("Both models were trained on these images" in page) == all(trained)
 
 
 def test_equals_are_told_apart_in_one_of_twenty_cases():

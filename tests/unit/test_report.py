@@ -106,6 +106,7 @@ def test_the_page_shows_facts_figures_baseline_and_the_note(tmp_path):
     assert f"{metrics['melanoma_auc']:.3f}" in text
     assert f"Always “{metrics['majority_baseline']['class']}” {metrics['majority_baseline']['accuracy']:.1%}" in text
     assert text.count("Research use only. Not a medical device.") == 2
+    assert "The figures are too good. 180 of these images chose the model’s epoch or fitted its decisions." in text
     row, (low, high) = metrics["per_class"]["melanoma"], metrics["intervals"]["per_class"]["melanoma"]["recall"]
     assert f"melanoma malignant {row['images']} {row['recall']:.1%} {100 * low:.1f} to {high:.1%}" in text
     assert f"{row['specificity']:.1%}" in text
