@@ -105,10 +105,8 @@ def write_ensemble(
 
 
 def _once(images: Sequence[pa.Table]) -> pa.Table:
-    """Return the images of tables of `SEEN_SCHEMA`, each once; what an older table lacks another may have."""
-    digest, *names = SEEN_SCHEMA.names
-    found = pa.concat_tables(images).group_by(digest).aggregate([(name, "max") for name in names])
-    return found.select([digest, *(f"{name}_max" for name in names)]).rename_columns(SEEN_SCHEMA.names)
+    """Return the rows of tables of `SEEN_SCHEMA`, each once; an image that is known by several names has several."""
+    return pa.concat_tables(images).group_by(SEEN_SCHEMA.names, use_threads=False).aggregate([])
 
 
 def _provenance(

@@ -6,20 +6,21 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dermaray.decisions.decisions import Decisions
 from dermaray.errors import ConfigError
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LabelSet
-from dermaray.models.artifact import Artifact
+from dermaray.models.artifact import SEEN_SCHEMA, Artifact
 from dermaray.models.classifier import build_classifier, with_features
 from dermaray.models.engine import KerasEngine
 from dermaray.models.ensemble import combine
 from dermaray.models.explain import GradCam
 from dermaray.models.spec import ModelConfig, check_views
 from dermaray.models.weights import set_weights
-from dermaray.training.ensembles import EnsembleConfig, ensemble_config
+from dermaray.training.ensembles import EnsembleConfig, _once, ensemble_config
 
 SPEC = InputSpec(height=32, width=32)
 
@@ -32,6 +33,12 @@ def member(seed):
 @pytest.fixture
 def pixels():
     return np.random.default_rng(0).integers(0, 256, (5, *SPEC.shape)).astype(np.uint8)
+
+
+def test_an_ensemble_knows_an_image_by_all_of_its_names():
+    rows = [{"sha256": "a", "lesion_id": lesion} for lesion in ("L1", "L2")]
+    one, other = (pa.Table.from_pylist(part, SEEN_SCHEMA) for part in (rows, [rows[0], {"sha256": "a"}]))
+    assert _once([one, other])["lesion_id"].to_pylist() == ["L1", "L2", None]
 
 
 def test_weights_reach_what_a_layer_has_made_of_them():
