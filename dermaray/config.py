@@ -13,7 +13,7 @@ from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import ConfigError
 from dermaray.images.spec import InputSpec
 from dermaray.models.backbones import BACKBONES, check_backbone
-from dermaray.models.spec import ModelConfig, Version, check_views
+from dermaray.models.spec import ModelConfig, Version, WeightsAs, check_views
 from dermaray.yaml_config import Folder, Name, Section, load_yaml_config, validated
 
 
@@ -230,7 +230,8 @@ class RunConfig(Section):
         seed: Weights, order and augmentation follow from it.
         augment: Augmentor operations, in order, for training images only; see `docs/augmentation.md`.
         weights_as: What the weights of the finished model are rounded to. `float16` halves its files, and changes
-            probabilities in the fourth digit; all that is fitted and measured is of the rounded ones.
+            probabilities in the fourth digit; `int8`, with a step for each channel, makes them a third, and changes the
+            second. They are computed with as float32, and all that is fitted and measured is of the rounded ones.
         int8: Keep the network with int8 for weights and values as well, for `--engine int8`: a quarter of the size, and
             faster on CPUs. What that costs is measured on the validation images and stands in the model card.
         folds: The number of models to train, each validated on another part of the training images; one is made of them
@@ -252,7 +253,7 @@ class RunConfig(Section):
     augment_engine: Engine = "fused"
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
-    weights_as: Literal["float32", "float16"] = "float32"
+    weights_as: WeightsAs = "float32"
     int8: bool = False
     folds: int | None = Field(None, ge=2, le=20)
     views: Literal[1, 2, 4, 8] = 1

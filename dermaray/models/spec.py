@@ -1,6 +1,6 @@
 """What a network is built of."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -9,6 +9,9 @@ from dermaray.yaml_config import Section
 
 Version = Annotated[str, Field(min_length=1), BeforeValidator(lambda v: str(v) if type(v) is int else v)]
 """A version in its user's own words; YAML takes `2` for a number."""
+
+WeightsAs = Literal["float32", "float16", "int8"]
+"""What weights are rounded to; see `RunConfig.weights_as`."""
 
 
 class ModelConfig(Section):

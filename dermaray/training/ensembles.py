@@ -12,17 +12,18 @@ from dermaray.data.manifest import Manifest
 from dermaray.decisions.settings import DecisionConfig
 from dermaray.errors import ConfigError
 from dermaray.models.artifact import SEEN_SCHEMA, Artifact, unseen
-from dermaray.models.spec import Version, check_views
+from dermaray.models.spec import Version, WeightsAs, check_views
 from dermaray.yaml_config import Name, Section, load_yaml_config
 
 
 class EnsembleConfig(Section):
-    """What is made of the models; of a single one, `views`, `int8` and `decisions` are its own by default.
+    """What is made of the models; of a single one all but `name` and `version` is as it was by default.
 
     Attributes:
         name: Names the result.
         version: See `RunConfig.version`.
         views: See `RunConfig.views`; those of the models themselves do not count.
+        weights_as: See `RunConfig.weights_as`.
         int8: See `RunConfig.int8`.
         decisions: See `RunConfig.decisions`.
     """
@@ -30,6 +31,7 @@ class EnsembleConfig(Section):
     name: Name = "ensemble"
     version: Version = "1"
     views: Literal[1, 2, 4, 8] = 1
+    weights_as: WeightsAs = "float32"
     int8: bool = False
     decisions: DecisionConfig = Field(default_factory=DecisionConfig)
 
@@ -41,7 +43,7 @@ def ensemble_config(artifacts: Sequence[Artifact], overrides: Sequence[str]) -> 
         ConfigError: See `load_yaml_config`.
     """
     made = artifacts[0].provenance["config"] if len(artifacts) == 1 else {}
-    given = {name: made[name] for name in ("views", "int8", "decisions") if name in made}
+    given = {name: made[name] for name in ("views", "weights_as", "int8", "decisions") if name in made}
     return load_yaml_config(EnsembleConfig, None, overrides, given)
 
 
@@ -81,7 +83,7 @@ def write_ensemble(
         manifest: Its `val` split, on which decisions are fitted, must hold no image that a member was trained on.
         config: What is made of them.
         leaks: What leaks into that split, where the user wants the model in spite of it; kept with it.
-        run: The training run that made the members as its folds, if one did.
+        run: The training run that made the members, if one made all.
     """
     from dermaray.models.classifier import members_of
     from dermaray.models.ensemble import combine
@@ -101,7 +103,7 @@ def write_ensemble(
         # Of folds, each is validated on what the others are trained on.
         unseen(chosen_on, trained_on),
     )
-    return write_model(out, combine(members, config.views), origin, manifest, config.decisions, int8=config.int8)
+    return write_model(out, combine(members, config.views), origin, manifest, config)
 
 
 def _once(images: Sequence[pa.Table]) -> pa.Table:

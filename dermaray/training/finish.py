@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -19,36 +19,52 @@ from dermaray.models.artifact import INT8, LITERT, SEEN_SCHEMA, Artifact, unseen
 from dermaray.models.engine import KerasEngine
 from dermaray.models.fitting import Fitted, decide_on_validation, some_pixels
 from dermaray.models.litert import LiteRTEngine, largest_difference, to_litert
+from dermaray.models.rounding import round_weights
 from dermaray.models.saving import Origin, save_artifact
+from dermaray.models.spec import WeightsAs
 
 CALIBRATING = 256
 """Training images from which int8 takes its ranges."""
 
 
-def write_model(
-    out: Path, model: keras.Model, origin: Origin, manifest: Manifest, decisions: DecisionConfig, *, int8: bool
-) -> Artifact:
-    """Fit a network's decisions on the validation images of a manifest, and save both with a card.
+class Settings(Protocol):
+    """How a network is finished: what the configurations of a run and of an ensemble have in common."""
+
+    @property
+    def weights_as(self) -> WeightsAs:
+        """See `RunConfig.weights_as`."""
+
+    @property
+    def int8(self) -> bool:
+        """See `RunConfig.int8`."""
+
+    @property
+    def decisions(self) -> DecisionConfig:
+        """What the decisions shall be."""
+
+
+def write_model(out: Path, model: keras.Model, origin: Origin, manifest: Manifest, settings: Settings) -> Artifact:
+    """Round a network's weights, fit its decisions on the validation images of a manifest, and save both with a card.
 
     Args:
         out: The folder, which is made.
         model: See `save_artifact`.
         origin: What the network is.
         manifest: Its `val` split must hold none of the images that the network was trained on.
-        decisions: What the decisions shall be.
-        int8: See `RunConfig.int8`.
+        settings: What the decisions shall be, and how the network is kept.
 
     Raises:
         DataError: There is no validation image, none can be read, or one is another than when the manifest was made.
     """
+    round_weights(model, settings.weights_as)
     engine, spec = KerasEngine(model), origin.input_spec
     samples: dict[str, UInt8Array | None] = {LITERT: None}
-    if int8:
+    if settings.int8:
         samples[INT8] = some_pixels(manifest.rows("train"), spec, CALIBRATING)
-    there, reasons = _converted(model, samples)
+    there, reasons = _converted(model, samples, settings.weights_as)
     measured: dict[str, Any] = {"unconverted": reasons} if reasons else {}
     quantized = [LiteRTEngine(there[INT8])] if INT8 in there else []
-    fitted = decide_on_validation(engine, spec, manifest, decisions, quantized)
+    fitted = decide_on_validation(engine, spec, manifest, settings.decisions, quantized)
     if LITERT in there:
         measured["litert_difference"] = largest_difference(engine, LiteRTEngine(there[LITERT]), fitted.sample)
     if quantized:
@@ -64,17 +80,20 @@ def write_model(
     return artifact
 
 
-def _converted(model: keras.Model, samples: Mapping[str, UInt8Array | None]) -> tuple[dict[str, bytes], dict[str, str]]:
+def _converted(
+    model: keras.Model, samples: Mapping[str, UInt8Array | None], weights_as: WeightsAs
+) -> tuple[dict[str, bytes], dict[str, str]]:
     """Return the network as LiteRT runs it, by the name of the file, and of each that cannot be made why not.
 
     Args:
         model: The network.
         samples: For each file what int8 takes its ranges from, or None for float32.
+        weights_as: What its weights have been rounded to.
     """
     there, reasons = {}, {}
     for name, pixels in samples.items():
         try:
-            there[name] = to_litert(model, pixels)
+            there[name] = to_litert(model, pixels, weights_as)
         # The converter raises what it pleases for what it does not know, and a model is one without it.
         except Exception as error:
             reasons[name] = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -9,7 +9,7 @@ from dermaray.data.manifest import Manifest
 from dermaray.models.artifact import unseen
 from dermaray.models.classifier import build_classifier
 from dermaray.models.ensemble import combine
-from dermaray.models.saving import Origin, round_weights
+from dermaray.models.saving import Origin
 from dermaray.models.weights import set_weights
 from dermaray.training.finish import write_model
 from dermaray.training.state import RunState
@@ -28,8 +28,6 @@ def write_run(out: Path, task: WorkerTask, state: RunState, manifest: Manifest) 
     model = build_classifier(plain, config.input, len(task.label_set.classes))
     set_weights(model, state.best)
     model = combine([model], config.views)
-    if config.weights_as == "float16":
-        round_weights(model)
     provenance = {**task.provenance, "epoch": state.best_epoch}
     origin = Origin(
         config.name,
@@ -40,7 +38,7 @@ def write_run(out: Path, task: WorkerTask, state: RunState, manifest: Manifest) 
         task.trained_on,
         unseen(task.chosen_on, task.trained_on),
     )
-    write_model(out / "model", model, origin, manifest, config.decisions, int8=config.int8)
+    write_model(out / "model", model, origin, manifest, config)
     _write_history(out / "history.csv", state.history)
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
 

@@ -11,7 +11,8 @@ from dermaray.models.classifier import build_classifier
 from dermaray.models.engine import KerasEngine
 from dermaray.models.ensemble import combine
 from dermaray.models.litert import LiteRTEngine, largest_difference, to_litert
-from dermaray.models.saving import _compress, round_weights
+from dermaray.models.rounding import round_weights
+from dermaray.models.saving import _compress
 from dermaray.models.spec import ModelConfig
 
 SPEC = InputSpec(height=64, width=64)
@@ -51,16 +52,34 @@ def test_int8_is_smaller_and_answers_nearly_as_keras_does(pixels):
     assert largest_difference(LiteRTEngine(content), KerasEngine(model), pixels) < 0.1
 
 
-def test_rounded_weights_compress(tmp_path, pixels):
+@pytest.mark.parametrize(("backbones", "views"), [(["efficientnet_lite0"], 1), (["case_study_cnn"] * 2, 4)])
+def test_weights_that_are_int8_are_kept_as_that(backbones, views, pixels):
+    model = combine([built(backbone) for backbone in backbones], views)
+    round_weights(model, "int8")
+    content = to_litert(model, weights_as="int8")
+    assert len(content) < 0.6 * len(to_litert(model))
+    # They are not rounded again, as they are where they are kept as float16.
+    assert largest_difference(LiteRTEngine(content), KerasEngine(model), pixels) < 1e-3
+
+
+def test_weights_that_are_not_int8_are_kept_as_float16(pixels):
+    model = built("case_study_cnn")
+    content, usual = to_litert(model, weights_as="int8"), to_litert(model)
+    assert len(content) == pytest.approx(len(usual), rel=0.1)
+    assert largest_difference(LiteRTEngine(content), LiteRTEngine(usual), pixels) < 1e-4
+
+
+@pytest.mark.parametrize(("to", "share", "near"), [("float16", 0.65, 2e-3), ("int8", 0.4, 5e-2)])
+def test_rounded_weights_compress(tmp_path, pixels, to, share, near):
     model = built("case_study_cnn")
     before = KerasEngine(model)(pixels)[0]
-    round_weights(model)
+    round_weights(model, to)
     model.save(tmp_path / "model.keras")
     whole = (tmp_path / "model.keras").stat().st_size
     _compress(tmp_path / "model.keras")
-    assert (tmp_path / "model.keras").stat().st_size < 0.65 * whole
+    assert (tmp_path / "model.keras").stat().st_size < share * whole
     assert zipfile.ZipFile(tmp_path / "model.keras").testzip() is None
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     after = KerasEngine(loaded)(pixels)[0]
     assert after == pytest.approx(KerasEngine(model)(pixels)[0], abs=1e-6)
-    assert after == pytest.approx(before, abs=2e-3)
+    assert after == pytest.approx(before, abs=near)

@@ -18,6 +18,7 @@ from dermaray.models.engines import choose_engine
 from dermaray.models.ensemble import combine
 from dermaray.models.litert import LiteRTEngine, to_litert
 from dermaray.models.openvino import BFloat16Engine
+from dermaray.models.rounding import round_weights
 from dermaray.models.spec import ModelConfig
 from jobs.options import REFERENCE
 from tests.processor import need_bfloat16
@@ -48,18 +49,21 @@ def built(backbone):
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("build", "weights_as"),
     [
-        lambda: built("case_study_cnn"),
-        lambda: built("efficientnet_lite0"),
-        lambda: combine([built("case_study_cnn"), built("case_study_cnn")], 8),
+        (lambda: built("case_study_cnn"), "float16"),
+        (lambda: built("efficientnet_lite0"), "float16"),
+        (lambda: combine([built("case_study_cnn"), built("case_study_cnn")], 8), "float16"),
+        (lambda: combine([built("efficientnet_lite0"), built("efficientnet_lite0")], 2), "int8"),
     ],
-    ids=["case_study_cnn", "efficientnet_lite0", "ensemble over views"],
+    ids=["case_study_cnn", "efficientnet_lite0", "ensemble over views", "ensemble of int8 weights"],
 )
-def test_it_answers_nearly_as_litert_does(model, tmp_path):
+def test_it_answers_nearly_as_litert_does(build, weights_as, tmp_path):
     need_bfloat16()
+    model = build()
+    round_weights(model, weights_as)
     file = tmp_path / "model.tflite"
-    file.write_bytes(to_litert(model()))
+    file.write_bytes(to_litert(model, weights_as=weights_as))
     engine, reference = BFloat16Engine(file), LiteRTEngine(file.read_bytes())
     pixels = np.random.default_rng(0).integers(0, 256, (6, *SPEC.shape)).astype(np.uint8)
     probabilities, features = engine(pixels)
