@@ -225,8 +225,8 @@ class RunConfig(Section):
     Attributes:
         name: Names the run and its model.
         version: Which version of the model this is, in your own words; its answers carry it.
-        out: The folder to write: `model/`, `config.yaml`, `history.csv`, `tensorboard/`. With `folds` it has the first
-            two; the folds' own folders beside it have all four.
+        out: The folder to write: `model/`, `config.yaml`, `history.csv`, `tensorboard/`. With `folds` or
+            `members` it has the first two; their own folders beside it have all four.
         seed: Weights, order and augmentation follow from it.
         augment: Augmentor operations, in order, for training images only; see `docs/augmentation.md`.
         weights_as: What the weights of the finished model are rounded to. `float16` halves its files, and changes
@@ -237,6 +237,8 @@ class RunConfig(Section):
         folds: The number of models to train, each validated on another part of the training images; one is made of them
             that answers with their mean. Its decisions are fitted on the val split, which none of them has seen. Null:
             one model.
+        members: The number of models to train that differ in their seed alone: `seed`, the one after it, and so on; one
+            is made of them that answers with their mean. Null: one model.
         views: The finished model answers with the mean over so many views of an image, and takes so many times as long:
             1 the image as it is, 2 also mirrored, 4 both also upside down, 8 all of these also turned by 90 degrees
             (of square inputs alone). Training sees each image as it is.
@@ -256,6 +258,7 @@ class RunConfig(Section):
     weights_as: WeightsAs = "float32"
     int8: bool = False
     folds: int | None = Field(None, ge=2, le=20)
+    members: int | None = Field(None, ge=2, le=20)
     views: Literal[1, 2, 4, 8] = 1
     decisions: DecisionConfig = Field(default_factory=DecisionConfig)
     ingest: IngestConfig = Field(default_factory=IngestConfig)
@@ -277,6 +280,14 @@ class RunConfig(Section):
         parts = self.training.partial_sums
         if parts is not None and any(parts % workers for workers in range(least, most + 1)):
             raise ValueError(f"training.partial_sums must be a multiple of {counts}. Received: {parts} and {most}")
+        return self
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> "RunConfig":
+        if self.folds is not None and self.members is not None:
+            raise ValueError(f"folds and members exclude each other. Received: {self.folds} and {self.members}")
+        if self.seed + (self.members or 1) > 2**32:
+            raise ValueError(f"seed must leave room for those of all members, below 2**32. Received: {self.seed}")
         return self
 
     @model_validator(mode="after")

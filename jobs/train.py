@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     allow = args.allow_leaks
     leaks = [*check_gate(manifest, allow=allow), *check_start(config, manifest, allow=allow)]
     with ray_session(args) as cluster:
-        from jobs.training import train_folds, train_one
+        from jobs.training import train_one, train_several
 
-        train_run = train_one if config.folds is None else train_folds
+        train_run = train_one if config.folds is None and config.members is None else train_several
         train_run(config, manifest, leaks, cluster, args)
     return 0
 

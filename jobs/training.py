@@ -1,4 +1,4 @@
-"""Training runs as a person follows them: one, or one for each fold; called once Ray is there."""
+"""Training runs as a person follows them: one, or several of which one model is made; called once Ray is there."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -60,16 +60,15 @@ def train_one(
             store.remove()
 
 
-def train_folds(
+def train_several(
     config: RunConfig, manifest: Manifest, leaks: Sequence[str], cluster: Cluster, args: argparse.Namespace
 ) -> None:
-    """Train a model for each fold, beside the output, but for those that are there already; then make one of them."""
+    """Train each fold or member, beside the output, but for those that are there already; then make one of them."""
     out = Path(config.out)
     manifest.rows("val")
-    parts = folds_of_training(manifest, int(config.folds or 0), config.seed)
-    # What is begun anew are the folds that have ended, too.
+    runs, parts = _runs(config, manifest)
+    # What is begun anew are those that have ended, too.
     args = argparse.Namespace(**vars(args) | {"overwrite": args.overwrite or args.new})
-    runs = [_fold(config, number) for number in range(len(parts))]
     missing = [args.new or not _is_done(run, part) for run, part in zip(runs, parts, strict=True)]
     # Before hours of training, not after them.
     for run in compress(runs, missing):
@@ -78,25 +77,35 @@ def train_folds(
         train_one(run, part, leaks, cluster, args)
     members = [open_artifact(Path(run.out).resolve()) for run in runs]
     check_measurable(members, manifest, "val", allow_leaks=args.allow_leaks)
-    kept = ("name", "version", "views", "int8", "decisions")
-    settings = EnsembleConfig(**{name: getattr(config, name) for name in kept})
+    settings = EnsembleConfig(**{name: getattr(config, name) for name in EnsembleConfig.model_fields})
     with atomic_directory(out, overwrite=args.overwrite) as partial:
-        with waiting("Making one model of the folds"), silent_stderr(verbose=args.verbose):
+        with waiting("Making one model of them"), silent_stderr(verbose=args.verbose):
             import_keras_on_cpus()
             write_ensemble(partial / "model", members, manifest, settings, leaks=leaks, run=config)
         (partial / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    say(f"{len(runs)} folds, beside it as {runs[0].out} and so on")
+    say(f"Made of {len(runs)} models, beside it as {runs[0].out} and so on")
     say_model(out / "model")
 
 
-def _fold(config: RunConfig, number: int) -> RunConfig:
-    """Return the configuration of a fold's run."""
-    name, out = f"{config.name}-fold-{number}", f"{config.out.rstrip('/')}-fold-{number}"
-    return config.model_copy(update={"name": name, "out": out, "folds": None, "views": 1, "int8": False})
+def _runs(config: RunConfig, manifest: Manifest) -> tuple[list[RunConfig], list[Manifest]]:
+    """Return the configuration of each fold or member, and its images."""
+    if config.folds is not None:
+        parts = folds_of_training(manifest, config.folds, config.seed)
+        return [_part(config, f"fold-{number}") for number in range(len(parts))], parts
+    members = range(config.members or 1)
+    runs = [_part(config, f"member-{number}", seed=config.seed + number) for number in members]
+    return runs, [manifest for _ in members]
+
+
+def _part(config: RunConfig, name: str, **changes: Any) -> RunConfig:
+    """Return the configuration of one of several, which itself is neither rounded nor quantised: all of them are."""
+    names = {"name": f"{config.name}-{name}", "out": f"{config.out.rstrip('/')}-{name}"}
+    single = {"folds": None, "members": None, "views": 1, "weights_as": "float32", "int8": False}
+    return config.model_copy(update={**names, **single, **changes})
 
 
 def _is_done(run: RunConfig, part: Manifest) -> bool:
-    """Tell whether the output of a fold is there, made of these very images with what touches its weights as it is."""
+    """Tell whether an output is there, made of these very images with what touches its weights as it is."""
     file = Path(run.out) / "config.yaml"
     if not file.exists():
         return False
@@ -105,7 +114,7 @@ def _is_done(run: RunConfig, part: Manifest) -> bool:
     except ConfigError:
         # Of another version.
         return False
-    # Unlike those of a run that goes on, the weights of one that has ended are rounded.
+    # Unlike those of a run that goes on, the weights of one that has ended may have been rounded.
     if settings_of(made) != settings_of(run) or made.weights_as != run.weights_as:
         return False
     return bool(open_artifact(Path(run.out)).provenance["data"]["digest"] == part.digest)

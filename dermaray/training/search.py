@@ -25,7 +25,7 @@ _SAME_FOR_ALL = (
     *("training.small_epochs", "training.small_scale"),
     # They decide nothing of what a run computes, or how its trained network is made use of.
     *("scaling", "ingest", "checkpoint", "tracking", "data.licence"),
-    *("version", "decisions", "views", "weights_as", "int8", "folds"),
+    *("version", "decisions", "views", "weights_as", "int8", "folds", "members"),
 )
 _MOST_COMBINATIONS = 1000
 
@@ -178,10 +178,10 @@ class Search:
         return make_config(run, self.config.train)
 
     def starts(self) -> list[RunConfig]:
-        """Return a run for each `model.weights` that trials start from, none of them in folds."""
+        """Return a run for each `model.weights` that trials start from, none of them of several models."""
         own = self.config.search.get("model.weights")
         runs = [self.base] if own is None else [self.run_config({"model.weights": name}) for name in own.examples()]
-        return [run.model_copy(update={"folds": None}) for run in runs]
+        return [run.model_copy(update={"folds": None, "members": None}) for run in runs]
 
     def first(self) -> dict[str, Any] | None:
         """Return the base's own values of the keys that are varied, or None where there are some `outside`."""

@@ -16,10 +16,10 @@ from dermaray.data.manifest import Manifest
 from dermaray.errors import ConfigError, DataError, LeakError, OutputError
 from dermaray.models.artifact import open_artifact
 from dermaray.models.predictor import Predictor
-from jobs.training import _fold, _is_done
+from jobs.training import _is_done, _runs
 
 RunJob = Callable[..., int]
-FOLDED = ("folds=2", "views=4", "version=2", "int8=true")
+FOLDED = ("folds=2", "views=4", "version=2", "int8=true", "weights_as=int8")
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +100,23 @@ def test_models_that_do_not_fit_are_refused(
 def test_a_fold_counts_as_done_while_nothing_that_touches_its_weights_changes(
     folded: Path, config: Path, manifest: Path
 ) -> None:
-    part = folds_of_training(Manifest.read(manifest), 2, seed=7)[0]
-    changes = {"checkpoint.every_seconds=7": True, "training.learning_rate=0.5": False, "weights_as=float16": False}
+    changes = {"checkpoint.every_seconds=7": True, "training.learning_rate=0.5": False, "weights_as=float16": True}
     for change, done in changes.items():
-        assert _is_done(_fold(load_config(config, [f"out={folded}", *FOLDED, change]), 0), part) == done
+        runs, parts = _runs(load_config(config, [f"out={folded}", *FOLDED, change]), Manifest.read(manifest))
+        assert _is_done(runs[0], parts[0]) == done
+
+
+def test_members_differ_in_their_seed_alone(config: Path, manifest: Path) -> None:
+    whole = load_config(config, ["out=runs/pair", "seed=5", "members=2", "views=2", "weights_as=int8"])
+    runs, parts = _runs(whole, Manifest.read(manifest))
+    assert [(run.seed, run.name, run.out) for run in runs] == [
+        (5, "tiny-member-0", "runs/pair-member-0"),
+        (6, "tiny-member-1", "runs/pair-member-1"),
+    ]
+    assert {part.digest for part in parts} == {Manifest.read(manifest).digest}
+    alone = {"name": "x", "out": "x", "seed": 0}
+    assert runs[0].model_copy(update=alone) == runs[1].model_copy(update=alone)
+    assert (runs[0].members, runs[0].views, runs[0].weights_as) == (None, 1, "float32")
 
 
 def test_another_picture_in_the_place_of_a_validation_image_is_refused(
