@@ -229,16 +229,18 @@ class RunConfig(Section):
             `members` it has the first two; their own folders beside it have all four.
         seed: Weights, order and augmentation follow from it.
         augment: Augmentor operations, in order, for training images only; see `docs/augmentation.md`.
-        weights_as: What the weights of the finished model are rounded to. `float16` halves its files, and changes
-            probabilities in the fourth digit; `int8`, with a step for each channel, makes them a third, and changes the
-            second. They are computed with as float32, and all that is fitted and measured is of the rounded ones.
-        int8: Keep the network with int8 for weights and values as well, for `--engine int8`: a quarter of the size, and
-            faster on CPUs. What that costs is measured on the validation images and stands in the model card.
+        weights_as: What the weights of the finished model are rounded to. `float16` halves `model.keras`, and changes
+            probabilities in the fourth digit; `int8`, with a step for each channel, makes it a third, halves
+            `model.tflite` as well, and changes probabilities in the second. They are computed with as float32, and all
+            that is fitted and measured is of the rounded ones.
+        int8: Keep the network once more, with int8 for weights and for what is computed with them, for `--engine int8`:
+            a quarter of the size, and faster on CPUs. What that costs is measured on the validation images and stands
+            in the model card.
         folds: The number of models to train, each validated on another part of the training images; one is made of them
             that answers with their mean. Its decisions are fitted on the val split, which none of them has seen. Null:
-            one model.
+            one model. To answer it takes so many times as long as one.
         members: The number of models to train that differ in their seed alone: `seed`, the one after it, and so on; one
-            is made of them that answers with their mean. Null: one model.
+            is made of them that answers with their mean, and takes so many times as long. Null: one model.
         views: The finished model answers with the mean over so many views of an image, and takes so many times as long:
             1 the image as it is, 2 also mirrored, 4 both also upside down, 8 all of these also turned by 90 degrees
             (of square inputs alone). Training sees each image as it is.
@@ -283,7 +285,7 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _is_of_one_kind(self) -> "RunConfig":
+    def _parts_are_told_apart(self) -> "RunConfig":
         if self.folds is not None and self.members is not None:
             raise ValueError(f"folds and members exclude each other. Received: {self.folds} and {self.members}")
         if self.seed + (self.members or 1) > 2**32:

@@ -114,7 +114,7 @@ def _is_done(run: RunConfig, part: Manifest) -> bool:
     except ConfigError:
         # Of another version.
         return False
-    # Unlike those of a run that goes on, the weights of one that has ended may have been rounded.
+    # Of an earlier version, which rounded them: what was rounded once is not rounded to something else.
     if settings_of(made) != settings_of(run) or made.weights_as != run.weights_as:
         return False
     return bool(open_artifact(Path(run.out)).provenance["data"]["digest"] == part.digest)

@@ -119,6 +119,7 @@ def _model(artifact: Artifact) -> _Section:
             "Made": f"{made['created']}, by dermaray {versions['dermaray']} with Keras {versions['keras']}",
             "Networks" if len(networks) > 1 else "Network": "; ".join(networks),
             "Views of each image": str(made["config"]["views"]),
+            **_weights(made),
             "Input": f"{spec.height} x {spec.width} pixels, RGB, resized by {spec.resize}",
             "LiteRT": f"model.tflite; its probabilities differ by at most {made['litert_difference']:.4f} on a sample"
             if "litert_difference" in made
@@ -135,6 +136,12 @@ def _model(artifact: Artifact) -> _Section:
 def _reason(made: Mapping[str, Any]) -> str:
     reason = made.get("unconverted", {}).get(LITERT)
     return f": {reason}" if reason else ""
+
+
+def _weights(made: Mapping[str, Any]) -> dict[str, str]:
+    rounded = made["config"].get("weights_as", "float32")
+    how = {"float16": "rounded to float16", "int8": "kernels rounded to int8, with a step for each channel"}
+    return {"Weights": f"{how[rounded]}; computed with as float32"} if rounded in how else {}
 
 
 def _int8(made: Mapping[str, Any]) -> dict[str, str]:
@@ -307,9 +314,10 @@ def _reproduce(artifact: Artifact) -> _Section:
                 "`artifact.json` has them under `config`."
             ],
         )
+    key = "run" if made.get("run") else "config"
     told = [
-        "The configuration is in `artifact.json`, under `provenance` and `config`, and in `config.yaml` in the run's "
-        f"folder. {_needed(made)} must have the digest above: "
+        f"The configuration is in `artifact.json`, under `provenance` and `{key}`, and in `config.yaml` in the run's "
+        f"folder. {_needed(networks_of(made)[0])} must have the digest above: "
         f"`dermaray train --config config.yaml {shlex.quote('data.manifest=' + run['data']['manifest'])}`"
     ]
     if "fold" in made["data"] and run["data"]["fold"] is None and not made.get("run"):

@@ -32,17 +32,21 @@ def pack_weights(content: bytes) -> bytes:
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
-    graph = model.subgraphs[0]
     opcode = _dequantize(model)
-    made = []
-    for tensor, axis in _kernels(model).items():
-        made.append(_operator(opcode, _packed(model, tensor, axis), tensor))
-    graph.operators = [*made, *graph.operators]
+    for graph in model.subgraphs:
+        made = [_operator(opcode, _pack(model, graph, kernel, axis), kernel) for kernel, axis in _kernels(model, graph)]
+        graph.operators = [*made, *graph.operators]
+    # Once all are packed: several tensors may have had one.
+    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    used |= {part.buffer for part in model.metadata or ()}
+    for number, buffer in enumerate(model.buffers):
+        if number not in used:
+            buffer.data = None
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def _kernels(model: Any) -> dict[int, int]:
-    """Return the tensors that hold kernels in float32, and of each the axis of its channels."""
+def _kernels(model: Any, graph: Any) -> list[tuple[int, int]]:
+    """Return the numbers of the tensors that hold kernels in float32, and of each the axis of its channels."""
     from tensorflow.lite.python.schema_py_generated import BuiltinOperator, TensorType
 
     axes = {
@@ -50,7 +54,7 @@ def _kernels(model: Any) -> dict[int, int]:
         BuiltinOperator.DEPTHWISE_CONV_2D: 3,
         BuiltinOperator.FULLY_CONNECTED: 0,
     }
-    graph, found = model.subgraphs[0], {}
+    found = {}
     for operator in graph.operators:
         axis = axes.get(model.operatorCodes[operator.opcodeIndex].builtinCode)
         if axis is not None:
@@ -58,7 +62,7 @@ def _kernels(model: Any) -> dict[int, int]:
             data = model.buffers[tensor.buffer].data
             if tensor.type == TensorType.FLOAT32 and data is not None and np.prod(tensor.shape) >= _FEWEST:
                 found[int(operator.inputs[1])] = axis
-    return found
+    return list(found.items())
 
 
 def _steps(kernel: Float32Array, axis: int) -> tuple[npt.NDArray[np.int8], Float32Array] | None:
@@ -87,7 +91,7 @@ def _off(channels: Float32Array, step: Float32Array) -> Float32Array:
     return off
 
 
-def _packed(model: Any, number: int, axis: int) -> int:
+def _pack(model: Any, graph: Any, number: int, axis: int) -> int:
     """Add a tensor with the values of another in fewer bits, of which that has none of its own then.
 
     Returns:
@@ -95,7 +99,6 @@ def _packed(model: Any, number: int, axis: int) -> int:
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
-    graph = model.subgraphs[0]
     tensor, packed = graph.tensors[number], schema.TensorT()
     kernel = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(np.float32).reshape(tensor.shape)
     if found := _steps(kernel, axis):
@@ -107,9 +110,10 @@ def _packed(model: Any, number: int, axis: int) -> int:
     else:
         values, packed.type = kernel.astype(np.float16).tobytes(), schema.TensorType.FLOAT16
     packed.name, packed.shape = tensor.name + b"_packed", tensor.shape
-    # In the place of the other's, which leaves room for them.
-    model.buffers[tensor.buffer].data = np.frombuffer(values, np.uint8)
-    packed.buffer, tensor.buffer = tensor.buffer, 0
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(values, np.uint8)
+    model.buffers.append(buffer)
+    packed.buffer, tensor.buffer = len(model.buffers) - 1, 0
     graph.tensors.append(packed)
     return len(graph.tensors) - 1
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 LARGEST = 127
 """What int8 holds at most, on both sides of zero."""
 
+_NOTHING = 1e-30
+"""A channel whose largest weight is no more is rounded to zeros: float32 has no steps for it that are exact."""
+
 
 def round_weights(model: "keras.Model", to: WeightsAs) -> None:
     """Round a model's weights, in place.
@@ -34,8 +37,12 @@ def round_weights(model: "keras.Model", to: WeightsAs) -> None:
 
 
 def _sums_over_channels(weights: npt.NDArray[Any]) -> bool:
-    """Tell kernels [..., channels] from depthwise ones [height, width, channels, 1], biases and the like."""
-    return weights.ndim > 1 and not (weights.ndim == 4 and weights.shape[-1] == 1)
+    """Tell kernels [..., channels] from depthwise ones, biases and the like.
+
+    A depthwise one is [height, width, channels, 1], or that of a convolution with as many groups [height, width, 1,
+    channels].
+    """
+    return weights.ndim > 1 and not (weights.ndim == 4 and 1 in weights.shape[-2:])
 
 
 def _float16(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -48,7 +55,7 @@ def _int8(kernel: Float32Array) -> Float32Array:
     A step is a power of two times 4, 5, 6 or 7, so that what is rounded has few digits: else it would not compress.
     """
     largest = np.abs(kernel).max(tuple(range(kernel.ndim - 1)))
-    fraction, exponent = np.frexp(np.where(largest > 0, largest, 1) / LARGEST)
+    fraction, exponent = np.frexp(np.where(largest > _NOTHING, largest, 1) / LARGEST)
     step = np.ldexp(np.ceil(fraction * 8) / 8, exponent).astype(np.float32)
     rounded: Float32Array = np.rint(kernel / step) * step
     return rounded

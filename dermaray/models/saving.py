@@ -31,7 +31,7 @@ from dermaray.models.artifact import (
 )
 
 _FEW = 1024
-"""Numbers that are not worth a chunk, which HDF5 compresses by itself, and describes."""
+"""As many numbers are not worth being compressed by HDF5, which takes some hundred bytes to say how it did."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class EnsembleConfig(Section):
         name: Names the result.
         version: See `RunConfig.version`.
         views: See `RunConfig.views`; those of the models themselves do not count.
-        weights_as: See `RunConfig.weights_as`.
+        weights_as: See `RunConfig.weights_as`. What the models themselves were rounded to stays, and does not count.
         int8: See `RunConfig.int8`.
         decisions: See `RunConfig.decisions`.
     """

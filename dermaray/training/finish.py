@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,7 +11,6 @@ import pyarrow as pa
 from sklearn.metrics import balanced_accuracy_score
 
 from dermaray.data.manifest import Manifest
-from dermaray.decisions.settings import DecisionConfig
 from dermaray.evaluation.card import write_card
 from dermaray.evaluation.measure import measure
 from dermaray.images.resize import UInt8Array
@@ -23,27 +22,17 @@ from dermaray.models.rounding import round_weights
 from dermaray.models.saving import Origin, save_artifact
 from dermaray.models.spec import WeightsAs
 
+if TYPE_CHECKING:
+    from dermaray.config import RunConfig
+    from dermaray.training.ensembles import EnsembleConfig
+
 CALIBRATING = 256
 """Training images from which int8 takes its ranges."""
 
 
-class Settings(Protocol):
-    """How a network is finished: what the configurations of a run and of an ensemble have in common."""
-
-    @property
-    def weights_as(self) -> WeightsAs:
-        """See `RunConfig.weights_as`."""
-
-    @property
-    def int8(self) -> bool:
-        """See `RunConfig.int8`."""
-
-    @property
-    def decisions(self) -> DecisionConfig:
-        """What the decisions shall be."""
-
-
-def write_model(out: Path, model: keras.Model, origin: Origin, manifest: Manifest, settings: Settings) -> Artifact:
+def write_model(
+    out: Path, model: keras.Model, origin: Origin, manifest: Manifest, settings: "RunConfig | EnsembleConfig"
+) -> Artifact:
     """Round a network's weights, fit its decisions on the validation images of a manifest, and save both with a card.
 
     Args:
@@ -51,7 +40,7 @@ def write_model(out: Path, model: keras.Model, origin: Origin, manifest: Manifes
         model: See `save_artifact`.
         origin: What the network is.
         manifest: Its `val` split must hold none of the images that the network was trained on.
-        settings: What the decisions shall be, and how the network is kept.
+        settings: What its decisions shall be, and how it is kept: `decisions`, `weights_as` and `int8`.
 
     Raises:
         DataError: There is no validation image, none can be read, or one is another than when the manifest was made.
@@ -83,7 +72,7 @@ def write_model(out: Path, model: keras.Model, origin: Origin, manifest: Manifes
 def _converted(
     model: keras.Model, samples: Mapping[str, UInt8Array | None], weights_as: WeightsAs
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return the network as LiteRT runs it, by the name of the file, and of each that cannot be made why not.
+    """Return the network as LiteRT runs it, by the name of the file, and of each that cannot be made or run why not.
 
     Args:
         model: The network.
@@ -93,8 +82,10 @@ def _converted(
     there, reasons = {}, {}
     for name, pixels in samples.items():
         try:
-            there[name] = to_litert(model, pixels, weights_as)
-        # The converter raises what it pleases for what it does not know, and a model is one without it.
+            content = to_litert(model, pixels, weights_as)
+            LiteRTEngine(content)(np.zeros((1, *model.input.shape[1:]), np.uint8))
+            there[name] = content
+        # Both raise what they please for what they do not know, and a model is one without it.
         except Exception as error:
             reasons[name] = str(error).strip().partition("\n")[0] or type(error).__name__
     return there, reasons

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pyarrow.compute as pc
 import pytest
 
@@ -16,6 +17,7 @@ from dermaray.data.manifest import Manifest
 from dermaray.errors import ConfigError, DataError, LeakError, OutputError
 from dermaray.models.artifact import open_artifact
 from dermaray.models.predictor import Predictor
+from dermaray.models.rounding import _int8
 from jobs.training import _is_done, _runs
 
 RunJob = Callable[..., int]
@@ -40,6 +42,8 @@ def test_folds_become_one_model(folded: Path, manifest: Path) -> None:
     for member in members:
         own = member.trained_on()["sha256"]
         assert not pc.any(pc.is_in(own, value_set=member.decided_on()["sha256"].combine_chunks())).as_py()
+    kernels = [weights for weights in artifact.load_model().get_weights() if weights.ndim > 1]
+    assert all(np.array_equal(kernel, _int8(kernel)) for kernel in kernels)
     told = [member["digest"] for member in artifact.provenance["members"]]
     assert told == [member.digest for member in members]
     assert [(one.path / "model.int8.tflite").exists() for one in (artifact, *members)] == [True, False, False]
@@ -104,6 +108,17 @@ def test_a_fold_counts_as_done_while_nothing_that_touches_its_weights_changes(
     for change, done in changes.items():
         runs, parts = _runs(load_config(config, [f"out={folded}", *FOLDED, change]), Manifest.read(manifest))
         assert _is_done(runs[0], parts[0]) == done
+
+
+def test_members_are_trained_one_by_one(
+    config: Path, run_job: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_one = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(jobs.training, "train_one", train_one)
+    with pytest.raises(KeyboardInterrupt):
+        run_job("train", "--config", config, f"out={tmp_path / 'pair'}", "members=2")
+    (run, _, *_), _ = train_one.call_args
+    assert run.out == f"{tmp_path / 'pair'}-member-0"
 
 
 def test_members_differ_in_their_seed_alone(config: Path, manifest: Path) -> None:

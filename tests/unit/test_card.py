@@ -88,6 +88,13 @@ def test_a_card_says_what_a_model_is_and_is_not(card):
     assert "`" not in page.partition("<body")[2]
 
 
+def test_how_weights_are_kept_and_of_what_run_they_are_is_told(card):
+    assert "**Weights:**" not in card()[0]
+    text, _ = card(config={**run_of(), "weights_as": "int8"}, run=run_of())
+    assert "**Weights:** kernels rounded to int8, with a step for each channel; computed with as float32" in text
+    assert "under `provenance` and `run`" in text
+
+
 def test_what_int8_costs_is_told(card):
     costs = {"images": 12, "largest_difference": 0.0346, "balanced_accuracy": 0.7, "balanced_accuracy_of_keras": 0.712}
     text, _ = card(int8=costs)

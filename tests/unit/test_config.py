@@ -86,6 +86,7 @@ def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
         ("model.dropout=1", "model.dropout: .* less than 1. Received: 1"),
         ("name=a/b", "name: .*Received: 'a/b'"),
         ("data={}", "key 'data.manifest' is missing"),
+        ("members=1", "members: .* greater than or equal to 2. Received: 1"),
         ("scaling.num_workers=3", "training.global_batch_size must be a multiple of .*num_workers. Received: 32 and 3"),
         ("model.backbone=resnet", "model.backbone 'resnet' is unknown. Known: case_study_cnn"),
         ("model.options.depth=3", "case_study_cnn has no option 'depth'. It takes: filters, dense"),
@@ -137,6 +138,14 @@ def test_an_override_keeps_what_stands_beside_it(path: Path) -> None:
 def test_what_does_not_fit_is_named(path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(path, [override])
+
+
+def test_members_are_no_folds_and_have_a_seed_each(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"folds and members exclude each other\. Received: 5 and 2"):
+        load_config(path, ["folds=5", "members=2"])
+    assert load_config(path, ["seed=4294967294", "members=2"]).members == 2
+    with pytest.raises(ConfigError, match=r"seed must leave room for those of all members.* Received: 4294967295"):
+        load_config(path, ["seed=4294967295", "members=2"])
 
 
 def test_small_images_are_not_too_small(path: Path) -> None:

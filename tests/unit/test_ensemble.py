@@ -105,9 +105,10 @@ def test_a_single_model_keeps_what_is_not_changed(decisions_of: Callable[..., De
         provenance = {"config": config}
         return Artifact(Path("m"), "m", "1", SPEC, labels, decisions_of(labels), {}, "0" * 64, provenance)
 
-    made = {"name": "m", "views": 4, "int8": True, "decisions": {"calibration": "bias_corrected", "label": "balanced"}}
+    made = {"name": "m", "views": 4, "weights_as": "int8", "int8": True}
+    made["decisions"] = {"calibration": "bias_corrected", "label": "balanced"}
     config = ensemble_config([artifact(made)], ["decisions.alert_sensitivity=0.95"])
-    assert (config.name, config.views, config.int8) == ("ensemble", 4, True)
+    assert (config.name, config.views, config.weights_as, config.int8) == ("ensemble", 4, "int8", True)
     assert (config.decisions.label, config.decisions.alert_sensitivity) == ("balanced", 0.95)
     assert made["decisions"] == {"calibration": "bias_corrected", "label": "balanced"}
     assert ensemble_config([artifact(made)] * 2, []) == EnsembleConfig()

@@ -1,10 +1,13 @@
 """LiteRT: the same answers as Keras's, but for the rounding of weights."""
 
 import zipfile
+from collections import defaultdict
 
 import keras
 import numpy as np
 import pytest
+from tensorflow.lite.python.schema_py_generated import BuiltinOperator, TensorType
+from tensorflow.lite.tools import flatbuffer_utils
 
 from dermaray.images.spec import InputSpec
 from dermaray.models.classifier import build_classifier
@@ -52,12 +55,39 @@ def test_int8_is_smaller_and_answers_nearly_as_keras_does(pixels):
     assert largest_difference(LiteRTEngine(content), KerasEngine(model), pixels) < 0.1
 
 
+def large_kernels(content):
+    """Return by the kind of operation how kernels of 1,024 weights or more are kept."""
+    named = [{value: name for name, value in vars(kind).items()} for kind in (BuiltinOperator, TensorType)]
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    (graph,) = model.subgraphs
+    kinds = [named[0][model.operatorCodes[operator.opcodeIndex].builtinCode] for operator in graph.operators]
+    sources = {
+        o.outputs[0]: o.inputs[0] for kind, o in zip(kinds, graph.operators, strict=True) if kind == "DEQUANTIZE"
+    }
+    kept = defaultdict(set)
+    for kind, operator in zip(kinds, graph.operators, strict=True):
+        if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            tensor = graph.tensors[sources.get(operator.inputs[1], operator.inputs[1])]
+            if np.prod(tensor.shape) >= 1024:
+                kept[kind].add(named[1][tensor.type])
+    return kept
+
+
 @pytest.mark.parametrize(("backbones", "views"), [(["efficientnet_lite0"], 1), (["case_study_cnn"] * 2, 4)])
 def test_weights_that_are_int8_are_kept_as_that(backbones, views, pixels):
     model = combine([built(backbone) for backbone in backbones], views)
+    # As training leaves them: what normalisation makes of a channel is folded into its kernel.
+    random = np.random.default_rng(0)
+    for weights in model.weights:
+        if weights.path.endswith("gamma"):
+            weights.assign(random.choice([-0.3, 0, 0.7, 1.9], weights.shape))
+        elif weights.path.endswith("moving_variance"):
+            weights.assign(random.uniform(0.3, 4, weights.shape))
     round_weights(model, "int8")
     content = to_litert(model, weights_as="int8")
-    assert len(content) < 0.6 * len(to_litert(model))
+    kept = large_kernels(content)
+    assert kept.pop("DEPTHWISE_CONV_2D", {"FLOAT16"}) == {"FLOAT16"}
+    assert kept == {"CONV_2D": {"INT8"}, "FULLY_CONNECTED": {"INT8"}}
     # They are not rounded again, as they are where they are kept as float16.
     assert largest_difference(LiteRTEngine(content), KerasEngine(model), pixels) < 1e-3
 
@@ -69,7 +99,7 @@ def test_weights_that_are_not_int8_are_kept_as_float16(pixels):
     assert largest_difference(LiteRTEngine(content), LiteRTEngine(usual), pixels) < 1e-4
 
 
-@pytest.mark.parametrize(("to", "share", "near"), [("float16", 0.65, 2e-3), ("int8", 0.4, 5e-2)])
+@pytest.mark.parametrize(("to", "share", "near"), [("float16", 0.5, 2e-3), ("int8", 0.34, 5e-2)])
 def test_rounded_weights_compress(tmp_path, pixels, to, share, near):
     model = built("case_study_cnn")
     before = KerasEngine(model)(pixels)[0]

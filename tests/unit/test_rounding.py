@@ -29,12 +29,15 @@ def test_what_is_rounded_stays_as_it_is():
     assert np.array_equal(_int8(rounded), rounded)
 
 
-def test_a_channel_of_zeros_stays_one():
-    assert not _int8(np.zeros((3, 4), np.float32)).any()
+@pytest.mark.parametrize("largest", [0, 1e-44])
+def test_a_channel_of_nothing_is_rounded_to_zeros(largest):
+    rounded = _int8(np.array([[0, 1], [largest, -1]], np.float32))
+    assert np.array_equal(rounded != 0, [[False, True], [False, True]])
 
 
 @pytest.mark.parametrize(
-    ("shape", "does"), [((3, 3, 8, 5), True), ((16, 7), True), ((3, 3, 8, 1), False), ((8,), False)]
+    ("shape", "does"),
+    [((3, 3, 8, 5), True), ((16, 7), True), ((3, 3, 8, 1), False), ((7, 7, 1, 96), False), ((8,), False)],
 )
 def test_depthwise_kernels_and_biases_are_left_to_float16(shape, does):
     assert _sums_over_channels(np.zeros(shape)) == does

@@ -47,6 +47,11 @@ def test_a_trial_is_the_configuration_with_other_values(tmp_path: Path) -> None:
     assert run.training.optimizer == "adam"
 
 
+def test_trials_are_of_one_model_each(tmp_path: Path) -> None:
+    (start,) = load_search(written(tmp_path, fixed={"members": 2})).starts()
+    assert (start.members, start.folds) == (None, None)
+
+
 def test_a_fixed_key_leaves_its_section_alone(tmp_path: Path) -> None:
     search = load_search(written(tmp_path), ["fixed.data.balance=equal", "fixed.training.precision=float64"])
     assert (search.base.data.manifest, search.base.data.balance) == ("data", "equal")
