@@ -1,7 +1,8 @@
 """python -m benchmarks.chaos_score [--kills 60] [--images 10240] [--seed 0]      (about 45 minutes on 2 CPU cores)
 
 Kill bulk scoring with SIGKILL at seeded moments: a process that scores, the driver, or all of Ray in turn, with the
-output on the local disk or in an S3 server on this machine. A run whose driver was lost is taken up by its command.
+output on the local disk or in an S3 server on this machine. A run whose driver was lost is taken up by its command; one
+that ends before its moment has come does not count.
 Each has to end with one row for every input, and with the very rows of a run that nobody disturbed, but for the time in
 them.
 
@@ -78,8 +79,9 @@ def disturbed(score: list[str], out: str, what: str, after: float, rng: random.R
     """Score, kill `what` some seconds after the run has begun, and repeat the command until it succeeds.
 
     Returns:
-        How many commands that took.
+        How many commands that took; 0 where the run ended before there was anybody to kill.
     """
+    killed = False
     for commands in range(1, MOST_COMMANDS + 1):
         process = subprocess.Popen(score, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if commands == 1:
@@ -89,10 +91,11 @@ def disturbed(score: list[str], out: str, what: str, after: float, rng: random.R
                 process.wait(timeout=after)
         started = set(below(process.pid))
         # It may be early: then as soon as there is somebody to kill.
-        while commands == 1 and process.poll() is None and not kill(what, process.pid, b"ReadAndScore", rng):
+        while not killed and process.poll() is None:
+            killed = kill(what, process.pid, b"ReadAndScore", rng)
             time.sleep(0.05)
         if wait_for_the_end(process, started, LONGEST_SECONDS) == 0:
-            return commands
+            return commands if killed else 0
     raise SystemExit(f"the run did not end in {MOST_COMMANDS} commands after the kill of {what}")
 
 
@@ -101,13 +104,17 @@ def chaos(folder: Path, bucket: Bucket, kills: int, seconds: float, rng: random.
     undisturbed = rows(str(folder / "undisturbed"))
     print("| kill | of | output | after, s | commands | s | lost | twice | other rows |")
     print("| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    wrong = 0
-    for number in range(kills):
+    number = attempts = wrong = 0
+    while number < kills:
         what, kind = VICTIMS[number % len(VICTIMS)], ("disk", "S3")[number // len(VICTIMS) % 2]
-        out = str(folder / f"out-{number}") if kind == "disk" else bucket.uri(f"out-{number}")
+        out = str(folder / f"out-{attempts}") if kind == "disk" else bucket.uri(f"out-{attempts}")
         score = [sys.executable, "-m", "jobs.score", str(folder / "archive"), "--model", str(folder / "model")]
         after, began = rng.uniform(0, seconds), time.monotonic()
         commands = disturbed([*score, "--out", out], out, what, after, rng)
+        attempts += 1
+        if not commands:
+            continue
+        number += 1
         took, found = time.monotonic() - began, rows(out)
         times = Counter(found["uri"].to_pylist())
         lost = len(set(undisturbed["uri"].to_pylist()) - set(times))
@@ -115,7 +122,7 @@ def chaos(folder: Path, bucket: Bucket, kills: int, seconds: float, rng: random.
         same = found.equals(undisturbed) and there(out, SUCCESS)
         wrong += not same
         numbers = f"{after:.1f} | {commands} | {took:.0f} | {lost} | {twice} | {'no' if same else 'YES'}"
-        print(f"| {number + 1} | {what} | {kind} | {numbers} |", flush=True)
+        print(f"| {number} | {what} | {kind} | {numbers} |", flush=True)
     return wrong
 
 
