@@ -294,7 +294,8 @@ def find_label_set(labels: Iterable[str], name: str | None = None) -> LabelSet:
             diagnoses that the source tells apart. Where no set is chosen, the labels become a set named `custom`.
 
     Raises:
-        LabelError: `name` is no label set, or the named set does not know one of the labels.
+        LabelError: `name` is no label set, the named set does not know one of the labels, or two labels of a custom set
+            differ in nothing but marks.
     """
     found = sorted(set(labels))
     if name is not None:
@@ -314,7 +315,11 @@ def find_label_set(labels: Iterable[str], name: str | None = None) -> LabelSet:
             f"a class cannot have | in its name: it stands between classes in a CSV. Received: {barred[0]!r}"
         )
     # `Nevus` and `nevus` are one class, named by the first.
-    classes = sorted({normalise(label): label for label in reversed(found)}.values())
+    named = {normalise(label): label for label in reversed(found)}
+    for label in found:
+        if _plain(label) != _plain(first := named[normalise(label)]):
+            raise LabelError(f"{first!r} and {label!r} would be one class: marks tell no classes apart. Rename one")
+    classes = sorted(named.values())
     codes = {label: diagnosis_code(label) for label in classes}
     melanomas = [label for label, code in codes.items() if code == "MEL"]
     return LabelSet(
@@ -324,6 +329,11 @@ def find_label_set(labels: Iterable[str], name: str | None = None) -> LabelSet:
         # Of `melanoma in situ` and `melanoma invasive`, neither is melanoma.
         melanomas[0] if len(melanomas) == 1 else None,
     )
+
+
+def _plain(label: str) -> str:
+    """Return a label without capitals, and with spaces for what else stands between words."""
+    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _words(label_set: LabelSet) -> set[str]:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and return its exit code."""
     from cluster.runtime import check_lasting
-    from dermaray.data.classes import check_classes, choose_label_set
+    from dermaray.data.classes import check_classes, choose_label_set, merged_labels
     from dermaray.data.formats import read_reference, read_source
     from dermaray.data.storage import absolute
     from dermaray.files import atomic_directory, check_output
@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     images, reference = read_source(args.source), read_reference(config.reference)
     label_set = choose_label_set(images, config.labels)
     check_classes(images, label_set, config)
+    for name, labels in merged_labels(images, label_set).items():
+        say(f"Filed under {name}: {', '.join(labels)}")
     with ray_session(args), atomic_directory(args.out, overwrite=args.overwrite) as out:
         from dermaray.data.prepare import prepare
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dermaray.data.settings import PrepareConfig
 from dermaray.data.source import SourceImage
 from dermaray.errors import DataError, LabelError
-from dermaray.labels import LabelSet, find_label_set
+from dermaray.labels import LabelSet, diagnosis_code, find_label_set
 
 _NAMED = 5
 
@@ -24,15 +24,24 @@ def choose_label_set(images: Sequence[SourceImage], name: str | None) -> LabelSe
     return find_label_set([] if name else labels, name)
 
 
+def merged_labels(images: Sequence[SourceImage], label_set: LabelSet) -> dict[str, list[str]]:
+    """Return the classes that file several diagnoses which a source tells apart, each with their labels."""
+    filed: dict[str, dict[str | None, str]] = {}
+    for label in sorted({image.label for image in images if image.label is not None}):
+        if name := label_set.find(label):
+            filed.setdefault(name, {}).setdefault(diagnosis_code(label), label)
+    return {name: list(labels.values()) for name, labels in filed.items() if len(labels) > 1}
+
+
 def check_classes(images: Sequence[SourceImage], label_set: LabelSet, config: PrepareConfig) -> None:
     """Refuse a source that cannot be prepared, before its images are read.
 
     Raises:
-        DataError: All images have one label.
+        DataError: All images are of one class.
         LabelError: The label set knows one of the labels not, and the policy on that is `fail`.
     """
     labels = Counter(image.label for image in images if image.label is not None)
-    if len(labels) == 1:
+    if len({label_set.find(label) or label for label in labels}) == 1:
         raise DataError(
             f"all {sum(labels.values()):,} images have the label {next(iter(labels))!r}, so there is nothing to tell "
             "apart. The folder that holds the class folders, or the CSV, was expected"

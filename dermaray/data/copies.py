@@ -14,10 +14,15 @@ _AUGMENTOR = re.compile(rf".*?_original_(?P<parent>.+)_{_UUID}", re.IGNORECASE |
 _WORDS = (
     "aug(s|ment(s|ed|ing|ations?)?)?|rot(at(e|ed|ing|ions?))?|[hv]?flip(ped|ping|lr|ud|[hvxy])?|mirror(ed|ing)?"
     "|crop(ped|ping)?|zoom(ed|ing)?|shear(ed|ing)?|skew(ed|ing)?|shift(ed|ing)?|blur(red|ry|ring)?|nois(e|ed|y)"
-    "|bright(er|ness|en(ed)?)?|contrast(ed)?|distort(ed|ions?)?|elastic"
+    "|bright(er|ness|en(ed)?)?|contrast(ed)?|distort(ed|ions?)?|elastic|translat(e|ed|ions?)|affine|jitter(ed)?"
+    "|warp(ed)?|perspective"
 )
-_BY_HAND = re.compile(rf"[_-]({_WORDS})(?![^\W\d_])", re.IGNORECASE)
+_KINDS = "random|horizontal(ly)?|vertical(ly)?|cent(er|re)|gaussian|colou?r"
+_BY_HAND = re.compile(rf"[_-](({_KINDS})[_-]?)?({_WORDS})(?![^\W\d_])", re.IGNORECASE)
 """What scripts append to a name: `ISIC_0000139_rot90.jpg`, `ISIC_0000139-aug-3.jpg`; whole words, not `_rotterdam`."""
+
+_BEFORE = re.compile(rf"({_WORDS})[_-]?\d*[_-](?P<parent>.+)", re.IGNORECASE | re.DOTALL)
+"""What others put before it: `aug_0_ISIC_0000139.jpg`, `rot15_ISIC_0000139.jpg`."""
 
 
 def is_augmentors(stem: str) -> bool:
@@ -70,6 +75,8 @@ def _parent(label: str | None, stem: str, present: set[tuple[str | None, str]]) 
         parent = stem[: match.start()]
         if (label, parent) in present:
             return parent
+    if (match := _BEFORE.fullmatch(stem)) and (label, match["parent"]) in present:
+        return match["parent"]
     return None
 
 

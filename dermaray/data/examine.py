@@ -65,6 +65,7 @@ def assess(
     pictures = find_pictures(images, inspected)
     matched = spread_reference(match_reference(pictures.names, reference), pictures.shown)
     told = [fill_in(image, known) for image, known in zip(images, matched, strict=True)]
-    classes = [None if image.label is None else label_set.find(image.label) for image in told]
+    filed = {label: label_set.find(label) for label in {image.label for image in told} if label is not None}
+    classes = [None if image.label is None else filed[image.label] for image in told]
     detection = detect(told, inspected, pictures, classes, matched)
     return Examined(told, inspected, classes, matched, label_set, detection)

@@ -14,6 +14,7 @@ from dermaray.data.inspect import Inspected
 from dermaray.data.source import SourceImage
 from dermaray.data.storage import name_of
 from dermaray.images.fingerprint import ORIENTATIONS, THUMBNAIL_SHAPE
+from dermaray.labels import normalise
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def find_pictures(images: Sequence[SourceImage], inspected: Sequence[Inspected])
     files = [seen.sha256 if seen.format else None for seen in inspected]
     near = _near_pairs(inspected)
     clusters = _clusters(image_ids, files, near)
-    labels = [image.label for image in images]
+    # As spelled in any of the splits' folders.
+    labels = [image.label and normalise(image.label) for image in images]
     found = parents_of(labels, stems)
     copies = are_copies(labels, stems, found)
     parents = [parent and f"{label}/{parent}" for label, parent in zip(labels, found, strict=True)]

@@ -65,7 +65,8 @@ def _concerned(finding: str, left: list[int], source: Examined, fates: Fates) ->
     """Return which images a policy acts on, of those of a case that are left: what went before may have settled it."""
     classes = fates.classes
     if finding == "label_conflict":
-        return left if len({classes[p] for p in left}) > 1 else []
+        # Whoever else of the picture has left for another reason: the label of the others is as doubtful as before.
+        return left
     if finding == "reference_contradiction":
         return [p for p in left if contradicts(classes[p], source.matched[p])]
     if finding == "augmented_copy":

@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 from dermaray.data.copies import is_augmentors
 from dermaray.data.source import SourceImage, is_image_name
 from dermaray.data.storage import Tree, check_named
-from dermaray.data.tables import Table, fill_in, merge, read_table
+from dermaray.data.tables import Table, fill_in, ids_of, merge, read_table
 from dermaray.errors import DataError
-from dermaray.labels import diagnosis_code
+from dermaray.labels import agree, diagnosis_code, normalise
 
 _SPLIT_OF_NAME = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -19,7 +19,10 @@ _SPLIT_OF_NAME = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _ADDED_TO_SPLITS = re.compile(r"[ _-]?(?:dir|folder|set|dataset|data|split)$")
-_DOWNSAMPLED = "_downsampled"
+_WORDS = re.compile(r"[ _-]+")
+_PART = re.compile(r"(?:.*[ _-])?part[ _-]?\d+|.*_input", re.IGNORECASE)
+"""What folders of images are called of which a data set comes in several: `HAM10000_images_part_1`."""
+
 _NAMED = 3
 
 _Found = tuple[SourceImage, PurePosixPath | None]
@@ -44,7 +47,7 @@ def read_images(tree: Tree) -> list[SourceImage]:
     """
     tables = find_tables(tree)
     # Who sorted images into Train/melanoma meant it; a table beside them adds what else it knows.
-    if any(table.labelled for table in tables) and not _has_classes_in_splits(tree):
+    if any(table.labelled for table in tables) and not _has_classes_in_splits(tree, tables):
         found = list(_read_listed(tree, tables))
     else:
         found = list(_read_class_folders(tree, tables))
@@ -71,6 +74,7 @@ def _read_class_folders(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]
             raise DataError(f"{shown} holds no folder. One folder per class was expected, with the images in it")
         _check_classes(tree.uri(parent), folders, within)
     known = merge(tables)
+    silent = bool(known)
     empty = {folder for folders in classes.values() for folder in folders}
     for path in _images(tree):
         top = PurePosixPath(path.parts[0])
@@ -82,11 +86,26 @@ def _read_class_folders(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]
         label = parts[0] if len(parts) > 1 else None
         if label is not None:
             empty.discard(parent / label)
-        record = known.get(path.stem) or known.get(path.stem.removesuffix(_DOWNSAMPLED))
+        record = next((known[image_id] for image_id in ids_of(path.stem) if image_id in known), None)
+        silent &= record is None
         image = SourceImage(path.stem, tree.uri(path), label, official_split=parents.get(parent))
+        _check_label(image, record)
         yield fill_in(image, record), path
+    if silent:
+        raise DataError(
+            f"not one of the {len(known):,} images that {tables[0].place} names is below {tree.root}. The names of "
+            "files, without suffix, were expected; or take the CSV away"
+        )
     if empty:
         raise DataError(f"class folder {tree.uri(min(empty))} holds no image. Put images in it or remove it")
+
+
+def _check_label(image: SourceImage, record: SourceImage | None) -> None:
+    if record and image.label and record.label and agree(image.label, record.label) is False:
+        raise DataError(
+            f"{image.uri} is {record.label} in the CSV beside it. Put it into the folder of that class, or take the "
+            "CSV away: as --reference it decides which of such images are right"
+        )
 
 
 def _folders_within(tree: Tree) -> _Within:
@@ -110,6 +129,11 @@ def _check_classes(place: str, folders: Sequence[PurePosixPath], within: _Within
 
     Diagnoses are classes all the same (`melanoma/clinical`), unless what is in them are splits.
     """
+    if parts := [folder.name for folder in folders if _PART.fullmatch(folder.name)]:
+        raise DataError(
+            f"folders of classes were expected in {place}. Received: {parts[0]}, which is called like a part of a data "
+            "set. Where a CSV has the diagnoses: no CSV here has columns that are known"
+        )
     holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for folder in folders:
         names = tuple(sorted(inner.name for inner in within[folder]))
@@ -133,14 +157,34 @@ def _split_folders(tree: Tree) -> dict[PurePosixPath, str | None]:
     return splits or {PurePosixPath(): None}
 
 
-def _has_classes_in_splits(tree: Tree) -> bool:
-    within = Counter(folder.parent for folder in tree.folders if len(folder.parts) == 2)
-    return any(count > 1 and _split_of(parent.name) for parent, count in within.items())
+def _has_classes_in_splits(tree: Tree, tables: Sequence[Table]) -> bool:
+    """Tell whether folders of splits hold several folders, one of them at least called like a diagnosis."""
+    labels = {normalise(image.label) for table in tables for image in table.rows.values() if image.label}
+    within: dict[PurePosixPath, list[str]] = defaultdict(list)
+    for folder in tree.folders:
+        if len(folder.parts) == 2 and _split_of(folder.parts[0]):
+            within[folder.parent].append(folder.name)
+    return any(
+        len(names) > 1 and any(diagnosis_code(name) or normalise(name) in labels for name in names)
+        for names in within.values()
+    )
 
 
 def _split_of(folder: str) -> str | None:
     """Return the split that a folder stands for by its name, `Test` or `test_dir`, or None."""
     return _SPLIT_OF_NAME.get(_ADDED_TO_SPLITS.sub("", folder.lower()))
+
+
+def _split_within(path: PurePosixPath) -> str | None:
+    """Return the split that a file lies in by the first of its folders that has the word for one in its name.
+
+    That is more than `_split_of` knows: `ISIC_2019_Test_Input`, `images/test`.
+    """
+    for folder in path.parts[:-1]:
+        words = {_SPLIT_OF_NAME.get(word) for word in _WORDS.split(folder.lower())} - {None}
+        if split := _split_of(folder) or (words.pop() if len(words) == 1 else None):
+            return split
+    return None
 
 
 def _listed_splits(
@@ -151,11 +195,10 @@ def _listed_splits(
     Raises:
         DataError: Only some of those lie there: nobody can tell which split the others belong to.
     """
-    within = (path for path in (*listed, *others) if len(path.parts) > 1)
-    splits = {path: split for path in within if (split := _split_of(path.parts[0]))}
+    splits = {path: split for path in (*listed, *others) if (split := _split_within(path))}
     strays = [path for path in listed if path not in splits]
     if strays and len(strays) < len(listed):
-        folders = " and ".join(sorted({path.parts[0] for path in listed if path in splits}))
+        folders = " and ".join(sorted({str(path.parent) for path in listed if path in splits}))
         raise DataError(
             f"of the images that CSVs list, {len(listed) - len(strays):,} lie in {folders}, {len(strays):,} elsewhere: "
             f"{tree.uri(min(strays))}, say. All in folders of splits, or none, was expected"
@@ -185,10 +228,10 @@ def _match(tree: Tree, ids: set[str]) -> tuple[dict[str, PurePosixPath], list[Pu
     files: dict[str, PurePosixPath] = {}
     others = list(_images(tree))
     # A file of just its name has the first claim to a row.
-    for suffix in ("", _DOWNSAMPLED):
+    for form in range(len(ids_of(""))):
         taken, paths, others = set(files), others, []
         for path in paths:
-            image_id = path.stem.removesuffix(suffix)
+            image_id = ids_of(path.stem)[form]
             if image_id not in ids or image_id in taken:
                 others.append(path)
             elif files.setdefault(image_id, path) != path:

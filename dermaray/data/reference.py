@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from dermaray.data.source import SourceImage
+from dermaray.data.tables import ids_of
 from dermaray.labels import LabelSet, agree
 
 
@@ -37,8 +38,7 @@ def spread_reference(matched: Sequence[SourceImage | None], pictures: Sequence[s
 
 
 def _find(name: str, reference: Mapping[str, SourceImage]) -> SourceImage | None:
-    names = (name, name.removesuffix("_downsampled"), f"{name}_downsampled")
-    return next((reference[n] for n in names if n in reference), None)
+    return next((reference[image_id] for image_id in ids_of(name) if image_id in reference), None)
 
 
 def contradicts(label: str | None, known: SourceImage | None) -> bool:

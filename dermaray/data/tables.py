@@ -14,27 +14,32 @@ A file is known by its columns, not by its name. What each year's look like:
 Ground truth and metadata may be one file or several: `merge` joins them by the image's id.
 """
 
+import codecs
 import csv
 import io
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from dermaray.data.groups import group_ids
-from dermaray.data.source import SourceImage
+from dermaray.data.source import IMAGE_SUFFIXES, SourceImage
 from dermaray.data.storage import read_bytes
 from dermaray.errors import DataError
 from dermaray.labels import GRADES, agree, diagnosis_code
 
 KNOWN_FORMS = "HAM10000's, the ISIC challenges' of 2016 to 2020, or the metadata.csv of the ISIC archive"
 
+DOWNSAMPLED = "_downsampled"
+"""What ISIC 2019 adds to the names of some images."""
+
 Row = dict[str, str]
 _LabelOf = Callable[[Row, str], str | None]
 
 _HEAD_BYTES = 64 * 1024
-_UNKNOWN = frozenset({"", "unknown", "na", "n/a", "nan", "none", "null"})
+_UNKNOWN = frozenset({"", "-", "unknown", "na", "n/a", "#n/a", "<na>", "nan", "none", "null"})
 _ID_COLUMNS = ("isic_id", "image_name", "image_id", "image")
 _COLUMNS = {
     "lesion_id": ("lesion_id",),
@@ -48,6 +53,11 @@ _CLASS_COLUMNS = ("MEL", "NV", "BCC", "AKIEC", "AK", "BKL", "DF", "VASC", "SCC",
 _DIAGNOSIS_COLUMNS = (*(f"diagnosis_{n}" for n in (5, 4, 3, 2)), "diagnosis", "diagnosis_1", "benign_malignant")
 _MALIGNANT = {"benign": False, "0": False, "0.0": False, "malignant": True, "1": True, "1.0": True}
 _COLUMNS_2016 = ("image", "malignant")
+_NAMES = frozenset(
+    {*_ID_COLUMNS, *(name for names in _COLUMNS.values() for name in names), *_DIAGNOSIS_COLUMNS}
+    | {"dx", "target", "melanoma", "seborrheic_keratosis"}
+)
+"""Columns that are known whatever their capitals; those of classes are known by them."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,8 @@ def read_table(place: str) -> Table | None:
     """Read a CSV, or return None where its columns are none that are known.
 
     Raises:
-        DataError: It is no CSV in UTF-8, a line has too many or too few values or one that cannot be, or two lines
-            say different things of one image.
+        DataError: It is no CSV in UTF-8, or one with other separators, a column is there twice, a line has too many or
+            too few values or one that cannot be, or two lines say different things of one image.
     """
     columns = _columns(place)
     label_of = _label_reader(columns)
@@ -97,7 +107,8 @@ def merge(tables: Sequence[Table]) -> dict[str, SourceImage]:
     """
     merged: dict[str, SourceImage] = {}
     labelled_by: dict[str, str] = {}
-    for table in sorted(tables, key=lambda table: not table.labelled):
+    tables = _with_the_same_ids(sorted(tables, key=lambda table: not table.labelled))
+    for table in tables:
         for image_id, image in table.rows.items():
             known = merged.get(image_id)
             merged[image_id] = image if known is None else _joined(known, image, labelled_by.get(image_id), table.place)
@@ -106,6 +117,27 @@ def merge(tables: Sequence[Table]) -> dict[str, SourceImage]:
     for field in ("lesion_id", "patient_id") if len(tables) > 1 else ():
         _name_once(field, merged, tables)
     return merged
+
+
+def _with_the_same_ids(tables: Sequence[Table]) -> list[Table]:
+    """Return CSVs under the ids of those before them where but `DOWNSAMPLED` tells an image's ids apart."""
+    known: set[str] = set()
+    renamed = []
+    for table in tables:
+        rows = {}
+        for image_id, image in table.rows.items():
+            same = [
+                other for other in ids_of(image_id) if other in known and (other == image_id or other not in table.rows)
+            ]
+            rows[same[0] if same else image_id] = replace(image, image_id=same[0] if same else image_id)
+        known |= rows.keys()
+        renamed.append(replace(table, rows=rows))
+    return renamed
+
+
+def ids_of(name: str) -> tuple[str, ...]:
+    """Return the ids that CSVs may know an image by: its own first, and with and without `DOWNSAMPLED`."""
+    return name, name.removesuffix(DOWNSAMPLED), f"{name}{DOWNSAMPLED}"
 
 
 def _name_once(field: str, merged: dict[str, SourceImage], tables: Sequence[Table]) -> None:
@@ -144,14 +176,28 @@ def _contradict(one: str, other: str) -> bool:
 
 
 def _columns(place: str) -> tuple[str, ...]:
-    head = read_bytes(place, _HEAD_BYTES).decode("utf-8-sig", "replace")
+    head = read_bytes(place, _HEAD_BYTES)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{place} is UTF-16. A CSV in UTF-8 was expected")
+    text = head.decode("utf-8-sig", "replace")
     try:
-        first = [name.strip() for name in next(csv.reader(io.StringIO(head, newline="")), [])]
+        first = [name.strip() for name in next(filter(None, csv.reader(io.StringIO(text, newline=""))), [])]
     except csv.Error:
         return ()
     if len(first) == 2 and re.fullmatch(r"ISIC_\d+", first[0]) and first[1].lower() in _MALIGNANT:
         return _COLUMNS_2016
-    return tuple(first)
+    names = [name.lower() if name.lower() in _NAMES else name for name in first]
+    _check_header(place, names)
+    return tuple(names)
+
+
+def _check_header(place: str, names: Sequence[str]) -> None:
+    for separator, said in ((";", "semicolons"), ("\t", "tabs")):
+        parts = [part.strip(' "').lower() for part in separator.join(names).split(separator)]
+        if len(parts) > len(names) and set(_ID_COLUMNS) & set(parts):
+            raise DataError(f"{place}: values are separated by {said}. Commas were expected")
+    if twice := [name for name in names if name in _NAMES and names.count(name) > 1]:
+        raise DataError(f"{place} has the column {twice[0]} twice. Take one of them away")
 
 
 def _rows(place: str, columns: tuple[str, ...]) -> Iterator[tuple[Row, str]]:
@@ -164,8 +210,8 @@ def _rows(place: str, columns: tuple[str, ...]) -> Iterator[tuple[Row, str]]:
         raise DataError(f"{place}, line {line}: not a CSV in UTF-8: {error.reason}") from error
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
-        for number, values in enumerate(reader):
-            if not values or (number == 0 and columns != _COLUMNS_2016):
+        for number, values in enumerate(filter(None, reader)):
+            if number == 0 and columns != _COLUMNS_2016:
                 continue
             where = f"{place}, line {reader.line_num}"
             if len(values) != len(columns):
@@ -178,6 +224,9 @@ def _rows(place: str, columns: tuple[str, ...]) -> Iterator[tuple[Row, str]]:
 def _image(row: Row, image_id: str, label_of: _LabelOf | None, where: str) -> SourceImage:
     if not image_id:
         raise DataError(f"{where}: no image is named")
+    # The name of a file, with some.
+    if PurePosixPath(image_id).suffix.lower() in IMAGE_SUFFIXES:
+        image_id = image_id[: image_id.rindex(".")]
     values = {field: _known(row, columns) for field, columns in _COLUMNS.items()}
     age = values.pop("age")
     label = label_of(row, where) if label_of else None
