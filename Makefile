@@ -78,4 +78,4 @@ case-study: $(READY) ## Train the case study's models and tune one, for docs/res
 	$(BIN)/python -m benchmarks.case_study
 
 clean: ## Remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

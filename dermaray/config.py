@@ -88,7 +88,8 @@ class TrainingConfig(Section):
         class_weights: What an image counts in the training loss, by its class. `balanced` is inverse to the number of
             times that the class is drawn in an epoch, `sqrt` to its square root; `{nevus: 1, melanoma: 3, ...}` gives
             one weight for every class. They are scaled so that their mean over an epoch is 1.
-        early_stopping: Ends the run when so many epochs in a row had no lower `val_loss`. Null: never.
+        early_stopping: Ends the run when so many epochs in a row had no lower `val_loss`; those of the head alone or on
+            small images do not count. Null: never.
         precision: What a step computes in. `bfloat16` and `float16` (with its loss scaled, on one worker) are for GPUs,
             and leave the weights float32; `float64`, weights included, tells what of a difference is rounding.
         partial_sums: A global batch is computed in so many parts, and their gradients are summed in float64, so that

@@ -90,6 +90,11 @@ def waiting(description: str) -> Iterator[None]:
         yield
 
 
+def how_to_go_on(*, new: bool) -> str:
+    """Say by what command an interrupted job goes on, of which `--new` may have been part."""
+    return "The same command without --new goes on" if new else "The same command goes on; --new begins anew"
+
+
 def say(message: str) -> None:
     """Print one line of a job's result."""
     console.print(message, markup=False)

@@ -26,7 +26,7 @@ from dermaray.training.state import RunState
 from dermaray.training.store import RunStore
 from dermaray.training.task import WorkerTask, plan_run
 from dermaray.training.unfinished import settings_of
-from jobs.console import say, tracked, waiting
+from jobs.console import how_to_go_on, say, tracked, waiting
 
 FIGURES = ("loss", "val_loss", "val_accuracy")
 """What is said of a run while it trains."""
@@ -198,9 +198,8 @@ def _saying_what_is_kept(task: WorkerTask, store: RunStore, *, new: bool) -> Ite
         yield
     except KeyboardInterrupt:
         if found := store.latest():
-            how = "The same command without --new goes on" if new else "The same command goes on; --new begins anew"
             with suppress(BrokenPipeError):
-                say(f"Kept: {_position(task, found.state)}. {how}")
+                say(f"Kept: {_position(task, found.state)}. {how_to_go_on(new=new)}")
         raise
 
 

@@ -57,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
             say(f"No trial has the configuration's own values: {', '.join(outside)} out of range, or not named in it")
         begin_search(search, manifest.digest, folder, new=args.new)
         trials = _run(
-            search, folder, lambda run: plan_run(run, manifest, cpus, leaks=leaks, concurrent=config.concurrent)
+            search,
+            folder,
+            lambda run: plan_run(run, manifest, cpus, leaks=leaks, concurrent=config.concurrent),
+            new=args.new,
         )
         with atomic_directory(out, overwrite=args.overwrite) as partial:
             best = write_search(partial, search, trials)
@@ -74,11 +77,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run(search: "Search", folder: Path, plan: "PlanRun") -> "list[Trial]":
+def _run(search: "Search", folder: Path, plan: "PlanRun", *, new: bool) -> "list[Trial]":
     """Run the trials that are left, and tell about it."""
     from cluster.relay import relay
     from dermaray.training.tuning import begun_trials, run_trials
-    from jobs.console import say, tracked
+    from jobs.console import how_to_go_on, say, tracked
 
     trials, epochs = search.config.trials, search.base.training.epochs
     if begun := begun_trials(folder):
@@ -95,7 +98,7 @@ def _run(search: "Search", folder: Path, plan: "PlanRun") -> "list[Trial]":
             with relay(receive) as notify:
                 return run_trials(search, folder, plan, notify)
         except KeyboardInterrupt:
-            say(f"Kept: {len(begun_trials(folder))} of {trials} trials have begun. The same command goes on")
+            say(f"Kept: {len(begun_trials(folder))} of {trials} trials have begun. {how_to_go_on(new=new)}")
             raise
 
 

@@ -24,8 +24,9 @@ class ModelConfig(Section):
             weights of such a backbone: the `model.keras` of a run of one network with one view, or what Keras's
             `save_weights` wrote.
         dropout: Share of the head's inputs set to zero while training.
-        options: Of the backbone: for the case study's CNN `{filters: [32, 32, 64, 64], dense: 512, dropout: 0.25,
-            batch_normalization: true}`, for EfficientNet-Lite `{drop_connect: 0.2}`, which skips blocks at random.
+        options: Of the backbone, as a mapping: for the case study's CNN `filters` ([32, 32, 64, 64] by default),
+            `dense` (512), `dropout` (0.0) and `batch_normalization` (false), for EfficientNet-Lite `drop_connect`
+            (0.0), the share of blocks to skip at random.
     """
 
     backbone: str = "case_study_cnn"
