@@ -96,6 +96,8 @@ def disturbed(score: list[str], out: str, what: str, after: float, rng: random.R
             time.sleep(0.05)
         if wait_for_the_end(process, started, LONGEST_SECONDS) == 0:
             return commands if killed else 0
+        if not killed:
+            raise SystemExit("a run failed that nobody had disturbed")
     raise SystemExit(f"the run did not end in {MOST_COMMANDS} commands after the kill of {what}")
 
 

@@ -7,6 +7,7 @@ the ISIC archive's metadata; the task descriptions of the ISIC challenges of 201
 hold, Tschandl et al., Scientific Data 5:180161, 2018.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -317,7 +318,8 @@ def find_label_set(labels: Iterable[str], name: str | None = None) -> LabelSet:
     # `Nevus` and `nevus` are one class, named by the first.
     named = {normalise(label): label for label in reversed(found)}
     for label in found:
-        if _plain(label) != _plain(first := named[normalise(label)]):
+        first = named[normalise(label)]
+        if _plain(label) != _plain(first):
             raise LabelError(f"{first!r} and {label!r} would be one class: marks tell no classes apart. Rename one")
     classes = sorted(named.values())
     codes = {label: diagnosis_code(label) for label in classes}
@@ -332,8 +334,8 @@ def find_label_set(labels: Iterable[str], name: str | None = None) -> LabelSet:
 
 
 def _plain(label: str) -> str:
-    """Return a label without capitals, and with spaces for what else stands between words."""
-    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split())
+    """Return a label without capitals and what stands between words, but with marks that may mean something."""
+    return " ".join(re.sub(r"[\s_/,.;:()\[\]]|(?<=\w)-(?=\w)", " ", label.casefold()).split())
 
 
 def _words(label_set: LabelSet) -> set[str]:

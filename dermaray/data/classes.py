@@ -42,9 +42,10 @@ def check_classes(images: Sequence[SourceImage], label_set: LabelSet, config: Pr
     """
     labels = Counter(image.label for image in images if image.label is not None)
     if len({label_set.find(label) or label for label in labels}) == 1:
+        named = " or ".join(map(repr, sorted(labels)[:_NAMED]))
         raise DataError(
-            f"all {sum(labels.values()):,} images have the label {next(iter(labels))!r}, so there is nothing to tell "
-            "apart. The folder that holds the class folders, or the CSV, was expected"
+            f"all {sum(labels.values()):,} images have the label {named}, so there is nothing to tell apart. "
+            "The folder that holds the class folders, or the CSV, was expected"
         )
     unknown = [label for label in labels if label_set.find(label) is None]
     if unknown and config.policies.unknown_label == "fail":

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dermaray.data.source import IMAGE_SUFFIXES
 
@@ -18,10 +18,10 @@ _WORDS = (
     "|warp(ed)?|perspective"
 )
 _KINDS = "random|horizontal(ly)?|vertical(ly)?|cent(er|re)|gaussian|colou?r"
-_BY_HAND = re.compile(rf"[_-](({_KINDS})[_-]?)?({_WORDS})(?![^\W\d_])", re.IGNORECASE)
+_BY_HAND = re.compile(rf"[_-](({_KINDS})[_-]?)?(?P<word>{_WORDS})(?![^\W\d_])", re.IGNORECASE)
 """What scripts append to a name: `ISIC_0000139_rot90.jpg`, `ISIC_0000139-aug-3.jpg`; whole words, not `_rotterdam`."""
 
-_BEFORE = re.compile(rf"({_WORDS})[_-]?\d*[_-](?P<parent>.+)", re.IGNORECASE | re.DOTALL)
+_BEFORE = re.compile(rf"(({_KINDS})[_-]?)?({_WORDS})(?=[\d_-])", re.IGNORECASE)
 """What others put before it: `aug_0_ISIC_0000139.jpg`, `rot15_ISIC_0000139.jpg`."""
 
 
@@ -60,8 +60,9 @@ def are_copies(labels: Sequence[str | None], stems: Sequence[str], parents: Sequ
     """
     of = list(zip(labels, parents, strict=True))
     made = [parent not in (None, stem) for stem, parent in zip(stems, parents, strict=True)]
-    # Beyond the parent's name, that is. Augmentor's UUID always has a digit.
-    numbered = [any(map(str.isdigit, s[len(parent or "") :])) for s, parent in zip(stems, parents, strict=True)]
+    # Beside the parent's name, that is. Augmentor's UUID always has a digit.
+    beside_it = (stem.replace(parent or "", "", 1) for stem, parent in zip(stems, parents, strict=True))
+    numbered = [any(map(str.isdigit, rest)) for rest in beside_it]
     beside = Counter(parent for parent, is_made in zip(of, made, strict=True) if is_made)
     return [made[i] and (numbered[i] or beside[of[i]] > 1) for i in range(len(of))]
 
@@ -71,13 +72,20 @@ def _parent(label: str | None, stem: str, present: set[tuple[str | None, str]]) 
     if match := _AUGMENTOR.fullmatch(stem):
         parent = _without_suffix(match["parent"])
         return _parent(label, parent, present) or parent
+    return next((parent for parent in _possible_parents(stem) if (label, parent) in present), None)
+
+
+def _possible_parents(stem: str) -> Iterator[str]:
+    """Yield what a name may be made of: what comes before the word for a copy, or after it and a number."""
     for match in _BY_HAND.finditer(stem):
-        parent = stem[: match.start()]
-        if (label, parent) in present:
-            return parent
-    if (match := _BEFORE.fullmatch(stem)) and (label, match["parent"]) in present:
-        return match["parent"]
-    return None
+        # The kind may be the parent's own: `lesion_color_rot90` is of `lesion_color`.
+        yield stem[: match.start("word") - 1]
+        yield stem[: match.start()]
+    if before := _BEFORE.match(stem):
+        rest = stem[before.end() :]
+        for mark in re.finditer("[_-]", rest):
+            if not rest[: mark.start()].strip("_-0123456789"):
+                yield rest[mark.end() :]
 
 
 def _without_suffix(name: str) -> str:

@@ -22,16 +22,17 @@ def read_source(source: str | Path) -> list[SourceImage]:
             or the `metadata.csv` that the ISIC archive's own downloader writes (see `dermaray.data.tables`).
 
     Returns:
-        One per image. A row of a CSV belongs to the file of that name, or of that name with `_downsampled` after it. A
-        row without a file has no `uri`; a file without a row, or beside the class folders, has no `label`. The id is
+        One per image. A row of a CSV belongs to the file of that name, or of that name with or without `_downsampled`.
+        A row without a file has no `uri`; a file without a row, or beside the class folders, has no `label`. The id is
         the row's, otherwise the file's name without suffix, or the path within the source where names repeat. Hidden
         files and folders are passed over.
 
     Raises:
         DataError: The source is missing, cannot be listed or is of neither kind; split folders and class folders are
-            mixed; folders that hold the same folders are there in place of class folders; a class folder holds no
-            image; a CSV is damaged or contradicts itself or another; two files could be meant by one row; none of the
-            rows has a file; or only some of those files lie in split folders.
+            mixed; folders that hold the same folders, or are called like parts of a data set, are there in place of
+            class folders; a class folder holds no image; a CSV is damaged, has other separators than commas, or
+            contradicts itself, another or a class folder; two files could be meant by one row; none of the rows has a
+            file; or only some of those files lie in split folders.
     """
     folder = local_path(source)
     if folder is not None and not folder.is_dir():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dermaray.data.examine import Examined
-from dermaray.data.findings import KINDS, Policies
+from dermaray.data.findings import KINDS, Case, Policies
 from dermaray.data.reference import contradicts, settled_class
 from dermaray.errors import DataError
 
@@ -55,7 +55,7 @@ def apply_policies(source: Examined, policies: Policies) -> Fates:
             if concerned and policy == "fail":
                 raise DataError(_refusal(finding, source))
             if policy == "relabel":
-                _relabel(concerned, finding, case.detail, source, fates)
+                _relabel(concerned, finding, case, source, fates)
             else:
                 fates.put_aside(concerned, finding, case.detail)
     return fates
@@ -94,13 +94,14 @@ def _all_but_one(positions: Sequence[int], source: Examined) -> list[int]:
     return sorted(positions, key=worth)[1:]
 
 
-def _relabel(positions: Sequence[int], finding: str, detail: str, source: Examined, fates: Fates) -> None:
-    """Give the images of a case, all of one picture, the reference's label; put them aside if it settles nothing."""
-    disputed = [c for p in positions if (c := fates.classes[p]) is not None] if finding == "label_conflict" else []
+def _relabel(positions: list[int], finding: str, case: Case, source: Examined, fates: Fates) -> None:
+    """Give those left of a case, all of one picture, the reference's label; put them aside if it settles nothing."""
+    of = case.positions if finding == "label_conflict" else ()
+    disputed = [c for p in of if (c := fates.classes[p]) is not None]
     settled = {settled_class(source.matched[p], source.label_set, disputed) for p in positions}
     label = settled.pop() if len(settled) == 1 else None
     if label is None:
-        fates.put_aside(positions, finding, f"{detail}; the reference does not settle it")
+        fates.put_aside(positions, finding, f"{case.detail}; the reference does not settle it")
         return
     for p in positions:
         if fates.classes[p] != label:

@@ -73,7 +73,7 @@ def _read_class_folders(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]
             shown = tree.uri(parent)
             raise DataError(f"{shown} holds no folder. One folder per class was expected, with the images in it")
         _check_classes(tree.uri(parent), folders, within)
-    known = merge(tables)
+    known = merge(tables, {path.stem for path in _images(tree)})
     silent = bool(known)
     empty = {folder for folders in classes.values() for folder in folders}
     for path in _images(tree):
@@ -129,10 +129,11 @@ def _check_classes(place: str, folders: Sequence[PurePosixPath], within: _Within
 
     Diagnoses are classes all the same (`melanoma/clinical`), unless what is in them are splits.
     """
-    if parts := [folder.name for folder in folders if _PART.fullmatch(folder.name)]:
+    parts = [folder.name for folder in folders if _PART.fullmatch(folder.name)]
+    if parts and not any(diagnosis_code(folder.name) for folder in folders):
         raise DataError(
             f"folders of classes were expected in {place}. Received: {parts[0]}, which is called like a part of a data "
-            "set. Where a CSV has the diagnoses: no CSV here has columns that are known"
+            "set, and no CSV there gives diagnoses in columns that are known. Rename the folder if it is a class"
         )
     holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for folder in folders:
@@ -158,16 +159,16 @@ def _split_folders(tree: Tree) -> dict[PurePosixPath, str | None]:
 
 
 def _has_classes_in_splits(tree: Tree, tables: Sequence[Table]) -> bool:
-    """Tell whether folders of splits hold several folders, one of them at least called like a diagnosis."""
+    """Tell whether folders of splits hold folders of classes: called like diagnoses, or in several of them the same."""
     labels = {normalise(image.label) for table in tables for image in table.rows.values() if image.label}
     within: dict[PurePosixPath, list[str]] = defaultdict(list)
     for folder in tree.folders:
-        if len(folder.parts) == 2 and _split_of(folder.parts[0]):
+        if len(folder.parts) == 2 and _split_of(folder.parts[0]) and not _PART.fullmatch(folder.name):
             within[folder.parent].append(folder.name)
-    return any(
-        len(names) > 1 and any(diagnosis_code(name) or normalise(name) in labels for name in names)
-        for names in within.values()
-    )
+    times = Counter(name for names in within.values() for name in names)
+    named = [name for name in times if diagnosis_code(name) or normalise(name) in labels]
+    several = any(len(names) > 1 for names in within.values())
+    return several and (len(named) > len(times) / 2 or sum(count > 1 for count in times.values()) > 1)
 
 
 def _split_of(folder: str) -> str | None:
@@ -176,10 +177,7 @@ def _split_of(folder: str) -> str | None:
 
 
 def _split_within(path: PurePosixPath) -> str | None:
-    """Return the split that a file lies in by the first of its folders that has the word for one in its name.
-
-    That is more than `_split_of` knows: `ISIC_2019_Test_Input`, `images/test`.
-    """
+    """Return the split of a file by the first of its folders with a word for it: `ISIC_2019_Test_Input`, `a/test`."""
     for folder in path.parts[:-1]:
         words = {_SPLIT_OF_NAME.get(word) for word in _WORDS.split(folder.lower())} - {None}
         if split := _split_of(folder) or (words.pop() if len(words) == 1 else None):
@@ -190,15 +188,18 @@ def _split_within(path: PurePosixPath) -> str | None:
 def _listed_splits(
     tree: Tree, listed: Collection[PurePosixPath], others: Sequence[PurePosixPath]
 ) -> dict[PurePosixPath, str]:
-    """Return the split of each file in the folder of one, where all those that rows list lie in such folders.
+    """Return the split of each file in the folder of one, where all those that rows give a label lie in such folders.
 
     Raises:
         DataError: Only some of those lie there: nobody can tell which split the others belong to.
     """
     splits = {path: split for path in (*listed, *others) if (split := _split_within(path))}
+    if not all(path in splits for path in listed):
+        # Words in other places may mean something else then.
+        splits = {path: split for path in (*listed, *others) if (split := _split_of(path.parts[0])) and path.parts[1:]}
     strays = [path for path in listed if path not in splits]
     if strays and len(strays) < len(listed):
-        folders = " and ".join(sorted({str(path.parent) for path in listed if path in splits}))
+        folders = " and ".join(sorted({path.parts[0] for path in listed if path in splits}))
         raise DataError(
             f"of the images that CSVs list, {len(listed) - len(strays):,} lie in {folders}, {len(strays):,} elsewhere: "
             f"{tree.uri(min(strays))}, say. All in folders of splits, or none, was expected"
@@ -207,12 +208,14 @@ def _listed_splits(
 
 
 def _read_listed(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]:
-    records = merge(tables)
+    records = merge(tables, {path.stem for path in _images(tree)})
     files, others = _match(tree, set(records))
     if not files:
         places = " and ".join(table.place for table in tables)
         raise DataError(f"not one of the {len(records)} images that {places} list is below {tree.root}")
-    splits = _listed_splits(tree, files.values(), others)
+    labelled = [file for image_id, file in files.items() if records[image_id].label is not None]
+    unlabelled = [file for image_id, file in files.items() if records[image_id].label is None]
+    splits = _listed_splits(tree, labelled, [*unlabelled, *others])
     for image_id, record in records.items():
         file = files.get(image_id)
         if file is None:

@@ -19,7 +19,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -53,6 +53,7 @@ _CLASS_COLUMNS = ("MEL", "NV", "BCC", "AKIEC", "AK", "BKL", "DF", "VASC", "SCC",
 _DIAGNOSIS_COLUMNS = (*(f"diagnosis_{n}" for n in (5, 4, 3, 2)), "diagnosis", "diagnosis_1", "benign_malignant")
 _MALIGNANT = {"benign": False, "0": False, "0.0": False, "malignant": True, "1": True, "1.0": True}
 _COLUMNS_2016 = ("image", "malignant")
+"""Of files without a header: it is told by identity, since one may have this very header."""
 _NAMES = frozenset(
     {*_ID_COLUMNS, *(name for names in _COLUMNS.values() for name in names), *_DIAGNOSIS_COLUMNS}
     | {"dx", "target", "melanoma", "seborrheic_keratosis"}
@@ -96,8 +97,10 @@ def read_table(place: str) -> Table | None:
     return Table(place, label_of is not None, rows)
 
 
-def merge(tables: Sequence[Table]) -> dict[str, SourceImage]:
+def merge(tables: Sequence[Table], files: Collection[str] = ()) -> dict[str, SourceImage]:
     """Join what several CSVs say of each image: the first that says something, those with labels before the others.
+
+    An image may have `DOWNSAMPLED` in one and not in another, unless one of them has both, or both are among `files`.
 
     Lesions and patients that one of them names otherwise than another get one name: the CSVs may have ids of their own,
     and what any of them puts together stays together.
@@ -107,7 +110,7 @@ def merge(tables: Sequence[Table]) -> dict[str, SourceImage]:
     """
     merged: dict[str, SourceImage] = {}
     labelled_by: dict[str, str] = {}
-    tables = _with_the_same_ids(sorted(tables, key=lambda table: not table.labelled))
+    tables = _with_the_same_ids(sorted(tables, key=lambda table: not table.labelled), files)
     for table in tables:
         for image_id, image in table.rows.items():
             known = merged.get(image_id)
@@ -119,17 +122,18 @@ def merge(tables: Sequence[Table]) -> dict[str, SourceImage]:
     return merged
 
 
-def _with_the_same_ids(tables: Sequence[Table]) -> list[Table]:
-    """Return CSVs under the ids of those before them where but `DOWNSAMPLED` tells an image's ids apart."""
+def _with_the_same_ids(tables: Sequence[Table], files: Collection[str]) -> list[Table]:
+    """Return CSVs with the ids that those before them have for an image, where `DOWNSAMPLED` alone tells them apart."""
+    sets: list[Collection[str]] = [table.rows for table in tables]
+    two = {image_id for names in (*sets, files) for image_id in names if f"{image_id}{DOWNSAMPLED}" in names}
     known: set[str] = set()
     renamed = []
     for table in tables:
         rows = {}
         for image_id, image in table.rows.items():
-            same = [
-                other for other in ids_of(image_id) if other in known and (other == image_id or other not in table.rows)
-            ]
-            rows[same[0] if same else image_id] = replace(image, image_id=same[0] if same else image_id)
+            names = () if image_id.removesuffix(DOWNSAMPLED) in two else ids_of(image_id)
+            name = next((other for other in names if other in known), image_id)
+            rows[name] = replace(image, image_id=name)
         known |= rows.keys()
         renamed.append(replace(table, rows=rows))
     return renamed
@@ -192,11 +196,13 @@ def _columns(place: str) -> tuple[str, ...]:
 
 
 def _check_header(place: str, names: Sequence[str]) -> None:
-    for separator, said in ((";", "semicolons"), ("\t", "tabs")):
-        parts = [part.strip(' "').lower() for part in separator.join(names).split(separator)]
-        if len(parts) > len(names) and set(_ID_COLUMNS) & set(parts):
-            raise DataError(f"{place}: values are separated by {said}. Commas were expected")
-    if twice := [name for name in names if name in _NAMES and names.count(name) > 1]:
+    if not set(_ID_COLUMNS) & set(names):
+        for separator, said in ((";", "semicolons"), ("\t", "tabs")):
+            parts = {part.strip(' "').lower() for part in separator.join(names).split(separator)}
+            if parts & set(_ID_COLUMNS) and (parts - set(_ID_COLUMNS)) & (_NAMES | {"mel"}):
+                raise DataError(f"{place}: values are separated by {said}. Commas were expected")
+        return
+    if twice := [name for name in names if name in _NAMES.union(_CLASS_COLUMNS) and names.count(name) > 1]:
         raise DataError(f"{place} has the column {twice[0]} twice. Take one of them away")
 
 
@@ -211,7 +217,7 @@ def _rows(place: str, columns: tuple[str, ...]) -> Iterator[tuple[Row, str]]:
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         for number, values in enumerate(filter(None, reader)):
-            if number == 0 and columns != _COLUMNS_2016:
+            if number == 0 and columns is not _COLUMNS_2016:
                 continue
             where = f"{place}, line {reader.line_num}"
             if len(values) != len(columns):
@@ -253,7 +259,7 @@ def _label_reader(columns: Sequence[str]) -> _LabelOf | None:
     names = set(columns)
     forms: list[tuple[bool, _LabelOf]] = [
         ({"image_id", "dx"} <= names, lambda row, _: _known(row, ["dx"])),
-        (tuple(columns) == _COLUMNS_2016, lambda row, where: _grade(row, ["malignant"], "malignant", where)),
+        (columns is _COLUMNS_2016, lambda row, where: _grade(row, ["malignant"], "malignant", where)),
         ({"image_id", "melanoma", "seborrheic_keratosis"} <= names, _label_2017),
         ({"image", "MEL", "NV", "BCC"} <= names, _label_of_class_columns),
         # Every malignant image of that challenge is a melanoma; `diagnosis` is unknown for most of the others.

@@ -47,6 +47,16 @@ def test_an_image_leaves_for_the_first_reason_alone() -> None:
     assert fates(source(found, [MEL, NV])).finding == ["label_conflict", "label_conflict"]
 
 
+def test_a_label_stays_doubtful_when_the_other_image_of_the_picture_has_left() -> None:
+    found = {"wrong_type": [Case((1,), "PNG")], "label_conflict": [Case((0, 1), "two labels")]}
+    assert fates(source(found, [NV, MEL]), wrong_type="drop").finding == ["label_conflict", "wrong_type"]
+    with pytest.raises(DataError, match="two labels"):
+        fates(source(found, [NV, MEL]), wrong_type="drop", label_conflict="fail")
+    # It allows both labels, that of the one which has left as well.
+    coarse = source(found, [SK, "pigmented benign keratosis"], reference=["BKL", "BKL"])
+    assert fates(coarse, wrong_type="drop", label_conflict="relabel").usable() == []
+
+
 def test_of_duplicates_the_one_held_out_stays_then_the_largest_then_the_first() -> None:
     found = {"exact_duplicate": [Case((0, 1, 2), "same")]}
     assert fates(source(found, [MEL] * 3, splits=["train", "test", "train"])).usable() == [1]

@@ -178,6 +178,7 @@ def test_metadata_without_ground_truth_is_no_source(tmp_path: Path) -> None:
         (f"{TRUTH_2020}a,IP_1,male,45.0,torso,nevus,perhaps,\n", "line 2: benign_malignant is benign or malignant"),
         ("ISIC_0000000,benign\nISIC_0000002,maybe\n", "line 2: malignant is benign or malignant"),
         ("ISIC_0000000,benign\nISIC_0000000,malignant\n", "line 2: ISIC_0000000 is in the file twice"),
+        ("image,malignant\na,b\n", "holds no CSV of a known kind"),
         ("image,filter\na,b\n", "holds no CSV of a known kind. Known are HAM10000's, the ISIC"),
     ],
 )

@@ -8,6 +8,8 @@ from PIL import Image
 from dermaray.data.classes import check_classes, merged_labels
 from dermaray.data.copies import are_copies, parents_of
 from dermaray.data.formats import read_source
+from dermaray.data.inspect import Inspected
+from dermaray.data.pictures import find_pictures
 from dermaray.data.settings import PrepareConfig
 from dermaray.data.source import SourceImage
 from dermaray.errors import DataError, LabelError
@@ -40,6 +42,7 @@ def lesions(root: Path) -> list[str | None]:
         (HAM.replace(",", "\t"), "metadata.csv: values are separated by tabs. Commas were expected"),
         (HAM.encode("utf-16"), "metadata.csv is UTF-16. A CSV in UTF-8 was expected"),
         ("image_id,lesion_id,dx,lesion_id\nI1,L1,mel,\n", "metadata.csv has the column lesion_id twice"),
+        ("image,MEL,NV,BCC,MEL\nI1,1,0,0,0\n", "metadata.csv has the column MEL twice"),
         ("img_id,diagnostic\nI1,mel\n", "Received: HAM10000_images_part_1, which is called like a part of a data set"),
     ],
 )
@@ -67,6 +70,31 @@ def test_a_table_is_known_by_its_columns_however_they_are_written(table: str, tm
     ]
 
 
+def test_columns_that_are_unknown_may_be_called_anything(tmp_path: Path) -> None:
+    table = 'image_id,lesion_id,"remarks; free text"\nI1,L1,\nI2,L1,\nI3,L2,\n'
+    assert lesions(source(tmp_path, FOLDERS, table)) == ["L1", "L1", "L2"]
+
+
+def test_a_class_may_be_called_like_a_part_beside_a_diagnosis(tmp_path: Path) -> None:
+    found = read_source(source(tmp_path, ("nevus/I1.jpg", "stage part 1/I2.jpg")))
+    assert [image.label for image in found] == ["nevus", "stage part 1"]
+
+
+@pytest.mark.parametrize("classes", [("high_risk", "low_risk"), ("0", "1")])
+def test_folders_that_recur_in_splits_are_classes_whatever_a_table_says(
+    classes: tuple[str, str], tmp_path: Path
+) -> None:
+    one, other = classes
+    images = (f"Train/{one}/I1.jpg", f"Train/{other}/I2.jpg", f"Test/{one}/I3.jpg", f"Test/{other}/I4.jpg")
+    found = read_source(source(tmp_path, images, HAM))
+    assert [(image.label, image.lesion_id) for image in found] == [
+        (one, "L1"),
+        (other, "L1"),
+        (one, "L2"),
+        (other, None),
+    ]
+
+
 def test_folders_of_parts_within_those_of_splits_are_no_classes(tmp_path: Path) -> None:
     images = ("Train/part_1/I1.jpg", "Train/part_2/I2.jpg", "Test/images/I3.jpg")
     found = read_source(source(tmp_path, images, HAM))
@@ -83,6 +111,12 @@ def test_folders_of_parts_within_those_of_splits_are_no_classes(tmp_path: Path) 
 def test_splits_of_listed_images_are_kept_under_the_challenges_names(first: str, second: str, tmp_path: Path) -> None:
     found = read_source(source(tmp_path, (f"{first}/I1.jpg", f"{first}/I2.jpg", f"{second}/I3.jpg"), HAM))
     assert [image.official_split for image in found] == ["train", "train", "test"]
+
+
+def test_a_word_in_some_folders_alone_makes_no_splits(tmp_path: Path) -> None:
+    images = ("HAM10000_images_part_1/I1.jpg", "HAM10000_images_part_2/I2.jpg", "ISIC2018_Task3_Test_Images/I3.jpg")
+    found = read_source(source(tmp_path, images, HAM))
+    assert [image.official_split for image in found] == [None, None, None]
 
 
 def test_a_table_beside_class_folders_may_know_images_by_their_other_name(tmp_path: Path) -> None:
@@ -122,21 +156,31 @@ def test_two_names_of_one_image_are_joined_across_tables(tmp_path: Path) -> None
 
 
 def test_two_images_of_one_table_stay_two(tmp_path: Path) -> None:
-    root = source(tmp_path, ("a/I1_downsampled.jpg", "a/I1.jpg"), "image_id,lesion_id\nI1,L1\nI1_downsampled,L2\n")
-    (root / "truth.csv").write_text("image,MEL,NV,BCC\nI1_downsampled,1,0,0\nI1,0,1,0\n")
-    assert [(image.label, image.lesion_id) for image in read_source(root)] == [("NV", "L1"), ("MEL", "L2")]
+    root = source(tmp_path, ("a/I1_downsampled.jpg", "a/I2.jpg"), "image_id,lesion_id\nI1,L1\nI1_downsampled,L2\n")
+    (root / "truth.csv").write_text("image,MEL,NV,BCC\nI1_downsampled,1,0,0\nI2,0,1,0\n")
+    found = {image.image_id: (image.label, image.lesion_id) for image in read_source(root)}
+    assert found == {"I1": (None, "L1"), "I1_downsampled": ("MEL", "L2"), "I2": ("NV", None)}
+
+
+def test_two_files_that_each_have_a_row_stay_two(tmp_path: Path) -> None:
+    root = source(tmp_path, ("a/I1_downsampled.jpg", "a/I1.jpg"), "image_id,dx\nI1,mel\n")
+    (root / "truth.csv").write_text("image,MEL,NV,BCC\nI1_downsampled,0,1,0\n")
+    assert [image.label for image in read_source(root)] == ["mel", "NV"]
 
 
 @pytest.mark.parametrize(("one", "other"), [("BRAF+", "BRAF-"), ("<1 mm", ">1 mm")])
 def test_classes_that_marks_alone_tell_apart_are_refused(one: str, other: str) -> None:
     with pytest.raises(LabelError, match="would be one class"):
         find_label_set([one, other, "scar"])
-    assert find_label_set(["Scar", "scar", "old_tattoo", "old-Tattoo"]).classes == ("Scar", "old-Tattoo")
+    spelled = ["Scar", "scar", "old_tattoo", "old-Tattoo", "nevus, common x", "nevus common x"]
+    assert find_label_set(spelled).classes == ("Scar", "nevus common x", "old-Tattoo")
 
 
 def test_two_spellings_of_one_class_are_nothing_to_tell_apart() -> None:
     images = [SourceImage("a", "/a", "nevus"), SourceImage("b", "/b", "naevus")]
-    with pytest.raises(DataError, match="nothing to tell apart"):
+    with pytest.raises(
+        DataError, match="all 2 images have the label 'naevus' or 'nevus', so there is nothing to tell apart"
+    ):
         check_classes(images, find_label_set(["nevus", "naevus"]), PrepareConfig())
 
 
@@ -160,7 +204,7 @@ def test_diagnoses_that_a_set_merges_are_named() -> None:
             "X_translate_3",
             "X_affine_1",
         ),
-        *("aug_X", "aug_0_X", "rot15_X"),
+        *("aug_X", "aug_0_X", "rot15_X", "random_crop_X"),
     ],
 )
 def test_a_copys_name_leads_to_its_parent(copy: str) -> None:
@@ -169,7 +213,28 @@ def test_a_copys_name_leads_to_its_parent(copy: str) -> None:
 
 
 def test_a_photographers_word_before_a_name_makes_no_copy_of_it() -> None:
-    stems = ["zoom_case", "case"]
-    parents = parents_of(["nevus"] * 2, stems)
-    assert parents == ["case", "case"]
-    assert are_copies(["nevus"] * 2, stems, parents) == [False, False]
+    for word, is_copy in (("zoom", False), ("zoom2", True)):
+        stems = [f"{word}_case12", "case12"]
+        parents = parents_of(["nevus"] * 2, stems)
+        assert parents == ["case12", "case12"]
+        assert are_copies(["nevus"] * 2, stems, parents) == [is_copy, False]
+
+
+@pytest.mark.parametrize(
+    ("copy", "parent"),
+    [
+        ("lesion_color_rot90", "lesion_color"),
+        ("X_center_crop_1", "X_center"),
+        ("aug_1_2", "1_2"),
+        ("X_vertical-flip", "X"),
+    ],
+)
+def test_of_several_possible_parents_the_longest_counts(copy: str, parent: str) -> None:
+    stems = [copy, parent, "2", "lesion"]
+    assert parents_of(["nevus"] * 4, stems)[:2] == [parent, parent]
+
+
+def test_copies_and_parents_are_of_one_class_however_it_is_spelled(tmp_path: Path) -> None:
+    images = [SourceImage("a", "/Train/Nevus/X_rot12.jpg", "Nevus"), SourceImage("b", "/Test/nevus/X.jpg", "nevus")]
+    pictures = find_pictures(images, [Inspected("", "", 0, 0, "", "", None, None)] * 2)
+    assert pictures.parents == ["nevus/X", "nevus/X"]
