@@ -50,12 +50,20 @@ def _float16(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _int8(kernel: Float32Array) -> Float32Array:
-    """Round a kernel [..., channels] to at most 127 steps of each channel.
-
-    A step is a power of two times 4, 5, 6 or 7, so that what is rounded has few digits: else it would not compress.
-    """
+    """Round a kernel [..., channels] to at most 127 steps of each channel."""
     largest = np.abs(kernel).max(tuple(range(kernel.ndim - 1)))
-    fraction, exponent = np.frexp(np.where(largest > _NOTHING, largest, 1) / LARGEST)
-    step = np.ldexp(np.ceil(fraction * 8) / 8, exponent).astype(np.float32)
+    step = _step(largest)
+    # Of the largest as it is then: what has been rounded stays as it is when it is rounded again.
+    step = _step(np.rint(largest / step) * step)
     rounded: Float32Array = np.rint(kernel / step) * step
     return rounded
+
+
+def _step(largest: Float32Array) -> Float32Array:
+    """Return the least step of which 127 reach the largest weight of a channel.
+
+    It is a power of two times 4, 5, 6 or 7, so that what is rounded has few digits: else it would not compress.
+    """
+    fraction, exponent = np.frexp(np.where(largest > _NOTHING, largest, 1) / LARGEST)
+    step: Float32Array = np.ldexp(np.ceil(fraction * 8) / 8, exponent).astype(np.float32)
+    return step

@@ -15,9 +15,9 @@ def test_a_weight_is_a_whole_number_of_its_channels_steps(shape):
     assert rounded.dtype == np.float32
     for channel in range(shape[-1]):
         before, after = kernel[..., channel], rounded[..., channel]
-        # Of the numbers that a step may be, the least of which 127 reach the largest.
+        # Of the numbers that a step may be, the least of which 127 reach the largest, as it is rounded.
         steps = np.multiply.outer([4, 5, 6, 7], 2.0 ** np.arange(-40, 10)).ravel()
-        step = steps[127 * steps >= np.abs(before).max()].min()
+        step = steps[127 * steps >= np.abs(after).max()].min()
         counts = after / step
         assert np.array_equal(counts, np.rint(counts))
         assert 101 <= np.abs(counts).max() <= 127
@@ -25,7 +25,8 @@ def test_a_weight_is_a_whole_number_of_its_channels_steps(shape):
 
 
 def test_what_is_rounded_stays_as_it_is():
-    rounded = _int8(RANDOM.normal(size=(40, 30)).astype(np.float32))
+    # Among them largest weights that are rounded to less than what asked for their step.
+    rounded = _int8(RANDOM.normal(size=(40, 3000)).astype(np.float32))
     assert np.array_equal(_int8(rounded), rounded)
 
 
