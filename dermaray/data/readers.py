@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from dermaray.data.copies import is_augmentors
 from dermaray.data.source import SourceImage, is_image_name
 from dermaray.data.storage import Tree, check_named
-from dermaray.data.tables import Table, fill_in, ids_of, merge, read_table
+from dermaray.data.tables import Table, fill_in, find_record, ids_of, merge, read_table
 from dermaray.errors import DataError
 from dermaray.labels import agree, diagnosis_code, normalise
 
@@ -61,6 +61,10 @@ def _images(tree: Tree) -> Iterator[PurePosixPath]:
             yield path
 
 
+def _records(tree: Tree, tables: Sequence[Table]) -> dict[str, SourceImage]:
+    return merge(tables, {path.stem for path in _images(tree)})
+
+
 def _read_class_folders(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]:
     parents = _split_folders(tree)
     within = _folders_within(tree)
@@ -73,7 +77,7 @@ def _read_class_folders(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]
             shown = tree.uri(parent)
             raise DataError(f"{shown} holds no folder. One folder per class was expected, with the images in it")
         _check_classes(tree.uri(parent), folders, within)
-    known = merge(tables, {path.stem for path in _images(tree)})
+    known = _records(tree, tables)
     silent = bool(known)
     empty = {folder for folders in classes.values() for folder in folders}
     for path in _images(tree):
@@ -86,7 +90,7 @@ def _read_class_folders(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]
         label = parts[0] if len(parts) > 1 else None
         if label is not None:
             empty.discard(parent / label)
-        record = next((known[image_id] for image_id in ids_of(path.stem) if image_id in known), None)
+        record = find_record(path.stem, known)
         silent &= record is None
         image = SourceImage(path.stem, tree.uri(path), label, official_split=parents.get(parent))
         _check_label(image, record)
@@ -208,7 +212,7 @@ def _listed_splits(
 
 
 def _read_listed(tree: Tree, tables: Sequence[Table]) -> Iterator[_Found]:
-    records = merge(tables, {path.stem for path in _images(tree)})
+    records = _records(tree, tables)
     files, others = _match(tree, set(records))
     if not files:
         places = " and ".join(table.place for table in tables)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from dermaray.data.source import SourceImage
-from dermaray.data.tables import ids_of
+from dermaray.data.tables import find_record
 from dermaray.labels import LabelSet, agree
 
 
@@ -15,7 +15,7 @@ def match_reference(names: Sequence[str], reference: Mapping[str, SourceImage]) 
             ISIC 2019 adds to some.
         reference: What `read_reference` found.
     """
-    return [_find(name, reference) for name in names]
+    return [find_record(name, reference) for name in names]
 
 
 def spread_reference(matched: Sequence[SourceImage | None], pictures: Sequence[str]) -> list[SourceImage | None]:
@@ -35,10 +35,6 @@ def spread_reference(matched: Sequence[SourceImage | None], pictures: Sequence[s
             told.setdefault(picture, []).append(known)
     agreed = {picture: all_known[0] for picture, all_known in told.items() if len({k.label for k in all_known}) == 1}
     return [known or agreed.get(picture) for known, picture in zip(matched, pictures, strict=True)]
-
-
-def _find(name: str, reference: Mapping[str, SourceImage]) -> SourceImage | None:
-    return next((reference[image_id] for image_id in ids_of(name) if image_id in reference), None)
 
 
 def contradicts(label: str | None, known: SourceImage | None) -> bool:

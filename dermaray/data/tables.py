@@ -19,7 +19,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -142,6 +142,11 @@ def _with_the_same_ids(tables: Sequence[Table], files: Collection[str]) -> list[
 def ids_of(name: str) -> tuple[str, ...]:
     """Return the ids that CSVs may know an image by: its own first, and with and without `DOWNSAMPLED`."""
     return name, name.removesuffix(DOWNSAMPLED), f"{name}{DOWNSAMPLED}"
+
+
+def find_record(name: str, records: Mapping[str, SourceImage]) -> SourceImage | None:
+    """Return what records tell of an image under any of `ids_of` its name, or None."""
+    return next((records[image_id] for image_id in ids_of(name) if image_id in records), None)
 
 
 def _name_once(field: str, merged: dict[str, SourceImage], tables: Sequence[Table]) -> None:

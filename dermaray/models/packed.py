@@ -71,7 +71,8 @@ def _steps(kernel: Float32Array, axis: int) -> tuple[npt.NDArray[np.int8], Float
     The largest weight of a channel is 64 to 127 steps: a step is little more than what makes it 127, times what was
     folded into the channel. Of these the one is taken with which all weights are whole numbers.
     """
-    channels = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1)
+    moved = np.moveaxis(kernel, axis, 0)
+    channels = moved.reshape(len(moved), -1)
     largest = np.abs(channels).max(1, keepdims=True)
     steps = np.where(largest > 0, largest, 1) / np.arange(LARGEST // 2 + 1, LARGEST + 1, dtype=np.float32)
     off = np.stack([_off(channels, step[:, None]) for step in steps.T], 1)
@@ -80,7 +81,7 @@ def _steps(kernel: Float32Array, axis: int) -> tuple[npt.NDArray[np.int8], Float
     if off[rows, best].max() > _NEAR:
         return None
     step = steps[rows, best]
-    counts = np.rint(channels / step[:, None]).astype(np.int8).reshape(np.moveaxis(kernel, axis, 0).shape)
+    counts = np.rint(channels / step[:, None]).astype(np.int8).reshape(moved.shape)
     return np.moveaxis(counts, 0, axis), step
 
 
