@@ -101,13 +101,15 @@ def _listings(place: str) -> Iterator[Listing]:
 
 def _matching(place: str, pattern: Path) -> Iterator[Listing]:
     files, folders = _files_and_folders(sorted(glob.glob(str(pattern), recursive=True)))
+    unlisted = _unlisted_folders(pattern)
     images = [path for path in files if is_image_file(path)]
     # Text beside images is no list of images, unless a list was asked for.
     containers = (*_CONTAINERS, *LISTS) if pattern.suffix.lower() in LISTS else _CONTAINERS
     others = [path for path in files if path.suffix.lower() in containers]
     if not images and not others:
         hint = f", and {len(folders)} folders: name them, or use **" if folders and "**" not in pattern.parts else ""
-        raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive or a table{hint}")
+        why = "".join(f". {problem}" for _, problem in unlisted)
+        raise DataError(f"{place} matches {len(files)} files, none of them an image, an archive or a table{hint}{why}")
     passed = Counter(kind_of(path) for path in {*files}.difference(images, others))
     if "**" not in pattern.parts:
         passed.update(f"{shown(path.name)}/" for path in folders)
@@ -115,6 +117,25 @@ def _matching(place: str, pattern: Path) -> Iterator[Listing]:
     yield _files([str(path.absolute()) for path in images], passed)
     for path in others:
         yield from _one_of_several(str(path.absolute()), _local(path.absolute()))
+    for folder, problem in unlisted:
+        yield lost_listing(folder, problem)
+
+
+def _unlisted_folders(pattern: Path) -> list[tuple[str, str]]:
+    """Return the folders that a pattern looks into and that cannot be listed, which `glob` keeps quiet, and why."""
+    problems: dict[str, tuple[str, str]] = {}
+    for depth, part in enumerate(pattern.parts):
+        if not glob.has_magic(part) or "**" in pattern.parts[:depth][-1:]:
+            continue
+        above = Path(*pattern.parts[: depth + (part == "**")])
+        for folder in sorted(glob.glob(os.path.join(above, ""), recursive=True)):
+            try:
+                os.scandir(folder).close()
+            except OSError as error:
+                path = os.path.abspath(folder)
+                problem = f"{shown(path)} cannot be listed: {error.strerror}"
+                problems.setdefault(os.path.realpath(folder), (path, problem))
+    return list(problems.values())
 
 
 def _files_and_folders(matching: list[str]) -> tuple[list[Path], list[Path]]:

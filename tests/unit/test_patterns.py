@@ -1,7 +1,9 @@
 """Patterns of files: each file that matches once, and what is passed over is counted."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,6 +40,43 @@ def test_a_link_to_nothing_has_a_row_as_it_has_in_a_folder(tmp_path: Path) -> No
     (folder / "round.png").symlink_to("round.png")
     assert uris(folder / "*.png") == [str(folder / name) for name in ("a.png", "gone.png", "round.png")]
     assert uris(folder / "*.png") == uris(folder)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "images", "lost"),
+    [
+        ("**/*.png", ["a.png", "nested/c.png"], ["locked", "nested/locked"]),
+        ("*/*.png", ["nested/c.png"], ["locked"]),
+        ("nested/**", ["nested/c.png"], ["nested/locked"]),
+        ("*/locked/*", [], ["nested/locked"]),
+        ("*.png", ["a.png"], []),
+    ],
+)
+def test_a_folder_that_cannot_be_listed_has_a_row(
+    pattern: str, images: list[str], lost: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = ("a.png", "locked/b.png", "nested/c.png", "nested/locked/d.png")
+    folder = make_folder(tmp_path / "folder", {name: png(0) for name in inside})
+    lock(monkeypatch, "locked")
+    if not images:
+        with pytest.raises(DataError, match=r"matches 0 files.*locked cannot be listed: Permission denied"):
+            list(stream_inputs([str(folder / pattern)]))
+        return
+    members = list(read_members(joined(stream_inputs([str(folder / pattern)])).members))
+    assert [member.uri for member in members] == [str(folder / name) for name in images + lost]
+    assert all("cannot be listed: Permission denied" in str(member.error) for member in members[len(images) :])
+
+
+def lock(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Refuse to list folders of a name, as the system does to all but root."""
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if Path(path).name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
 
 
 def test_a_table_that_is_called_manifest_hides_no_images(tmp_path: Path) -> None:
