@@ -69,14 +69,37 @@ def rows(out: str) -> pa.Table:
     return pq.read_table(f"{path}/{SCORES}", filesystem=filesystem).drop_columns(["scored_at"]).sort_by("uri")
 
 
+def scoring(folder: Path, out: str) -> list[str]:
+    """Return the command that scores the archive."""
+    archive, model = str(folder / "archive"), str(folder / "model")
+    return [sys.executable, "-m", "jobs.score", archive, "--model", model, "--out", out]
+
+
 def there(out: str, name: str) -> bool:
     """Tell whether a result has a file."""
     base, mark, query = out.partition("?")
     return bool(stamp(f"{base}/{name}{mark}{query}"))
 
 
+def undisturbed(score: list[str], out: str) -> tuple[float, float]:
+    """Score, and return how many seconds that took, and how many of these from when the result was begun."""
+    start = time.monotonic()
+    process = subprocess.Popen(score, cwd=ROOT, stdout=subprocess.DEVNULL)
+    until_begun(process, out)
+    begun = time.monotonic()
+    if process.wait():
+        raise SystemExit("the run that nobody disturbs failed")
+    return time.monotonic() - start, time.monotonic() - begun
+
+
+def until_begun(process: subprocess.Popen[bytes], out: str) -> None:
+    """Wait until a result is begun, or who would do it has ended."""
+    while not there(out, RUN) and process.poll() is None:
+        time.sleep(0.05)
+
+
 def disturbed(score: list[str], out: str, what: str, after: float, rng: random.Random) -> int:
-    """Score, kill `what` some seconds after the run has begun, and repeat the command until it succeeds.
+    """Score, kill `what` some seconds after the result was begun, and repeat the command until it succeeds.
 
     Returns:
         How many commands that took; 0 where the run ended before there was anybody to kill.
@@ -85,8 +108,7 @@ def disturbed(score: list[str], out: str, what: str, after: float, rng: random.R
     for commands in range(1, MOST_COMMANDS + 1):
         process = subprocess.Popen(score, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if commands == 1:
-            while not there(out, RUN) and process.poll() is None:
-                time.sleep(0.05)
+            until_begun(process, out)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=after)
         started = set(below(process.pid))
@@ -103,25 +125,24 @@ def disturbed(score: list[str], out: str, what: str, after: float, rng: random.R
 
 def chaos(folder: Path, bucket: Bucket, kills: int, seconds: float, rng: random.Random) -> int:
     """Print a row for every kill; return how many runs did not end as they should."""
-    undisturbed = rows(str(folder / "undisturbed"))
+    expected = rows(str(folder / "undisturbed"))
     print("| kill | of | output | after, s | commands | s | lost | twice | other rows |")
     print("| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     number = attempts = wrong = 0
     while number < kills:
         what, kind = VICTIMS[number % len(VICTIMS)], ("disk", "S3")[number // len(VICTIMS) % 2]
         out = str(folder / f"out-{attempts}") if kind == "disk" else bucket.uri(f"out-{attempts}")
-        score = [sys.executable, "-m", "jobs.score", str(folder / "archive"), "--model", str(folder / "model")]
         after, began = rng.uniform(0, seconds), time.monotonic()
-        commands = disturbed([*score, "--out", out], out, what, after, rng)
+        commands = disturbed(scoring(folder, out), out, what, after, rng)
         attempts += 1
         if not commands:
             continue
         number += 1
         took, found = time.monotonic() - began, rows(out)
         times = Counter(found["uri"].to_pylist())
-        lost = len(set(undisturbed["uri"].to_pylist()) - set(times))
+        lost = len(set(expected["uri"].to_pylist()) - set(times))
         twice = sum(count > 1 for count in times.values())
-        same = found.equals(undisturbed) and there(out, SUCCESS)
+        same = found.equals(expected) and there(out, SUCCESS)
         wrong += not same
         numbers = f"{after:.1f} | {commands} | {took:.0f} | {lost} | {twice} | {'no' if same else 'YES'}"
         print(f"| {number} | {what} | {kind} | {numbers} |", flush=True)
@@ -136,7 +157,7 @@ def resumed(folder: Path) -> float:
     parts = sorted((out / SCORES).iterdir())
     for part in parts[: max(1, len(parts) // 10)]:
         part.unlink()
-    return run("jobs.score", str(folder / "archive"), "--model", str(folder / "model"), "--out", str(out))
+    return run(*scoring(folder, str(out))[2:])
 
 
 def main() -> None:
@@ -151,12 +172,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made, new_bucket("scores") as bucket:
         folder = Path(made)
         prepare(folder, args.images)
-        words = ("--model", str(folder / "model"), "--out")
-        whole = run("jobs.score", str(folder / "archive"), *words, str(folder / "undisturbed"))
-        starts = [run("jobs.score", str(folder / "few"), *words, str(folder / f"start-{i}")) for i in range(3)]
-        start = median(starts)
+        out = str(folder / "undisturbed")
+        whole, seconds = undisturbed(scoring(folder, out), out)
+        few = ("jobs.score", str(folder / "few"), "--model", str(folder / "model"), "--out")
+        start = median(run(*few, str(folder / f"start-{i}")) for i in range(3))
         print(f"undisturbed: {whole:.1f} s, of which {start:.1f} s a run of one image takes as well\n")
-        wrong = chaos(folder, bucket, args.kills, whole - start, random.Random(args.seed))
+        wrong = chaos(folder, bucket, args.kills, seconds, random.Random(args.seed))
         share = (median(resumed(folder) for _ in range(3)) - start) / (whole - start)
         print(f"\n{wrong} runs ended otherwise. With nine tenths there, the rest took {share:.0%} of the whole")
     sys.exit(wrong > 0)
