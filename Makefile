@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -18,9 +19,12 @@ $(READY): requirements-dev.lock pyproject.toml
 		{ echo "dermaray needs Python 3.11 to 3.13. Received: $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12"; exit 2; }
 	@echo "Creating the environment in $(VENV) (about 2 minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements-dev.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > $(VENV)/compiled.txt || true # by all cores, which pip does by one
+	@awk '/^[^ ]/ { wanted = /^uv==/ } wanted' requirements-dev.lock > $(VENV)/uv.txt
+	@$(PIP) --require-hashes -r $(VENV)/uv.txt
+	@$(BIN)/uv pip install --quiet --no-config --python $(BIN)/python --require-hashes -r requirements-dev.lock || \
+		$(PIP) --no-compile --require-hashes -r requirements-dev.lock # pip may know of a mirror that uv is not told of
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q -j 0 -x /tests/ $(VENV)/lib > $(VENV)/compiled.txt || true # by all cores, which pip does by one
 	@touch $@
 
 demo: $(READY) ## Run the whole system once: images to model to report, scores and a live answer (DATA=folder: on your images)
