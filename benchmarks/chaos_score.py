@@ -179,7 +179,7 @@ def main() -> None:
         print(f"undisturbed: {whole:.1f} s, of which {start:.1f} s a run of one image takes as well\n")
         wrong = chaos(folder, bucket, args.kills, seconds, random.Random(args.seed))
         share = (median(resumed(folder) for _ in range(3)) - start) / (whole - start)
-        print(f"\n{wrong} runs ended otherwise. With nine tenths there, the rest took {share:.0%} of the whole")
+        print(f"\n{wrong} runs ended otherwise. With nine tenths there, the rest took {share:.1%} of the whole")
     sys.exit(wrong > 0)
 
 

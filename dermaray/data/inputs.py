@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from dermaray.data.archive import (
@@ -124,8 +125,8 @@ def _matching(place: str, pattern: Path) -> Iterator[Listing]:
 def _unlisted_folders(pattern: Path) -> list[tuple[str, str]]:
     """Return the folders that a pattern looks into and that cannot be listed, which `glob` keeps quiet, and why."""
     problems: dict[str, tuple[str, str]] = {}
-    for depth, part in enumerate(pattern.parts):
-        if not glob.has_magic(part) or "**" in pattern.parts[:depth][-1:]:
+    for depth, (before, part) in enumerate(pairwise(("", *pattern.parts))):
+        if not glob.has_magic(part) or before == "**":
             continue
         above = Path(*pattern.parts[: depth + (part == "**")])
         for folder in sorted(glob.glob(os.path.join(above, ""), recursive=True)):
