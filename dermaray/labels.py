@@ -61,9 +61,22 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "INDETERMINATE": ("indeterminate",),
 }
 
+MEANINGS: dict[str, str] = {
+    "MEL": "melanoma",
+    "NV": "nevus",
+    "BCC": "basal cell carcinoma",
+    "AK": "actinic keratosis",
+    "AKIEC": "actinic keratosis or Bowen's disease",
+    "BKL": "benign keratosis",
+    "DF": "dermatofibroma",
+    "VASC": "vascular lesion",
+    "SCC": "squamous cell carcinoma",
+}
+"""What the classes that are called by a code are, for people to read."""
+
 _KERATOSES = frozenset({"SK", "SL", "LPLK"})
 
-_MEANINGS: dict[str, frozenset[str]] = {
+_DIAGNOSES: dict[str, frozenset[str]] = {
     # Intraepithelial carcinoma is squamous cell carcinoma in situ: of HAM10000's `akiec`, ISIC 2019 files 130 images
     # under AK and 197 under SCC.
     "AKIEC": frozenset({"AK", "SCCIS"}),
@@ -130,7 +143,7 @@ def agree(label: str, reference: str) -> bool | None:
     one, other = diagnosis_code(label), diagnosis_code(reference)
     if one is None or other is None:
         return None
-    meant, meant_too = (_MEANINGS.get(code, frozenset({code})) for code in (one, other))
+    meant, meant_too = (_DIAGNOSES.get(code, frozenset({code})) for code in (one, other))
     if one == other or meant & meant_too:
         return True
     if not meant or not meant_too:

@@ -27,6 +27,7 @@ from dermaray.evaluation.tables import (
     specificity_rows,
     subgroup_rows,
 )
+from dermaray.labels import MEANINGS, LabelSet
 from dermaray.models.artifact import LITERT, Artifact
 from dermaray.pages import render_markdown, render_page
 
@@ -87,7 +88,7 @@ def write_card(artifact: Artifact, metrics: Mapping[str, Any], facts: Mapping[st
     sections = [
         _model(artifact),
         _Section("Intended use", _USE),
-        _Section("Limits", _LIMITS),
+        _limits(artifact.label_set),
         _data(artifact),
         _figures(metrics, facts),
         _subgroups(metrics),
@@ -125,12 +126,26 @@ def _model(artifact: Artifact) -> _Section:
             if "litert_difference" in made
             else f"none: the network could not be converted{_reason(made)}",
             **_int8(made),
-            "Classes": ", ".join(
-                f"{name} (malignant)" if name in artifact.label_set.malignant else name
-                for name in artifact.label_set.classes
-            ),
+            "Classes": "; ".join(_class(name, artifact.label_set) for name in artifact.label_set.classes),
         },
     )
+
+
+def _class(name: str, label_set: LabelSet) -> str:
+    """Say what a class is, and whether it is malignant."""
+    told = [MEANINGS.get(name), "malignant" if name in label_set.malignant else None]
+    return f"{name} ({', '.join(filter(None, told))})" if any(told) else name
+
+
+def _limits(label_set: LabelSet) -> _Section:
+    """Return what the model cannot do, and what its classes leave out."""
+    said = list(_LIMITS)
+    if "AKIEC" in label_set.classes:
+        said.append(
+            "AKIEC counts as not malignant, since most of it is actinic keratosis. Bowen's disease, which it holds as "
+            "well, is a carcinoma in situ. Invasive squamous cell carcinoma is none of the classes."
+        )
+    return _Section("Limits", said)
 
 
 def _reason(made: Mapping[str, Any]) -> str:
@@ -258,35 +273,7 @@ def _subgroups(metrics: Mapping[str, Any]) -> _Section | None:
 
 
 def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
-    decisions, measured = artifact.decisions, metrics["decisions"]
-    asked = decisions.facts["asked_for"]
-    said = [
-        f"Fitted on {decisions.facts['images']:,} validation images of {decisions.facts['groups']:,} lesions or "
-        "patients. What is promised counts each lesion once, or each patient where the data name them, as do the "
-        "figures beside it, and holds for lesions that come from where these came from."
-    ]
-    if decisions.alert is not None:
-        said.append(
-            f"An alert is given from a melanoma probability of {decisions.alert.probability:.2g} on. With a confidence "
-            f"of {100 * asked['alert_confidence']:g}% it finds at least {percent(decisions.alert.guaranteed)} of "
-            f"melanomas, by the binomial bound on {decisions.alert.groups:,} of them, which takes the network as given."
-        )
-    said.append(
-        "A prediction set holds each diagnosis with at least the share promised for it, on average over the validation "
-        "sets that might have been drawn (split conformal prediction within the class): with this one the true share "
-        "may be a little lower or higher, by more the fewer lesions a diagnosis has. `refer` is true where the set "
-        "does not hold the answer alone, nothing is promised of it, or the image is strange."
-    )
-    sets = zip(artifact.label_set.classes, decisions.sets, strict=True)
-    if unseen := [name for name, one in sets if not one.groups]:
-        said.append(
-            f"No validation image shows {', '.join(unseen)}: nothing is promised of that, and whoever gets such an "
-            "answer is referred."
-        )
-    if decisions.melanoma is not None and decisions.alert is None:
-        said.append(
-            "Without a validation melanoma no alert is ever given, melanoma is in every set, and all is referred."
-        )
+    measured = metrics["decisions"]
     table = _Table(
         ["Decision", "Measured", "Promised, at least"],
         [[title, _joined(cell), promised] for title, cell, promised in decision_rows(measured)],
@@ -299,7 +286,48 @@ def _decisions(artifact: Artifact, metrics: Mapping[str, Any]) -> _Section:
         ["Least certain images referred", "Accuracy on the others", "Balanced accuracy on the others"],
         [[share, *map(_joined, cells)] for share, *cells in referral_rows(measured)],
     )
-    return _Section("Decisions", said, {}, [table, coverage, referral])
+    return _Section("Decisions", _promises(artifact), {}, [table, coverage, referral])
+
+
+def _promises(artifact: Artifact) -> list[str]:
+    """Say how a model decides, and what is promised of that."""
+    decisions = artifact.decisions
+    asked = decisions.facts["asked_for"]
+    said = [
+        f"Fitted on {decisions.facts['images']:,} validation images of {decisions.facts['groups']:,} lesions or "
+        "patients. What is promised counts each lesion once, or each patient where the data name them, as do the "
+        "figures beside it, and holds for lesions that come from where these came from."
+    ]
+    if asked["label"] == "balanced":
+        said.append(
+            "The answer is the diagnosis that is most probable for how common it was among the validation images, and "
+            "need not be the one with the highest probability: rare diagnoses are named more readily. How certain an "
+            "answer is, for the last table, is measured in the same way."
+        )
+    if decisions.alert is not None:
+        said.append(
+            f"An alert is given from a melanoma probability of {decisions.alert.probability:.2g} on. With a confidence "
+            f"of {100 * asked['alert_confidence']:g}% it finds at least {percent(decisions.alert.guaranteed)} of "
+            f"melanomas, by the binomial bound on {decisions.alert.groups:,} of them, which takes the network as given."
+        )
+    said.append(
+        "A prediction set holds each diagnosis with at least the share promised for it, on average over the validation "
+        "sets that might have been drawn (split conformal prediction within the class): with this one the true share "
+        "may be a little lower or higher, by more the fewer lesions a diagnosis has. `refer` is true where the set "
+        "does not hold the answer alone, nothing is promised of it, or the image is strange. An alert stands whatever "
+        "the set and `refer` say: every image with an alert is to be looked at, and every one with `refer`."
+    )
+    sets = zip(artifact.label_set.classes, decisions.sets, strict=True)
+    if unseen := [name for name, one in sets if not one.groups]:
+        said.append(
+            f"No validation image shows {', '.join(unseen)}: nothing is promised of that, and whoever gets such an "
+            "answer is referred."
+        )
+    if decisions.melanoma is not None and decisions.alert is None:
+        said.append(
+            "Without a validation melanoma no alert is ever given, melanoma is in every set, and all is referred."
+        )
+    return said
 
 
 def _reproduce(artifact: Artifact) -> _Section:
@@ -316,8 +344,8 @@ def _reproduce(artifact: Artifact) -> _Section:
         )
     key = "run" if made.get("run") else "config"
     told = [
-        f"The configuration is in `artifact.json`, under `provenance` and `{key}`, and in `config.yaml` in the run's "
-        f"folder. {_needed(networks_of(made)[0])} must have the digest above: "
+        f"The configuration is in `artifact.json`, under `provenance` and `{key}`: save that as `config.yaml`, which "
+        f"may hold JSON, or take that of the run. {_needed(networks_of(made)[0])} must have the digest above: "
         f"`dermaray train --config config.yaml {shlex.quote('data.manifest=' + run['data']['manifest'])}`"
     ]
     if "fold" in made["data"] and run["data"]["fold"] is None and not made.get("run"):

@@ -45,6 +45,8 @@ def measure_decisions(
         - `alert_sensitivity`: The share of melanomas with an alert. Like the promise, it counts each group once: a
           lesion, or a patient where the data name them. `alert_sensitivity_of_images`: the same, image by image.
         - `alert_specificity`, `alerts`: The share of other images without an alert, and of all images with one.
+        - `alert_or_refer`: The share of images with an alert, with `refer`, or with both.
+        - `melanomas_with_neither`: The share of melanomas without either, which counts as `alert_sensitivity` does.
         - `coverage`: The share of groups whose images' prediction sets hold the true class; `coverage_of`, {class: the
           same}. Of a group with some images in which that is so it counts their share.
         - `decisive`, `empty`: The shares of sets of one class, and of none. `set_size`: Classes of a set, in the mean.
@@ -88,7 +90,7 @@ def _shares(
     own = {name: lesions * (labels == k) for k, name in enumerate(label_set.classes)}
     alerts: Tree = {}
     if decided.alert is not None and label_set.melanoma_index is not None:
-        alerts = _alerts(decided.alert, labels == label_set.melanoma_index, lesions)
+        alerts = _alerts(decided.alert, decided.refer, labels == label_set.melanoma_index, lesions)
     return {
         **alerts,
         "coverage": (covered * lesions, lesions),
@@ -109,13 +111,16 @@ def _of_one_lesion(labels: IntArray, groups: npt.NDArray[Any]) -> FloatArray:
     return 1.0 / sizes[position.ravel()]
 
 
-def _alerts(given: BoolArray, is_melanoma: BoolArray, lesions: FloatArray) -> Tree:
+def _alerts(given: BoolArray, refer: BoolArray, is_melanoma: BoolArray, lesions: FloatArray) -> Tree:
     alert, other = given.astype(float), (~is_melanoma).astype(float)
+    either = (given | refer).astype(float)
     return {
         "alert_sensitivity": (alert * is_melanoma * lesions, is_melanoma * lesions),
         "alert_sensitivity_of_images": (alert * is_melanoma, is_melanoma.astype(float)),
         "alert_specificity": ((1 - alert) * other, other),
         "alerts": (alert, np.ones(len(alert))),
+        "alert_or_refer": (either, np.ones(len(alert))),
+        "melanomas_with_neither": ((1 - either) * is_melanoma * lesions, is_melanoma * lesions),
     }
 
 

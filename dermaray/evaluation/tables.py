@@ -40,6 +40,8 @@ _DECISIONS = {
     "alert_sensitivity_of_images": "Images of melanoma with an alert",
     "alert_specificity": "Other images without one",
     "alerts": "Images with an alert",
+    "alert_or_refer": "Images with an alert or to be referred",
+    "melanomas_with_neither": "Melanomas with neither, each lesion or patient once",
     "coverage": "Lesions whose prediction set holds the diagnosis",
     "decisive": "Sets that name one diagnosis",
     "empty": "Sets that name none",

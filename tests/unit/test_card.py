@@ -9,7 +9,7 @@ from dermaray.errors import OutputError
 from dermaray.evaluation.card import write_card
 from dermaray.evaluation.measure import measure
 from dermaray.images.spec import InputSpec
-from dermaray.labels import LabelSet
+from dermaray.labels import LABEL_SETS, LabelSet
 from dermaray.models.artifact import SEEN_SCHEMA, Artifact
 
 ODD = LabelSet("odd", ("nevus", "melanoma", "<wart> a|b"), frozenset({"melanoma"}), "melanoma")
@@ -39,16 +39,16 @@ def provenance(**changes):
 def card(tmp_path, decisions_of):
     """Write the card of a model with a provenance, and return its text and its page."""
 
-    def write(**changes):
-        decisions = decisions_of(ODD)
+    def write(label_set=ODD, asked=None, **changes):
+        decisions = decisions_of(label_set, **(asked or {}))
         made = provenance(**changes)
-        artifact = Artifact(tmp_path, "some-model", "7", InputSpec(), ODD, decisions, {}, "a" * 64, made)
+        artifact = Artifact(tmp_path, "some-model", "7", InputSpec(), label_set, decisions, {}, "a" * 64, made)
         for name, images in (("trained_on", 40), ("decided_on", 9)):
             rows = pa.Table.from_pylist([{"sha256": str(i)} for i in range(images)], SEEN_SCHEMA)
             pq.write_table(rows, tmp_path / f"{name}.parquet")
         rng = np.random.default_rng(0)
         labels = np.arange(IMAGES) % 3
-        probabilities = rng.dirichlet(np.ones(3), IMAGES)
+        probabilities = rng.dirichlet(np.ones(len(label_set.classes)), IMAGES)
         decided = decisions(probabilities, rng.normal(size=(IMAGES, 5)))
         images = pa.table(
             {
@@ -58,7 +58,7 @@ def card(tmp_path, decisions_of):
                 "site": ["back"] * IMAGES,
             }
         )
-        write_card(artifact, measure(decided, labels, images, ODD, decisions), {"Split": "test"})
+        write_card(artifact, measure(decided, labels, images, label_set, decisions), {"Split": "test"})
         return (tmp_path / "MODEL_CARD.md").read_text(), (tmp_path / "model_card.html").read_text()
 
     return write
@@ -110,6 +110,21 @@ def test_a_class_name_breaks_no_table(card):
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in tables)
     assert "<wart>" not in page
+
+
+def test_codes_are_spelled_out_and_what_they_leave_out_is_told(card):
+    text, _ = card(label_set=LABEL_SETS["isic2018"])
+    assert "MEL (melanoma, malignant); NV (nevus); " in text
+    assert "AKIEC counts as not malignant" in text
+    text, _ = card()
+    assert "**Classes:** nevus; melanoma (malignant); " in text
+    assert "AKIEC" not in text
+
+
+def test_an_answer_that_need_not_be_the_most_probable_is_told(card):
+    told = "need not be the one with the highest probability"
+    assert told not in card()[0]
+    assert told in card(asked={"label": "balanced", "calibration": "bias_corrected"})[0]
 
 
 def test_leaks_and_an_unknown_licence_are_named(card):

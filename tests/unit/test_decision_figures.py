@@ -40,6 +40,8 @@ def test_figures_of_a_small_case(decisions_of):
         "alert_sensitivity": 1 / 2,
         "alert_specificity": 2 / 4,
         "alerts": 3 / 6,
+        "alert_or_refer": 3 / 6,
+        "melanomas_with_neither": 1 / 2,
         "coverage": 3 / 6,
         "decisive": 4 / 6,
         "empty": 1 / 6,
