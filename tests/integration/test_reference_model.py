@@ -36,9 +36,9 @@ def test_it_is_whole_and_small(reference: Artifact) -> None:
     assert sum(path.stat().st_size for path in REFERENCE.iterdir()) < 20_000_000
 
 
-def test_its_card_says_what_cards_say_now() -> None:
+def test_its_card_says_what_cards_say_now(reference: Artifact) -> None:
     text = (REFERENCE / "MODEL_CARD.md").read_text()
-    for sentences in (card._LOW, *card._LIMITS, *card._USE):
+    for sentences in (card._LOW, *card._USE, *card._limits(reference.label_set).paragraphs, *card._promises(reference)):
         assert sentences in text, "Write it anew: dermaray evaluate --model models/reference --data ... --card"
 
 
@@ -46,8 +46,15 @@ def test_it_is_what_its_configuration_makes(reference: Artifact) -> None:
     config = load_config(ROOT / "configs" / "reference.yaml")
     assert reference.name == config.name
     assert reference.input_spec == config.input
-    # Keys may have come since that leave it as it is.
-    assert RunConfig.model_validate(reference.provenance["config"]) == config
+    made, wanted = reference.provenance, config.model_dump()
+    assert {name: wanted[name] for name in made["config"]} == made["config"]
+    assert len(made["members"]) == config.members
+    for number, member in enumerate(made["members"]):
+        # Keys may have come since that leave it as it is.
+        trained = RunConfig.model_validate(member["provenance"]["config"])
+        assert trained.seed == config.seed + number
+        own = {name: getattr(trained, name) for name in ("name", "out", "seed", "members", "views", "weights_as")}
+        assert config.model_copy(update=own) == trained
 
 
 def test_its_card_says_what_it_may_be_used_for(reference: Artifact) -> None:
