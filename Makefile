@@ -78,7 +78,7 @@ overhead: $(READY) ## Measure what Ray and dermaray add to training, for docs/tr
 	$(BIN)/python -m benchmarks.training step
 	$(BIN)/python -m benchmarks.training fit
 
-case-study: $(READY) ## Train the case study's models and tune one, for docs/results.md (about three hours on 2 cores)
+case-study: $(READY) ## Train the case study's models and tune one, for docs/results.md (two to three hours on 2 cores)
 	$(BIN)/python -m benchmarks.case_study
 
 clean: ## Remove the environment and caches

@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
         cluster.check_actors(1)
         with tracked("Comparing", 2 * manifest.rows(args.split).num_rows) as tracker:
             found = compare((first, second), manifest, args.split, leaks, out, tracker.advance)
-    say(f"{second.name} less {first.name} on {found['images']:,} {args.split} images, with 95 % intervals:")
+    one, other = (f"{artifact.name} ({artifact.digest[:8]})" for artifact in (first, second))
+    say(f"{other} less {one}, the first, on {found['images']:,} {args.split} images, with 95 % intervals:")
     for name, title in HEADLINES.items():
         row = found["figures"][name]
         if row["difference"] is not None:
