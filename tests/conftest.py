@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 _WITHOUT = ("tests/integration/test_submit.py", "tests/integration/test_upstream.py")
 """Integration tests that need no Ray, or one of their own."""
 
-_SECOND = ("tests/integration/test_resume.py", "tests/integration/test_tune.py")
-"""Integration tests that take long and often wait: they share a second Ray, beside the first."""
-
 hush()
 guard_embedded_ray()
 
@@ -28,8 +25,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeSc
     class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            if not file.startswith("tests/integration/") or file in _WITHOUT:
-                return file
-            return "a second Ray" if file in _SECOND else "a Ray"
+            return "a Ray" if file.startswith("tests/integration/") and file not in _WITHOUT else file
 
     return Scheduler(config, log)
