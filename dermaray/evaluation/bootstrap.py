@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import beta
 
 from dermaray.decisions.arrays import FloatArray, IntArray
 from dermaray.evaluation.metrics import (
@@ -43,6 +44,9 @@ MEANS_OVER_CLASSES = ("balanced_accuracy", "macro_auc")
 FEWEST_GROUPS = 5
 """Where a class has fewer, means over classes have no interval: it would be drawn nearly alike in every resample, as if
 its figure were known, and counts as much as the others."""
+
+FEWEST_COUNTED = 10
+"""Where a share counts fewer, or leaves out so few, its interval is widened; see `share_interval`."""
 
 FEWEST_RANKED = 10
 """Where a class has fewer, or all others together, what is read off its curves has no interval: with one lesion, the
@@ -82,10 +86,10 @@ def bootstrap_intervals(
 
     Returns:
         The figures of `compute_metrics` under their names, [low, high] in place of each. None where no resample defines
-        the figure, and where it is the same in nearly all of them, unless it is 0 or 1, and `accuracy` or a class's
-        `recall`, `specificity` or `precision`; of `MEANS_OVER_CLASSES` where a class has fewer than `FEWEST_GROUPS`;
-        and of a class's `auc` and `average_precision`, and of melanoma's figures, where `is_rare` says so. Besides
-        `level`, `resamples` and `groups`, how many.
+        the figure, and where it is the same in nearly all of them, unless it is a share that `share_interval` tells
+        of: `accuracy`, or a class's `recall`, `specificity` or `precision`; of `MEANS_OVER_CLASSES` where a class has
+        fewer than `FEWEST_GROUPS`; and of a class's `auc` and `average_precision`, and of melanoma's figures, where
+        `is_rare` says so. Besides `level`, `resamples` and `groups`, how many.
     """
     predicted = answers(probabilities, predicted)
     figures = Figures(probabilities, labels, label_set, min_tpr, predicted)
@@ -95,11 +99,11 @@ def bootstrap_intervals(
     )
     intervals.update({name: by_class[name] for name in MEANS_OVER_CLASSES})
     measured = figures(np.ones((1, len(labels))))
-    intervals["accuracy"] = intervals["accuracy"] or exact_interval(measured["accuracy"][0], groups)
+    intervals["accuracy"] = share_interval(intervals["accuracy"], measured["accuracy"][0], groups)
     for k, (name, row) in enumerate(intervals["per_class"].items()):
         possible = {"recall": labels == k, "specificity": labels != k, "precision": predicted == k}
         for figure, images in possible.items():
-            row[figure] = row[figure] or exact_interval(measured["per_class"][name][figure][0], groups[images])
+            row[figure] = share_interval(row[figure], measured["per_class"][name][figure][0], groups[images])
         if is_rare(labels == k, groups):
             row.update(auc=None, average_precision=None)
             if k == label_set.melanoma_index:
@@ -146,17 +150,25 @@ def is_rare(of_class: npt.NDArray[np.bool_], groups: npt.NDArray[Any]) -> bool:
     return any(len(np.unique(groups[images])) < FEWEST_RANKED for images in (of_class, ~of_class))
 
 
-def exact_interval(share: float, groups: npt.NDArray[Any]) -> list[float] | None:
-    """Return the 95 % interval of a share that is 1 or 0, None of any other.
+def share_interval(resampled: list[float] | None, share: float, groups: npt.NDArray[Any]) -> list[float] | None:
+    """Return the 95 % interval of a share, widened where what it counts, or leaves out, is rare.
+
+    Resamples of few cases cannot hold more than a few, and would promise more of one miss than of none. The binomial
+    interval (Clopper and Pearson 1934) of as many draws as there are groups can.
 
     Args:
-        share: It.
+        resampled: What resampling has found, or None where the share was the same in all resamples.
+        share: It; NaN where it is undefined, which has no interval.
         groups: [N], any values that can be sorted: which of the images that it is a share of belong together.
     """
-    if share not in (0, 1):
-        return None
-    bound = float(((1 - LEVEL) / 2) ** (1 / len(np.unique(groups))))
-    return [bound, 1.0] if share == 1 else [0.0, 1 - bound]
+    number = len(np.unique(groups))
+    counted = share * number
+    if np.isnan(share) or min(counted, number - counted) >= FEWEST_COUNTED:
+        return resampled
+    tail = (1 - LEVEL) / 2
+    low = float(beta.ppf(tail, counted, number - counted + 1)) if share > 0 else 0.0
+    high = float(beta.ppf(1 - tail, counted + 1, number - counted)) if share < 1 else 1.0
+    return [low, high] if resampled is None else [min(low, resampled[0]), max(high, resampled[1])]
 
 
 def _calibration_interval(

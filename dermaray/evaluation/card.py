@@ -234,7 +234,7 @@ def _figures(metrics: Mapping[str, Any], facts: Mapping[str, str]) -> _Section:
         [[name, images, *map(_joined, cells)] for name, images, cells in class_rows(metrics)],
     )
     specificities = _Table(
-        ["Specificity for melanoma, at least", "Sensitivity"],
+        ["Specificity for melanoma, at least, by a threshold that these images chose", "Sensitivity"],
         [[at, _joined(cell)] for at, cell in specificity_rows(metrics)],
     )
     seen = metrics["decisions"].get("fitted_on", 0)
@@ -296,7 +296,8 @@ def _promises(artifact: Artifact) -> list[str]:
     said = [
         f"Fitted on {decisions.facts['images']:,} validation images of {decisions.facts['groups']:,} lesions or "
         "patients. What is promised counts each lesion once, or each patient where the data name them, as do the "
-        "figures beside it, and holds for lesions that come from where these came from."
+        "figures beside it, and holds for lesions that come from where these came from. Images of which the data name "
+        "neither count as a lesion each; where some show one lesion, less is promised."
     ]
     if asked["label"] == "balanced":
         said.append(

@@ -15,6 +15,7 @@ from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError, OutputError
 from dermaray.evaluation.bootstrap import (
+    FEWEST_GROUPS,
     MEANS_OVER_CLASSES,
     OF_MELANOMA,
     RESAMPLES,
@@ -136,6 +137,9 @@ def measure_difference(
     intervals["figures"].update({name: by_class["figures"][name] for name in MEANS_OVER_CLASSES}, ece=None)
     if label_set.melanoma_index is not None and is_rare(labels == label_set.melanoma_index, groups):
         intervals["figures"].update(dict.fromkeys(OF_MELANOMA))
+    for k, name in enumerate(label_set.classes):
+        if len(np.unique(groups[labels == k])) < FEWEST_GROUPS:
+            intervals["recall"][name] = None
     first, second = figures(np.ones((1, len(labels))))
     told = {
         kind: {

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dermaray.decisions.arrays import BoolArray, FloatArray, IntArray
 from dermaray.decisions.decisions import Decided, Decisions, weighted
-from dermaray.evaluation.bootstrap import FEWEST_GROUPS, Float64Array, exact_interval, resampled_intervals
+from dermaray.evaluation.bootstrap import FEWEST_GROUPS, Float64Array, resampled_intervals, share_interval
 from dermaray.labels import LabelSet
 
 REFERRED = (0.0, 0.1, 0.2, 0.3, 0.5)
@@ -153,15 +153,15 @@ def _known(means: Tree, groups: npt.NDArray[Any]) -> Tree:
 
 
 def _with_exact(intervals: dict[str, Any], shares: Tree, groups: npt.NDArray[Any]) -> dict[str, Any]:
-    """Fill in the intervals of shares that are the same in every resample."""
+    """Widen the intervals of shares as `share_interval` does."""
 
     def filled(found: Any, leaf: Any) -> Any:
         if isinstance(leaf, Mapping):
             return _with_exact(found, leaf, groups)
         counted, possible = leaf
-        if found or not possible.any():
+        if not possible.any():
             return found
-        return exact_interval(counted.sum() / possible.sum(), groups[possible > 0])
+        return share_interval(found, counted.sum() / possible.sum(), groups[possible > 0])
 
     return {name: filled(found, shares[name]) if name in shares else found for name, found in intervals.items()}
 

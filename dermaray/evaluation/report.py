@@ -192,7 +192,8 @@ def _headlines(metrics: dict[str, Any], label_set: LabelSet) -> dict[str, list[_
             "Balanced accuracy",
             percent(metrics["balanced_accuracy"]),
             percents(intervals["balanced_accuracy"]),
-            "The mean share recognised over all classes, so that a rare diagnosis counts as much as a common one.",
+            "The mean share recognised over the classes that are here, so that a rare diagnosis counts as much as a "
+            "common one.",
             percent(baseline["balanced_accuracy"]),
         ),
         _Headline(

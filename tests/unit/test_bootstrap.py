@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, norm
+from scipy.stats import binom, binomtest, norm
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -16,7 +16,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from dermaray.evaluation.bootstrap import Figures, bootstrap_intervals
+from dermaray.evaluation.bootstrap import Figures, bootstrap_intervals, share_interval
 from dermaray.evaluation.metrics import compute_metrics
 from dermaray.labels import LABEL_SETS, LabelSet
 
@@ -201,6 +201,29 @@ def test_a_share_of_all_or_of_none_has_the_exact_interval():
     assert found[names[2]]["recall"] is None
     assert found[names[2]]["precision"] is None
     assert found[names[2]]["specificity"] == pytest.approx([0.025 ** (1 / 20), 1])
+
+
+def test_one_miss_does_not_promise_more_than_none():
+    groups = np.arange(88)
+    bounds = [share_interval([0.0, 0.01], missed / 88, groups)[1] for missed in range(10)]
+    assert bounds == sorted(bounds)
+    assert bounds[1] == pytest.approx(binomtest(1, 88).proportion_ci().high)
+    assert share_interval([0.0, 0.01], 10 / 88, groups) == [0.0, 0.01]
+    assert share_interval([0.0, 0.9], 1 / 88, groups)[1] == 0.9
+    assert share_interval(None, float("nan"), groups) is None
+
+
+def test_intervals_of_what_is_rarely_missed_hold_the_truth():
+    """Of 60 lesions, of which four in a hundred are missed, by every number of misses that may be."""
+    held = 0.0
+    for missed in range(12):
+        right = np.arange(60) >= missed
+        labels, answered = np.zeros(120, int), np.r_[np.where(right, 0, 1), np.zeros(60, int)]
+        labels[60:] = 1
+        found = bootstrap_intervals(np.eye(3)[answered], labels, np.arange(120), THREE, resamples=200)
+        low, high = found["per_class"][THREE.classes[0]]["recall"]
+        held += binom.pmf(missed, 60, 0.04) * (low <= 0.96 <= high)
+    assert held > 0.95
 
 
 def test_a_figure_that_nearly_all_resamples_share_has_no_interval():
