@@ -60,6 +60,16 @@ def test_no_verdict_rests_on_a_few_melanomas():
     assert found["accuracy"]["better"] == "second"
 
 
+def test_no_verdict_rests_on_the_recall_of_a_few_lesions():
+    labels = np.where(np.arange(300) < 4, 1, np.arange(300) % 2 * 2)
+    weak, strong = answered(labels, 0.2, 0), answered(labels, 0.9, 1)
+    found = measure_difference((weak, strong), labels, np.arange(300), THREE, resamples=200)["recall"]
+    few, *others = (found[THREE.classes[k]] for k in (1, 0, 2))
+    assert few["difference"] is not None
+    assert few["interval"] is few["better"] is None
+    assert all(row["better"] == "second" for row in others)
+
+
 @pytest.mark.parametrize("trained", [(True, True), (False, True), (False, False)])
 def test_the_page_says_which_models_know_the_images(trained):
     weak, strong = answered(LABELS, 0.2, 0), answered(LABELS, 0.8, 1)
