@@ -62,7 +62,9 @@ def test_it_refuses_whoever_has_no_token(ray_cluster: Cluster) -> None:
     script = f"import ray; ray.init(address={address!r}); print('connected')"
 
     def join(token: str) -> "subprocess.CompletedProcess[str]":
-        environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        # Ray asks twenty times by default, a second apart, whoever refuses it.
+        patience = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
+        environment = {**os.environ, **patience, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         command = [sys.executable, "-c", script]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
