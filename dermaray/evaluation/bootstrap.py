@@ -166,6 +166,7 @@ def share_interval(resampled: list[float] | None, share: float, groups: npt.NDAr
     if np.isnan(share) or min(counted, number - counted) >= FEWEST_COUNTED:
         return resampled
     tail = (1 - LEVEL) / 2
+    # By the distribution itself: lesions may count in part, and `binomtest` takes whole numbers only.
     low = float(beta.ppf(tail, counted, number - counted + 1)) if share > 0 else 0.0
     high = float(beta.ppf(1 - tail, counted + 1, number - counted)) if share < 1 else 1.0
     return [low, high] if resampled is None else [min(low, resampled[0]), max(high, resampled[1])]

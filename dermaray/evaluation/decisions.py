@@ -73,7 +73,7 @@ def measure_decisions(
         "alert_threshold": decisions.alert and decisions.alert.probability,
         **_single(_weighted({**shares, **size, **means}, np.ones((1, len(labels))))),
         "intervals": {
-            **_with_exact(resampled, shares, groups),
+            **_widened(resampled, shares, groups),
             **resampled_intervals(partial(_weighted, _known(means, groups)), labels, groups, by_class=True),
         },
     }
@@ -113,14 +113,14 @@ def _of_one_lesion(labels: IntArray, groups: npt.NDArray[Any]) -> FloatArray:
 
 def _alerts(given: BoolArray, refer: BoolArray, is_melanoma: BoolArray, lesions: FloatArray) -> Tree:
     alert, other = given.astype(float), (~is_melanoma).astype(float)
-    either = (given | refer).astype(float)
+    either, everyone, melanomas = (given | refer).astype(float), np.ones(len(alert)), is_melanoma * lesions
     return {
-        "alert_sensitivity": (alert * is_melanoma * lesions, is_melanoma * lesions),
+        "alert_sensitivity": (alert * melanomas, melanomas),
         "alert_sensitivity_of_images": (alert * is_melanoma, is_melanoma.astype(float)),
         "alert_specificity": ((1 - alert) * other, other),
-        "alerts": (alert, np.ones(len(alert))),
-        "alert_or_refer": (either, np.ones(len(alert))),
-        "melanomas_with_neither": ((1 - either) * is_melanoma * lesions, is_melanoma * lesions),
+        "alerts": (alert, everyone),
+        "alert_or_refer": (either, everyone),
+        "melanomas_with_neither": ((1 - either) * melanomas, melanomas),
     }
 
 
@@ -152,18 +152,18 @@ def _known(means: Tree, groups: npt.NDArray[Any]) -> Tree:
     return {name: known(leaf) for name, leaf in means.items()}
 
 
-def _with_exact(intervals: dict[str, Any], shares: Tree, groups: npt.NDArray[Any]) -> dict[str, Any]:
+def _widened(intervals: dict[str, Any], shares: Tree, groups: npt.NDArray[Any]) -> dict[str, Any]:
     """Widen the intervals of shares as `share_interval` does."""
 
-    def filled(found: Any, leaf: Any) -> Any:
+    def wider(found: Any, leaf: Any) -> Any:
         if isinstance(leaf, Mapping):
-            return _with_exact(found, leaf, groups)
+            return _widened(found, leaf, groups)
         counted, possible = leaf
         if not possible.any():
             return found
         return share_interval(found, counted.sum() / possible.sum(), groups[possible > 0])
 
-    return {name: filled(found, shares[name]) if name in shares else found for name, found in intervals.items()}
+    return {name: wider(found, shares[name]) if name in shares else found for name, found in intervals.items()}
 
 
 def _rests(decided: Decided, decisions: Decisions) -> dict[str, FloatArray]:
