@@ -200,6 +200,12 @@ class Manifest:
                 raise DataError(f"{path}: {column} {strange[0]!r} is unknown. Known: {', '.join(allowed)}")
 
 
+def count_ungrouped(images: pa.Table) -> int:
+    """Return of how many images of a manifest neither lesion nor patient is named; each counts as a lesion."""
+    unnamed = pc.and_(pc.is_null(images["lesion_id"]), pc.is_null(images["patient_id"]))
+    return int(pc.sum(unnamed).as_py() or 0)
+
+
 def check_unchanged(uris: Any, sha256s: Any, images: pa.Table) -> None:
     """Refuse other pictures in the place of those that were audited: splits and labels speak of the first.
 

@@ -23,7 +23,8 @@ class Decided:
         prediction_set: Which classes it may be, bool [N, C].
         refer: Whether the model leaves the answer to a dermatologist, since the set does not hold the answer alone,
             nothing is promised of that class, or the image is strange, bool [N].
-        ood_score: How strange the image is, float32 [N]; above 1, more than about 99 in 100 validation images.
+        ood_score: How strange the image is, float32 [N]; above 1, more than 99 in 100 validation images, or than all;
+            see `fit_novelty`.
     """
 
     probabilities: Float32Array

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dermaray.decisions.arrays import Float32Array, FloatArray
+from dermaray.decisions.thresholds import covering_threshold
 
 _MOST_COMPONENTS = 64
 _IMAGES_PER_COMPONENT = 4
 
 _USUAL = 0.99
-"""The share of the measured half of the validation images that have a score of at most 1."""
+"""The share of new images like the validation images that shall have a score of at most 1."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def fit_novelty(features: FloatArray, groups: npt.NDArray[Any]) -> Novelty:
     """Describe the features of validation images.
 
     The directions are those of one half of the groups, and how far images lie from each other along them is measured on
-    the other half: of its own images a description would say that they lie too near.
+    the other half: of its own images a description would say that they lie too near. A score of 1 is the distance that
+    `_USUAL` of new images like these do not exceed (`covering_threshold`); with less than a hundred measured that is
+    the largest, and of N of them one in N + 1 new images exceeds it.
 
     Args:
         features: [N, D], N at least 1.
@@ -103,4 +106,5 @@ def fit_novelty(features: FloatArray, groups: npt.NDArray[Any]) -> Novelty:
         max(float(beside), least),
         1.0,
     )
-    return replace(novelty, scale=max(float(np.quantile(novelty(measured), _USUAL)) ** 2, 1e-6))
+    usual = -covering_threshold(-novelty(measured), _USUAL).probability
+    return replace(novelty, scale=max(usual**2, 1e-6))

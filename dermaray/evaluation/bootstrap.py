@@ -11,8 +11,7 @@ larger than that of the images, by chance alone, so its interval is turned round
 resamples are above it. It reaches to 0 where the error is no larger than chance would make it, were every answer right
 as often as it says (Broecker & Smith 2007, "Increasing the reliability of reliability diagrams").
 
-scikit-learn computes the figures themselves; over thousands of resamples that would take minutes. Here a resample is a
-row of weights, one per image, and many of them go through a figure at once.
+A figure that rests on too few groups has none: they stand in every resample, as if it were known.
 """
 
 from collections.abc import Callable
@@ -22,17 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta
 
-from dermaray.decisions.arrays import FloatArray, IntArray
-from dermaray.evaluation.metrics import (
-    CALIBRATION_BINS,
-    MIN_TPR,
-    SPECIFICITIES,
-    answers,
-    at_specificity,
-    calibration_bins,
-    confidences,
-    partial_auc,
-)
+from dermaray.decisions.arrays import BoolArray, FloatArray, IntArray
+from dermaray.evaluation.metrics import MIN_TPR, answers, calibration_bins, calibration_error, confidences
+from dermaray.evaluation.weighted import Figures, Float64Array
 from dermaray.labels import LabelSet
 
 RESAMPLES = 2000
@@ -52,13 +43,8 @@ FEWEST_RANKED = 10
 """Where a class has fewer, or all others together, what is read off its curves has no interval: with one lesion, the
 same in every resample, it would tell of the others alone."""
 
-OF_MELANOMA = ("melanoma_auc", "melanoma_partial_auc")
-"""Figures that are read off melanoma's curve."""
-
 _CELLS = 4_000_000
 """Weights that are held at once, 32 MB; what is computed of them takes ten times that."""
-
-Float64Array = npt.NDArray[np.float64]
 
 
 def bootstrap_intervals(
@@ -89,30 +75,60 @@ def bootstrap_intervals(
         the figure, and where it is the same in nearly all of them, unless it is a share that `share_interval` tells
         of: `accuracy`, or a class's `recall`, `specificity` or `precision`; of `MEANS_OVER_CLASSES` where a class has
         fewer than `FEWEST_GROUPS`; and of a class's `auc` and `average_precision`, and of melanoma's figures, where
-        `is_rare` says so. Besides `level`, `resamples` and `groups`, how many.
+        `known_intervals` says so. Besides `level`, `resamples` and `groups`, how many.
     """
     predicted = answers(probabilities, predicted)
     figures = Figures(probabilities, labels, label_set, min_tpr, predicted)
-    intervals, by_class = (
-        resampled_intervals(figures, labels, groups, by_class=whether, resamples=resamples, seed=seed)
-        for whether in (False, True)
-    )
-    intervals.update({name: by_class[name] for name in MEANS_OVER_CLASSES})
+    intervals = known_intervals(figures, labels, groups, label_set, resamples=resamples, seed=seed)
     measured = figures(np.ones((1, len(labels))))
     intervals["accuracy"] = share_interval(intervals["accuracy"], measured["accuracy"][0], groups)
     for k, (name, row) in enumerate(intervals["per_class"].items()):
         possible = {"recall": labels == k, "specificity": labels != k, "precision": predicted == k}
         for figure, images in possible.items():
             row[figure] = share_interval(row[figure], measured["per_class"][name][figure][0], groups[images])
-        if is_rare(labels == k, groups):
+    if intervals["ece"] is not None:
+        sure = confidences(probabilities, predicted)
+        intervals["ece"] = _calibration_interval(sure, predicted == labels, groups, intervals["ece"], resamples, seed)
+    return {"level": LEVEL, "resamples": resamples, "groups": count_groups(groups), **intervals}
+
+
+def known_intervals(
+    figures: Callable[[Float64Array], dict[str, Any]],
+    labels: IntArray,
+    groups: npt.NDArray[Any],
+    label_set: LabelSet,
+    *,
+    resamples: int,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return 95 % intervals of the figures of `Figures`, or of what has their names.
+
+    Args:
+        figures: Gives them for weights; see `resampled_intervals`.
+        labels: See `compute_metrics`.
+        groups: See `bootstrap_intervals`.
+        label_set: See `compute_metrics`.
+        resamples: How many are drawn.
+        seed: They follow from it.
+
+    Returns:
+        The tree with [low, high] for each figure. None where resampling tells nothing; of `MEANS_OVER_CLASSES` where a
+        class has fewer than `FEWEST_GROUPS`; and of all that is read off the curves of a class with fewer than
+        `FEWEST_RANKED`, or that all but so few have.
+    """
+    intervals, by_class = (
+        resampled_intervals(figures, labels, groups, by_class=whether, resamples=resamples, seed=seed)
+        for whether in (False, True)
+    )
+    intervals.update({name: by_class[name] for name in MEANS_OVER_CLASSES})
+    for k, row in enumerate(intervals["per_class"].values()):
+        if min(count_groups(groups[images]) for images in (labels == k, labels != k)) < FEWEST_RANKED:
             row.update(auc=None, average_precision=None)
             if k == label_set.melanoma_index:
+                intervals.update(melanoma_auc=None, melanoma_partial_auc=None)
                 sensitivities = intervals["melanoma_sensitivity_at_specificity"]
-                intervals.update(dict.fromkeys(OF_MELANOMA))
                 intervals["melanoma_sensitivity_at_specificity"] = dict.fromkeys(sensitivities)
-    if intervals["ece"] is not None:
-        intervals["ece"] = _calibration_interval(figures, groups, intervals["ece"], resamples, seed)
-    return {"level": LEVEL, "resamples": resamples, "groups": len(np.unique(groups)), **intervals}
+    return intervals
 
 
 def resampled_intervals(
@@ -145,9 +161,9 @@ def resampled_intervals(
     return _intervals(_drawn(figures, group_of, strata, resamples, seed))
 
 
-def is_rare(of_class: npt.NDArray[np.bool_], groups: npt.NDArray[Any]) -> bool:
-    """Tell whether the images of a class [N], or the others, are of fewer than `FEWEST_RANKED` groups."""
-    return any(len(np.unique(groups[images])) < FEWEST_RANKED for images in (of_class, ~of_class))
+def count_groups(groups: npt.NDArray[Any]) -> int:
+    """Return how many lesions or patients images [N] are of."""
+    return len(np.unique(groups))
 
 
 def share_interval(resampled: list[float] | None, share: float, groups: npt.NDArray[Any]) -> list[float] | None:
@@ -161,27 +177,45 @@ def share_interval(resampled: list[float] | None, share: float, groups: npt.NDAr
         share: It; NaN where it is undefined, which has no interval.
         groups: [N], any values that can be sorted: which of the images that it is a share of belong together.
     """
-    number = len(np.unique(groups))
+    number = count_groups(groups)
     counted = share * number
     if np.isnan(share) or min(counted, number - counted) >= FEWEST_COUNTED:
         return resampled
+    return covering(exact_interval(counted, number), resampled)
+
+
+def exact_interval(counted: float, number: float) -> list[float]:
+    """Return the 95 % interval of Clopper and Pearson (1934) for a share of so many draws, which may count in part."""
     tail = (1 - LEVEL) / 2
-    # By the distribution itself: lesions may count in part, and `binomtest` takes whole numbers only.
-    low = float(beta.ppf(tail, counted, number - counted + 1)) if share > 0 else 0.0
-    high = float(beta.ppf(1 - tail, counted + 1, number - counted)) if share < 1 else 1.0
-    return [low, high] if resampled is None else [min(low, resampled[0]), max(high, resampled[1])]
+    # By the distribution itself: `binomtest` takes whole numbers only.
+    low = float(beta.ppf(tail, counted, number - counted + 1)) if counted > 0 else 0.0
+    high = float(beta.ppf(1 - tail, counted + 1, number - counted)) if counted < number else 1.0
+    return [low, high]
+
+
+def covering(interval: list[float], other: list[float] | None) -> list[float]:
+    """Return the interval that holds both, or the first where there is no other."""
+    return interval if other is None else [min(interval[0], other[0]), max(interval[1], other[1])]
 
 
 def _calibration_interval(
-    figures: "Figures", groups: npt.NDArray[Any], drawn: list[float], resamples: int, seed: int
+    sure: FloatArray,
+    right: BoolArray,
+    groups: npt.NDArray[Any],
+    drawn: list[float],
+    resamples: int,
+    seed: int,
 ) -> list[float]:
     """Return the interval of the calibration error, by that of its resamples."""
-    measured = figures.calibration_error()
+    bins = calibration_bins(sure)
+    measured = calibration_error(bins, sure, right)
     low, high = (float(2 * measured - bound) for bound in reversed(drawn))
     # The images of a group are right together, or not at all: chance does the most that it can.
     _, group_of = np.unique(groups, return_inverse=True)
     rng = np.random.default_rng(seed)
-    by_chance = [figures.calibration_error(rng.random(group_of.max() + 1)[group_of]) for _ in range(resamples)]
+    by_chance = [
+        calibration_error(bins, sure, rng.random(group_of.max() + 1)[group_of] < sure) for _ in range(resamples)
+    ]
     tail = (1 - LEVEL) / 2
     return [0.0 if measured <= np.quantile(by_chance, 1 - tail) else max(low, 0.0), max(high, measured)]
 
@@ -239,111 +273,3 @@ def _interval(values: Float64Array) -> list[float] | None:
     low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
     # But for rounding.
     return [low, high] if high - low > 1e-9 else None
-
-
-class Figures:
-    """The figures of `compute_metrics` for many weightings of the same predictions.
-
-    Args:
-        probabilities: See `compute_metrics`.
-        labels: See `compute_metrics`.
-        label_set: See `compute_metrics`.
-        min_tpr: See `compute_metrics`.
-        predicted: See `compute_metrics`.
-    """
-
-    def __init__(
-        self, probabilities: FloatArray, labels: IntArray, label_set: LabelSet, min_tpr: float, predicted: IntArray
-    ) -> None:
-        self._label_set, self._min_tpr = label_set, min_tpr
-        self._probabilities, self._labels = probabilities, labels
-        one_hot, sure = np.eye(len(label_set.classes)), confidences(probabilities, predicted)
-        truth, right = one_hot[labels], predicted == labels
-        squares = ((probabilities - truth) ** 2).sum(axis=1, keepdims=True)
-        self._bins, self._sure, self._right = calibration_bins(sure), sure, right
-        too_sure = np.eye(CALIBRATION_BINS)[self._bins] * (sure - right)[:, None]
-        # What is a sum over images: those of each class, answers of each, right ones of each, and so on.
-        self._parts = [truth, one_hot[predicted], truth * right[:, None], squares, too_sure]
-
-    def calibration_error(self, luck: Float64Array | None = None) -> float:
-        """Return `ece`; or what it is where the answers with a luck [N], 0 to 1, below their probability are right."""
-        right = self._right if luck is None else luck < self._sure
-        return float(np.abs(np.bincount(self._bins, self._sure - right)).sum() / len(self._sure))
-
-    def __call__(self, weights: Float64Array) -> dict[str, Any]:
-        """Return the figures, [B] each and NaN where undefined, for weights [B, N] of the images."""
-        # Of classes that a resample lacks the shares are 0 / 0.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self._figures(weights)
-
-    def _figures(self, weights: Float64Array) -> dict[str, Any]:
-        images, answers, right, squares, too_sure = (weights @ part for part in self._parts)
-        total = images.sum(axis=1)
-        undefined = np.full(len(weights), np.nan)
-        melanoma: dict[str, Any] = {
-            "melanoma_auc": undefined,
-            "melanoma_partial_auc": undefined,
-            "melanoma_sensitivity_at_specificity": dict.fromkeys(map(str, SPECIFICITIES), undefined),
-        }
-        per_class = {}
-        for k, name in enumerate(self._label_set.classes):
-            # One class at a time: rates are as large as the weights.
-            rates = self._rates(weights, k)
-            per_class[name] = {
-                "recall": right[:, k] / images[:, k],
-                "specificity": 1 - (answers[:, k] - right[:, k]) / (total - images[:, k]),
-                "precision": right[:, k] / answers[:, k],
-                "auc": np.asarray(np.trapezoid(rates[1], rates[0], axis=1)),
-                "average_precision": _average_precision(*rates[1:]),
-            }
-            if k == self._label_set.melanoma_index:
-                melanoma = self._of_melanoma(rates, per_class[name]["auc"])
-        return {
-            "accuracy": right.sum(axis=1) / total,
-            "balanced_accuracy": _mean(right / images),
-            "macro_auc": _mean(np.stack([row["auc"] for row in per_class.values()], axis=1)),
-            "brier": squares[:, 0] / total,
-            "ece": np.abs(too_sure).sum(axis=1) / total,
-            **melanoma,
-            "per_class": per_class,
-        }
-
-    def _of_melanoma(self, rates: "_Rates", area: Float64Array) -> dict[str, Any]:
-        fpr, tpr, _ = rates
-        defined = np.where(np.isnan(area), np.nan, 1)
-        sensitivities = {str(s): defined * at_specificity(fpr, tpr, s) for s in SPECIFICITIES}
-        return {
-            "melanoma_auc": area,
-            "melanoma_partial_auc": defined * partial_auc(fpr, tpr, self._min_tpr),
-            "melanoma_sensitivity_at_specificity": sensitivities,
-        }
-
-    def _rates(self, weights: Float64Array, k: int) -> "_Rates":
-        """Return a class's rates [B, points], at no image and at every probability from the highest down."""
-        scores = self._probabilities[:, k]
-        order = np.argsort(-scores, kind="stable")
-        # Images of equal probability are one point, behind the last of them.
-        points = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-        ordered = weights[:, order]
-        found = np.cumsum(ordered * (self._labels[order] == k), axis=1)[:, points]
-        taken = np.cumsum(ordered, axis=1)[:, points]
-        found, taken = (np.pad(sums, ((0, 0), (1, 0))) for sums in (found, taken))
-        false = taken - found
-        return false / false[:, -1:], found / found[:, -1:], found / taken
-
-
-_Rates = tuple[Float64Array, Float64Array, Float64Array]
-"""False-positive rates, true-positive rates and precisions."""
-
-
-def _average_precision(true_positives: Float64Array, precisions: Float64Array) -> Float64Array:
-    steps = np.diff(true_positives, axis=1)
-    # Where no image is taken yet, precision is undefined and nothing is found.
-    areas: Float64Array = np.where(steps == 0, 0, steps * precisions[:, 1:]).sum(axis=1)
-    return areas
-
-
-def _mean(figures: Float64Array) -> Float64Array:
-    """Return the mean over the classes, [B, C], whose figure is defined."""
-    means: Float64Array = np.nansum(figures, axis=1) / (~np.isnan(figures)).sum(axis=1)
-    return means

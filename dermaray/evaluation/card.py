@@ -28,7 +28,7 @@ from dermaray.evaluation.tables import (
     subgroup_rows,
 )
 from dermaray.labels import MEANINGS, LabelSet
-from dermaray.models.artifact import LITERT, Artifact
+from dermaray.models.artifact import INT8, LITERT, Artifact
 from dermaray.pages import render_markdown, render_page
 
 _LIMITS = (
@@ -122,10 +122,10 @@ def _model(artifact: Artifact) -> _Section:
             "Views of each image": str(made["config"]["views"]),
             **_weights(made),
             "Input": f"{spec.height} x {spec.width} pixels, RGB, resized by {spec.resize}",
-            "LiteRT": f"model.tflite; its probabilities differ by at most {made['litert_difference']:.4f} on a sample"
-            if "litert_difference" in made
+            "LiteRT": _converted(artifact, LITERT)
+            if LITERT in artifact.files
             else f"none: the network could not be converted{_reason(made)}",
-            **_int8(made),
+            **({"LiteRT, int8": _converted(artifact, INT8)} if INT8 in artifact.files else {}),
             "Classes": "; ".join(_class(name, artifact.label_set) for name in artifact.label_set.classes),
         },
     )
@@ -159,17 +159,17 @@ def _weights(made: Mapping[str, Any]) -> dict[str, str]:
     return {"Weights": f"{how[rounded]}; computed with as float32"} if rounded in how else {}
 
 
-def _int8(made: Mapping[str, Any]) -> dict[str, str]:
-    """Return what int8 costs, where a model has it."""
-    if "int8" not in made:
-        return {}
-    found = made["int8"]
+def _converted(artifact: Artifact, file: str) -> str:
+    """Say what it costs that LiteRT runs the network, as a file has it."""
+    found = artifact.provenance.get("engines", {}).get(file)
+    if found is None:
+        return f"{file}; by how much it differs was not measured"
     accuracies = f"{found['balanced_accuracy']:.3f} against {found['balanced_accuracy_of_keras']:.3f}"
-    differs = f"its probabilities differ by at most {found['largest_difference']:.3f}"
-    return {
-        "LiteRT, int8": f"model.int8.tflite; on {found['images']:,} validation images {differs}, and its balanced "
-        f"accuracy is {accuracies}"
-    }
+    differs = f"its probabilities differ by at most {found['largest_difference']:.4f}"
+    return (
+        f"{file}; on {found['images']:,} validation images {differs} from those by Keras, and its balanced accuracy is "
+        f"{accuracies}"
+    )
 
 
 def _network(network: Mapping[str, Any]) -> str:
@@ -296,8 +296,7 @@ def _promises(artifact: Artifact) -> list[str]:
     said = [
         f"Fitted on {decisions.facts['images']:,} validation images of {decisions.facts['groups']:,} lesions or "
         "patients. What is promised counts each lesion once, or each patient where the data name them, as do the "
-        "figures beside it, and holds for lesions that come from where these came from. Images of which the data name "
-        "neither count as a lesion each; where some show one lesion, less is promised."
+        f"figures beside it, and holds for lesions that come from where these came from. {_ungrouped(artifact)}"
     ]
     if asked["label"] == "balanced":
         said.append(
@@ -329,6 +328,17 @@ def _promises(artifact: Artifact) -> list[str]:
             "Without a validation melanoma no alert is ever given, melanoma is in every set, and all is referred."
         )
     return said
+
+
+def _ungrouped(artifact: Artifact) -> str:
+    """Say what it means that the data may not tell which images show one lesion."""
+    count = artifact.decisions.facts.get("ungrouped")
+    if count == 0:
+        return "The data name the lesion or the patient of every image."
+    which = "Images" if count is None else f"{count:,} images"
+    return (
+        f"{which} of which the data name neither count as a lesion each; where some show one lesion, less is promised."
+    )
 
 
 def _reproduce(artifact: Artifact) -> _Section:

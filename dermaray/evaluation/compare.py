@@ -11,23 +11,22 @@ import pyarrow.compute as pc
 from scipy.stats import binomtest
 
 from dermaray.data.manifest import Manifest
-from dermaray.decisions.arrays import IntArray
+from dermaray.decisions.arrays import BoolArray, IntArray
 from dermaray.decisions.decisions import Decided
 from dermaray.errors import DataError, OutputError
 from dermaray.evaluation.bootstrap import (
-    FEWEST_GROUPS,
-    MEANS_OVER_CLASSES,
-    OF_MELANOMA,
+    FEWEST_COUNTED,
     RESAMPLES,
-    Figures,
-    Float64Array,
-    is_rare,
-    resampled_intervals,
+    count_groups,
+    covering,
+    exact_interval,
+    known_intervals,
 )
 from dermaray.evaluation.checks import count_decided_on, made_of
 from dermaray.evaluation.evaluate import score
 from dermaray.evaluation.metrics import MIN_TPR
 from dermaray.evaluation.tables import HEADLINES, percent, signed, signed_interval
+from dermaray.evaluation.weighted import Figures, Float64Array
 from dermaray.files import write_json
 from dermaray.labels import LabelSet
 from dermaray.models.artifact import Artifact
@@ -116,39 +115,66 @@ def measure_difference(
     Returns:
         JSON values: `images`; `figures`, {name of `HEADLINES`: `first`, `second`, `difference` (second less first),
         `interval` of the difference, 95 %, `better`: `first`, `second`, or None where the interval holds 0 or there is
-        none, see `bootstrap_intervals`; neither for the calibration error, whose resamples are larger than itself, by
+        none, see `known_intervals`; neither for the calibration error, whose resamples are larger than itself, by
         more for one model than for another}, and the same of each class's recall under `recall`; `answers`: how many
         images `both`, `only_first`, `only_second` and `neither` got right, and `p_value`, of McNemar's exact test that
-        each errs as often (McNemar 1947), which takes images as independent.
+        each errs as often (McNemar 1947), which takes images as independent. The intervals of accuracy and recalls
+        are widened as `paired_interval` does.
     """
-    parts = [Figures(one.probabilities, labels, label_set, MIN_TPR, one.label) for one in decided]
-
-    def figures(weights: Float64Array) -> list[dict[str, Any]]:
-        return [_compared(part(weights)) for part in parts]
-
-    def differences(weights: Float64Array) -> dict[str, Any]:
-        first, second = figures(weights)
-        return {kind: {name: second[kind][name] - first[kind][name] for name in first[kind]} for kind in first}
-
-    intervals, by_class = (
-        resampled_intervals(differences, labels, groups, by_class=whether, resamples=resamples)
-        for whether in (False, True)
+    of_first, of_second = (Figures(one.probabilities, labels, label_set, MIN_TPR, one.label) for one in decided)
+    intervals = known_intervals(
+        lambda weights: _less(of_second(weights), of_first(weights)), labels, groups, label_set, resamples=resamples
     )
-    intervals["figures"].update({name: by_class["figures"][name] for name in MEANS_OVER_CLASSES}, ece=None)
-    if label_set.melanoma_index is not None and is_rare(labels == label_set.melanoma_index, groups):
-        intervals["figures"].update(dict.fromkeys(OF_MELANOMA))
-    for k, name in enumerate(label_set.classes):
-        if len(np.unique(groups[labels == k])) < FEWEST_GROUPS:
-            intervals["recall"][name] = None
-    first, second = figures(np.ones((1, len(labels))))
+    lead = np.subtract(*((one.label == labels).astype(float) for one in reversed(decided)))
+    intervals.update(accuracy=paired_interval(intervals["accuracy"], lead, groups), ece=None)
+    recalls = {
+        name: paired_interval(intervals["per_class"][name]["recall"], lead[labels == k], groups[labels == k])
+        for k, name in enumerate(label_set.classes)
+    }
+    first, second = (_compared(figures(np.ones((1, len(labels))))) for figures in (of_first, of_second))
+    of_kind = {"figures": intervals, "recall": recalls}
     told = {
         kind: {
-            name: _difference(name, float(values[0]), float(second[kind][name][0]), intervals[kind][name])
-            for name, values in figures_of_kind.items()
+            name: _difference(name, float(values[0]), float(second[kind][name][0]), of_kind[kind][name])
+            for name, values in figures.items()
         }
-        for kind, figures_of_kind in first.items()
+        for kind, figures in first.items()
     }
-    return {"images": len(labels), **told, "answers": _answers(*(one.label == labels for one in decided))}
+    right = [one.label == labels for one in decided]
+    return {"images": len(labels), **told, "answers": _answers(*right)}
+
+
+def paired_interval(
+    resampled: list[float] | None, lead: npt.NDArray[np.float64], groups: npt.NDArray[Any]
+) -> list[float] | None:
+    """Return the 95 % interval of the difference of two shares, widened where few groups tell the models apart.
+
+    It rests on these groups alone, and when all are on one side, nearly all resamples say so too. How they would divide
+    between two equally good models is binomial (McNemar 1947): what the exact interval of their division comes to is
+    held as well.
+
+    Args:
+        resampled: What resampling has found, or None where the difference was the same in all resamples.
+        lead: Of each image, 1 where the second model alone is right, -1 where the first is, else 0; [N].
+        groups: Which images belong together, [N], any values that can be sorted.
+    """
+    if not len(groups):
+        return None
+    _, group_of = np.unique(groups, return_inverse=True)
+    leads, number = np.bincount(group_of, lead) / np.bincount(group_of), count_groups(groups)
+    apart = float(np.abs(leads).sum())
+    if resampled is not None and apart >= FEWEST_COUNTED:
+        return resampled
+    if not apart:
+        most = exact_interval(0, number)[1]
+        return [-most, most]
+    exact = exact_interval(float(leads.clip(min=0).sum()), apart)
+    return covering([(2 * share - 1) * apart / number for share in exact], resampled)
+
+
+def _less(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of one tree less those of another."""
+    return {name: _less(v, other[name]) if isinstance(v, dict) else v - other[name] for name, v in one.items()}
 
 
 def _compared(figures: dict[str, Any]) -> dict[str, dict[str, Float64Array]]:
@@ -165,7 +191,7 @@ def _difference(name: str, first: float, second: float, interval: list[float] | 
     return {"first": first, "second": second, "difference": second - first, "interval": interval, "better": better}
 
 
-def _answers(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _answers(first: BoolArray, second: BoolArray) -> dict[str, Any]:
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     apart = only_first + only_second
     return {

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from dermaray.decisions.arrays import BoolArray, FloatArray, IntArray
 from dermaray.decisions.decisions import Decided, Decisions, weighted
-from dermaray.evaluation.bootstrap import FEWEST_GROUPS, Float64Array, resampled_intervals, share_interval
+from dermaray.evaluation.bootstrap import FEWEST_GROUPS, count_groups, resampled_intervals, share_interval
+from dermaray.evaluation.weighted import Float64Array
 from dermaray.labels import LabelSet
 
 REFERRED = (0.0, 0.1, 0.2, 0.3, 0.5)
@@ -146,7 +147,7 @@ def _known(means: Tree, groups: npt.NDArray[Any]) -> Tree:
     def known(leaf: Any) -> Any:
         if isinstance(leaf, Mapping):
             return _known(leaf, groups)
-        fewest = min(len(np.unique(groups[left > 0])) for _, left in leaf)
+        fewest = min(count_groups(groups[left > 0]) for _, left in leaf)
         return leaf if fewest >= FEWEST_GROUPS else (np.zeros(len(groups)), np.zeros(len(groups)))
 
     return {name: known(leaf) for name, leaf in means.items()}

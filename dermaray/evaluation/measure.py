@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dermaray.data.manifest import count_ungrouped
 from dermaray.decisions.arrays import IntArray
 from dermaray.decisions.decisions import Decided, Decisions
 from dermaray.evaluation.bootstrap import bootstrap_intervals
@@ -32,8 +33,9 @@ def measure(
         min_tpr: See `compute_metrics`.
 
     Returns:
-        JSON values: what `compute_metrics` returns, under `intervals` what `bootstrap_intervals` does, under
-        `subgroups` what `measure_subgroups` does, and under `decisions` what `measure_decisions` does.
+        JSON values: what `compute_metrics` returns; `ungrouped`, of how many images neither lesion nor patient is
+        named; under `intervals` what `bootstrap_intervals` does, under `subgroups` what `measure_subgroups` does, and
+        under `decisions` what `measure_decisions` does.
     """
     groups, said = images["group_id"].to_numpy(), (decided.probabilities, labels)
     metrics = compute_metrics(*said, label_set, min_tpr, decided.label)
@@ -44,6 +46,7 @@ def measure(
     }
     return {
         **metrics,
+        "ungrouped": count_ungrouped(images),
         "intervals": bootstrap_intervals(*said, groups, label_set, min_tpr=min_tpr, predicted=decided.label),
         "subgroups": measure_subgroups(*said, groups, people, label_set, metrics, decided.label),
         "decisions": measure_decisions(decided, labels, groups, label_set, decisions),

@@ -19,7 +19,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from dermaray.decisions.arrays import FloatArray, IntArray
+from dermaray.decisions.arrays import BoolArray, FloatArray, IntArray
 from dermaray.errors import DataError
 from dermaray.labels import LabelSet
 
@@ -83,6 +83,7 @@ def compute_metrics(
     """
     check_predictions(probabilities, labels, label_set)
     predicted = answers(probabilities, predicted)
+    sure = confidences(probabilities, predicted)
     per_class = _per_class(probabilities, predicted, labels, label_set)
     aucs = [row["auc"] for row in per_class.values() if row["auc"] is not None]
     return {
@@ -90,7 +91,7 @@ def compute_metrics(
         **_accuracies(labels, predicted),
         "macro_auc": float(np.mean(aucs)) if aucs else None,
         "brier": _brier(probabilities, labels),
-        "ece": _expected_calibration_error(probabilities, labels, predicted),
+        "ece": calibration_error(calibration_bins(sure), sure, predicted == labels),
         **_melanoma(probabilities, labels, label_set, min_tpr),
         "min_tpr": min_tpr,
         "majority_baseline": _majority_baseline(labels, label_set),
@@ -204,14 +205,14 @@ def calibration_bins(sure: FloatArray) -> IntArray:
     return bins
 
 
+def calibration_error(bins: IntArray, sure: FloatArray, right: BoolArray) -> float:
+    """Return `ece` of answers [N]: their `calibration_bins`, their `confidences`, and which of them are right."""
+    return float(np.abs(np.bincount(bins, sure - right)).sum() / len(sure))
+
+
 def _brier(probabilities: FloatArray, labels: IntArray) -> float:
     truth = np.eye(probabilities.shape[1])[labels]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean())
-
-
-def _expected_calibration_error(probabilities: FloatArray, labels: IntArray, predicted: IntArray) -> float:
-    sure = confidences(probabilities, predicted)
-    return float(np.abs(np.bincount(calibration_bins(sure), sure - (predicted == labels))).sum() / len(labels))
 
 
 def _melanoma(probabilities: FloatArray, labels: IntArray, label_set: LabelSet, min_tpr: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermaray.decisions.arrays import FloatArray, IntArray
-from dermaray.evaluation.bootstrap import FEWEST_GROUPS, bootstrap_intervals
+from dermaray.evaluation.bootstrap import bootstrap_intervals, count_groups
 from dermaray.evaluation.metrics import answers, compute_metrics
 from dermaray.labels import LabelSet
 
@@ -54,8 +54,8 @@ def measure_subgroups(
         JSON values: {attribute: {value: `images`; `melanomas`, how many groups have one; each of `FIGURES`, None where
         undefined, and that of melanoma with fewer than `FEWEST_MELANOMAS`; `intervals` of the same names; `flagged`,
         the figures that lie more than `GAP` below those of all images, balanced accuracy below that over the classes
-        that these have; `beyond_chance`, those of the latter whose whole interval lies below, where there are
-        `FEWEST_GROUPS`}}, in the order of the values. Values with fewer than `FEWEST_IMAGES` images, and attributes
+        that these have; `beyond_chance`, those of the latter whose whole interval lies below}}, in the order of the
+        values. Values with fewer than `FEWEST_IMAGES` images, and attributes
         with fewer than two other values, are left out.
     """
     given = answers(probabilities, predicted)
@@ -94,20 +94,15 @@ def _measure(
     metrics = compute_metrics(probabilities, labels, label_set, predicted=predicted)
     intervals = bootstrap_intervals(probabilities, labels, groups, label_set, predicted=predicted)
     figures = {name: metrics[name] for name in FIGURES}
-    melanomas = (
-        len(np.unique(groups[labels == label_set.melanoma_index])) if label_set.melanoma_index is not None else 0
-    )
+    melanomas = 0 if label_set.melanoma_index is None else count_groups(groups[labels == label_set.melanoma_index])
     if melanomas < FEWEST_MELANOMAS:
         figures["melanoma_auc"] = intervals["melanoma_auc"] = None
     # A subgroup without the diagnoses that are easy, or hard, is no worse or better off for that.
     recalls = [overall["per_class"][label_set.classes[k]]["recall"] for k in np.unique(labels)]
     of_all = {**{name: overall[name] for name in FIGURES}, "balanced_accuracy": float(np.mean(recalls))}
 
-    enough = len(np.unique(groups)) >= FEWEST_GROUPS
-
-    def most(name: str) -> float:
-        # Without an interval a figure of 0 is one for which all images speak alike; of another nothing is known.
-        return float(intervals[name][1] if intervals[name] else figures[name] and 1.0)
+    def is_beyond_chance(name: str) -> bool:
+        return intervals[name] is not None and intervals[name][1] < of_all[name]
 
     flagged = [name for name, value in figures.items() if value is not None and value < of_all[name] - GAP]
     return {
@@ -116,5 +111,5 @@ def _measure(
         **figures,
         "intervals": {name: intervals[name] for name in FIGURES},
         "flagged": flagged,
-        "beyond_chance": [name for name in flagged if enough and most(name) < of_all[name]],
+        "beyond_chance": [name for name in flagged if is_beyond_chance(name)],
     }

@@ -1,7 +1,7 @@
 """A network's decisions, fitted on the validation images of a manifest."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dermaray.data.archive import files_listing
-from dermaray.data.manifest import Manifest, check_unchanged
+from dermaray.data.manifest import Manifest, check_unchanged, count_ungrouped
 from dermaray.decisions.arrays import Float32Array
 from dermaray.decisions.decisions import Decided, Decisions
 from dermaray.decisions.fit import fit_decisions
@@ -21,8 +21,6 @@ from dermaray.images.spec import InputSpec
 from dermaray.models.bulk import decode_stream
 from dermaray.models.engine import Engine
 from dermaray.models.predictor import run_engine
-
-SAMPLE = 64
 
 Outputs = tuple[Float32Array, Float32Array]
 
@@ -36,16 +34,14 @@ class Fitted:
         images: Those images, rows of a manifest.
         labels: Their true classes, integer [N].
         decided: What is decided on them.
-        by_others: What is decided on them where other engines run the network.
-        sample: The pixels of some of them, evenly from all, uint8 [at most `SAMPLE`, height, width, 3].
+        by_others: What is decided on them where other engines run the network, by the engine's name.
     """
 
     decisions: Decisions
     images: pa.Table
     labels: npt.NDArray[np.integer[Any]]
     decided: Decided
-    by_others: list[Decided]
-    sample: UInt8Array
+    by_others: dict[str, Decided]
 
 
 def decide_on_validation(
@@ -53,7 +49,7 @@ def decide_on_validation(
     spec: InputSpec,
     manifest: Manifest,
     config: DecisionConfig,
-    others: Sequence[Engine] = (),
+    others: Mapping[str, Engine] | None = None,
 ) -> Fitted:
     """Run a network in this process on images that the connected Ray decodes, and fit its decisions.
 
@@ -62,23 +58,20 @@ def decide_on_validation(
         spec: How images become its input.
         manifest: Its `val` split is used.
         config: What the decisions shall be.
-        others: The same network as other engines run it; nothing is fitted to them.
+        others: The same network as other engines run it, by any names; nothing is fitted to them.
 
     Raises:
         DataError: There is no validation image, none can be read, or one is another than when the manifest was made.
         ArtifactError: The network gives values that are no probabilities.
     """
-    images, engines = manifest.rows("val"), [engine, *others]
+    others = others or {}
+    images, engines = manifest.rows("val"), [engine, *others.values()]
     uris: list[str] = []
     outputs: list[list[Outputs]] = [[] for _ in engines]
-    wanted = set(_evenly(images, SAMPLE)["uri"].to_pylist())
-    sample: dict[str, UInt8Array] = {}
     for names, pixels in _decoded(images, spec):
         uris.extend(names)
         for each, found in zip(engines, outputs, strict=True):
             found.append(run_engine(each, pixels))
-        # Copied, lest they keep the blocks that they are of.
-        sample |= {name: image.copy() for name, image in zip(names, pixels, strict=True) if name in wanted}
     if not uris:
         raise DataError(f"none of the {images.num_rows:,} validation images can be read")
     # Whatever order they came in, the decisions are the same.
@@ -87,8 +80,9 @@ def decide_on_validation(
     rows = images.take(pc.index_in(pa.array(uris).take(pa.array(order)), value_set=images["uri"].combine_chunks()))
     labels, groups = np.asarray(manifest.label_indices(rows)), rows["group_id"].to_numpy()
     decisions = fit_decisions(probabilities, features, labels, groups, manifest.label_set, config)
-    by_others = [decisions(*found) for found in of_others]
-    return Fitted(decisions, rows, labels, decisions(probabilities, features), by_others, _in_order(sample, spec))
+    decisions = replace(decisions, facts={**decisions.facts, "ungrouped": count_ungrouped(rows)})
+    by_others = {name: decisions(*found) for name, found in zip(others, of_others, strict=True)}
+    return Fitted(decisions, rows, labels, decisions(probabilities, features), by_others)
 
 
 def some_pixels(images: pa.Table, spec: InputSpec, count: int) -> UInt8Array:
@@ -99,19 +93,11 @@ def some_pixels(images: pa.Table, spec: InputSpec, count: int) -> UInt8Array:
     """
     if not images.num_rows:
         raise DataError("int8 takes its ranges from training images, and the data have none. Leave int8 out")
-    chosen = _evenly(images, count)
+    chosen = images.take(pa.array(np.unique(np.linspace(0, images.num_rows - 1, count).astype(int))))
     pixels = {name: image for found in _decoded(chosen, spec) for name, image in zip(*found, strict=True)}
     if not pixels:
         raise DataError(f"none of {chosen.num_rows:,} training images can be read")
-    return _in_order(pixels, spec)
-
-
-def _evenly(images: pa.Table, count: int) -> pa.Table:
-    return images.take(pa.array(np.unique(np.linspace(0, images.num_rows - 1, count).astype(int))))
-
-
-def _in_order(pixels: dict[str, UInt8Array], spec: InputSpec) -> UInt8Array:
-    return np.array([pixels[uri] for uri in sorted(pixels)], np.uint8).reshape(-1, *spec.shape)
+    return np.array([pixels[uri] for uri in sorted(pixels)], np.uint8)
 
 
 def _decoded(images: pa.Table, spec: InputSpec) -> Iterator[tuple[list[str], UInt8Array]]:

@@ -1,17 +1,15 @@
 """LiteRT: the same graph as a file of its own, which small devices run, and CPUs faster than TensorFlow does.
 
 Weights are stored as float16, or as int8 where they have been rounded to that, and computed with as float32. Batch
-normalisation is folded into them before float16 rounds them, so answers differ from those of Keras by some thousandths;
-`largest_difference` says by how much. With int8 for values as well it is faster still, and differs by some hundredths.
+normalisation is folded into them before float16 rounds them, so answers differ from those of Keras by some thousandths.
+With int8 for values as well it is faster still, and differs by some hundredths.
 """
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from dermaray.decisions.arrays import Float32Array
 from dermaray.images.resize import UInt8Array
-from dermaray.models.engine import Engine, in_parts
+from dermaray.models.engine import in_parts
 from dermaray.models.packed import pack_weights
 from dermaray.models.spec import WeightsAs
 
@@ -85,8 +83,3 @@ class LiteRTEngine:
         self._interpreter.set_tensor(self._input, pixels)
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._outputs[0]), self._interpreter.get_tensor(self._outputs[1])
-
-
-def largest_difference(one: Engine, other: Engine, pixels: UInt8Array) -> float:
-    """Return by how much the probabilities of two engines differ at most, over all classes of images [N, h, w, 3]."""
-    return float(np.abs(one(pixels)[0] - other(pixels)[0]).max())

@@ -28,7 +28,7 @@ class Prediction:
         refer: Whether the model leaves the answer to a dermatologist, since the set does not hold the answer alone,
             nothing is promised of it or the image is strange.
         prediction_set: The classes that it may be, in the order of the label set.
-        ood_score: How strange the image is; above 1 it is stranger than 99 in a hundred images that the model is for.
+        ood_score: How strange the image is; above 1, stranger than 99 in 100 of those that it was validated on, or all.
         probabilities: One per class, in the order of the label set; they sum to 1.
         model: The model's name.
         model_version: Its version, in its maker's words.

@@ -11,13 +11,14 @@ import pyarrow as pa
 from sklearn.metrics import balanced_accuracy_score
 
 from dermaray.data.manifest import Manifest
+from dermaray.decisions.decisions import Decided
 from dermaray.evaluation.card import write_card
 from dermaray.evaluation.measure import measure
 from dermaray.images.resize import UInt8Array
 from dermaray.models.artifact import INT8, LITERT, SEEN_SCHEMA, Artifact, unseen
 from dermaray.models.engine import KerasEngine
 from dermaray.models.fitting import Fitted, decide_on_validation, some_pixels
-from dermaray.models.litert import LiteRTEngine, largest_difference, to_litert
+from dermaray.models.litert import LiteRTEngine, to_litert
 from dermaray.models.rounding import round_weights
 from dermaray.models.saving import Origin, save_artifact
 from dermaray.models.spec import WeightsAs
@@ -52,12 +53,9 @@ def write_model(
         samples[INT8] = some_pixels(manifest.rows("train"), spec, CALIBRATING)
     there, reasons = _converted(model, samples, settings.weights_as)
     measured: dict[str, Any] = {"unconverted": reasons} if reasons else {}
-    quantized = [LiteRTEngine(there[INT8])] if INT8 in there else []
-    fitted = decide_on_validation(engine, spec, manifest, settings.decisions, quantized)
-    if LITERT in there:
-        measured["litert_difference"] = largest_difference(engine, LiteRTEngine(there[LITERT]), fitted.sample)
-    if quantized:
-        measured["int8"] = _loss(fitted)
+    others = {name: LiteRTEngine(content) for name, content in there.items()}
+    fitted = decide_on_validation(engine, spec, manifest, settings.decisions, others)
+    measured["engines"] = {name: _loss(fitted, decided) for name, decided in fitted.by_others.items()}
     origin = replace(origin, provenance={**origin.provenance, **measured})
     out.mkdir()
     decided_on = fitted.images.select(SEEN_SCHEMA.names).cast(SEEN_SCHEMA)
@@ -91,9 +89,8 @@ def _converted(
     return there, reasons
 
 
-def _loss(fitted: Fitted) -> dict[str, Any]:
+def _loss(fitted: Fitted, other: Decided) -> dict[str, Any]:
     """Return what is lost where another engine runs the network than the one that the decisions were fitted to."""
-    (other,) = fitted.by_others
     return {
         "images": len(fitted.labels),
         "largest_difference": float(np.abs(other.probabilities - fitted.decided.probabilities).max()),

@@ -16,8 +16,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from dermaray.evaluation.bootstrap import Figures, bootstrap_intervals, share_interval
+from dermaray.evaluation.bootstrap import bootstrap_intervals, share_interval
 from dermaray.evaluation.metrics import compute_metrics
+from dermaray.evaluation.weighted import Figures
 from dermaray.labels import LABEL_SETS, LabelSet
 
 THREE = LabelSet("custom", ("melanoma", "nevus", "other"), frozenset({"melanoma"}), "melanoma")

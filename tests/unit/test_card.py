@@ -1,5 +1,7 @@
 """The model card: what it says follows from the model and its figures, and a class name breaks no table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +12,7 @@ from dermaray.evaluation.card import write_card
 from dermaray.evaluation.measure import measure
 from dermaray.images.spec import InputSpec
 from dermaray.labels import LABEL_SETS, LabelSet
-from dermaray.models.artifact import SEEN_SCHEMA, Artifact
+from dermaray.models.artifact import INT8, LITERT, SEEN_SCHEMA, Artifact
 
 ODD = LabelSet("odd", ("nevus", "melanoma", "<wart> a|b"), frozenset({"melanoma"}), "melanoma")
 IMAGES = 90
@@ -39,10 +41,21 @@ def provenance(**changes):
 def card(tmp_path, decisions_of):
     """Write the card of a model with a provenance, and return its text and its page."""
 
-    def write(label_set=ODD, asked=None, **changes):
+    def write(label_set=ODD, asked=None, facts=None, files=(), **changes):
         decisions = decisions_of(label_set, **(asked or {}))
+        decisions = replace(decisions, facts={**decisions.facts, **(facts or {})})
         made = provenance(**changes)
-        artifact = Artifact(tmp_path, "some-model", "7", InputSpec(), label_set, decisions, {}, "a" * 64, made)
+        artifact = Artifact(
+            tmp_path,
+            "some-model",
+            "7",
+            InputSpec(),
+            label_set,
+            decisions,
+            dict.fromkeys(files, "f" * 64),
+            "a" * 64,
+            made,
+        )
         for name, images in (("trained_on", 40), ("decided_on", 9)):
             rows = pa.Table.from_pylist([{"sha256": str(i)} for i in range(images)], SEEN_SCHEMA)
             pq.write_table(rows, tmp_path / f"{name}.parquet")
@@ -53,6 +66,8 @@ def card(tmp_path, decisions_of):
         images = pa.table(
             {
                 "group_id": [f"g{i}" for i in range(IMAGES)],
+                "lesion_id": pa.nulls(IMAGES, pa.string()),
+                "patient_id": pa.nulls(IMAGES, pa.string()),
                 "sex": ["female", "male"] * (IMAGES // 2),
                 "age": [30.0] * IMAGES,
                 "site": ["back"] * IMAGES,
@@ -65,7 +80,7 @@ def card(tmp_path, decisions_of):
 
 
 def test_a_card_says_what_a_model_is_and_is_not(card):
-    text, page = card(config=run_of(licence="CC BY-NC 4.0"), litert_difference=0.0012)
+    text, page = card(config=run_of(licence="CC BY-NC 4.0"))
     for told in (
         "# Model card: some-model",
         "**Version:** 7",
@@ -74,7 +89,6 @@ def test_a_card_says_what_a_model_is_and_is_not(card):
         "**Licence:** CC BY-NC 4.0",
         "123, of which 40 were trained on and 9 validated on",
         "efficientnet_lite0, starting from weights: imagenet",
-        "differ by at most 0.0012",
         "| female | 45 |",
         "at least 90.0% of melanomas",
         "dermaray train --config config.yaml data.manifest=runs/data",
@@ -95,11 +109,21 @@ def test_how_weights_are_kept_and_of_what_run_they_are_is_told(card):
     assert "under `provenance` and `run`" in text
 
 
-def test_what_int8_costs_is_told(card):
+def test_what_other_engines_cost_is_told(card):
+    text, _ = card(unconverted={LITERT: "no such operation"})
+    assert "**LiteRT:** none: the network could not be converted: no such operation" in text
     costs = {"images": 12, "largest_difference": 0.0346, "balanced_accuracy": 0.7, "balanced_accuracy_of_keras": 0.712}
-    text, _ = card(int8=costs)
-    assert "on 12 validation images its probabilities differ by at most 0.035" in text
-    assert "its balanced accuracy is 0.700 against 0.712" in text
+    text, _ = card(files=[LITERT, INT8], engines={INT8: costs})
+    assert "**LiteRT:** model.tflite; by how much it differs was not measured" in text
+    assert "**LiteRT, int8:** model.int8.tflite; on 12 validation images its probabilities differ by at most" in text
+    assert "at most 0.0346 from those by Keras, and its balanced accuracy is 0.700 against 0.712" in text
+
+
+def test_images_that_name_neither_lesion_nor_patient_are_counted(card):
+    told = "of which the data name neither count as a lesion each"
+    assert f"Images {told}" in card()[0]
+    assert f"5 images {told}" in card(facts={"ungrouped": 5})[0]
+    assert told not in card(facts={"ungrouped": 0})[0]
 
 
 def test_a_class_name_breaks_no_table(card):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from dermaray.decisions.decisions import Decided
-from dermaray.evaluation.compare import _page, measure_difference
+from dermaray.evaluation.compare import _page, measure_difference, paired_interval
 from dermaray.evaluation.tables import HEADLINES
 from dermaray.labels import LabelSet
 
@@ -63,11 +63,49 @@ def test_no_verdict_rests_on_a_few_melanomas():
 def test_no_verdict_rests_on_the_recall_of_a_few_lesions():
     labels = np.where(np.arange(300) < 4, 1, np.arange(300) % 2 * 2)
     weak, strong = answered(labels, 0.2, 0), answered(labels, 0.9, 1)
+    # However clear it looks.
+    weak.label[:4], strong.label[:4] = 0, 1
     found = measure_difference((weak, strong), labels, np.arange(300), THREE, resamples=200)["recall"]
     few, *others = (found[THREE.classes[k]] for k in (1, 0, 2))
-    assert few["difference"] is not None
-    assert few["interval"] is few["better"] is None
+    assert few["difference"] == 1
+    assert few["better"] is None
+    assert few["interval"] == pytest.approx([2 * 0.025 ** (1 / 4) - 1, 1])
     assert all(row["better"] == "second" for row in others)
+
+
+def test_a_difference_that_all_resamples_agree_on_is_told():
+    """One model finds none of twelve melanomas, the other all."""
+    labels = np.where(np.arange(300) < 12, 1, np.arange(300) % 2 * 2)
+    weak, strong = answered(labels, 0.5, 0), answered(labels, 0.5, 1)
+    weak.label[:12], strong.label[:12] = 0, 1
+    found = measure_difference((weak, strong), labels, np.arange(300), THREE, resamples=200)["recall"]["melanoma"]
+    assert (found["first"], found["second"], found["better"]) == (0, 1, "second")
+    low, high = found["interval"]
+    assert 0 < low < high == 1
+
+
+def test_intervals_of_differences_count_each_lesion_once():
+    lead, groups = np.array([1, 1, 1, 1, 0, 0, 0, 0]), np.array([0, 0, 0, 0, 1, 2, 3, 4])
+    # One lesion in which a model is better tells nothing of which is.
+    low, high = paired_interval([0.0, 0.4], lead, groups)
+    assert low == pytest.approx((2 * 0.025 - 1) / 5)
+    assert high == 0.4
+    assert paired_interval(None, np.zeros(8), groups) == pytest.approx([-(1 - 0.025**0.2), 1 - 0.025**0.2])
+    assert paired_interval(None, np.zeros(0), np.zeros(0)) is None
+    assert paired_interval([0.1, 0.3], np.ones(40), np.arange(40)) == [0.1, 0.3]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_intervals_of_differences_hold_the_truth(share):
+    """Of twelve lesions a model alone recognises so many, and the other as many."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        lead = rng.choice([-1.0, 0.0, 1.0], 12, p=[share, 1 - 2 * share, share])
+        means = rng.choice(lead, (500, 12)).mean(axis=1)
+        resampled = None if np.ptp(lead) == 0 else np.quantile(means, [0.025, 0.975]).tolist()
+        low, high = paired_interval(resampled, lead, np.arange(12))
+        hits += low <= 0 <= high
+    assert hits >= 0.95 * 400
 
 
 @pytest.mark.parametrize("trained", [(True, True), (False, True), (False, False)])

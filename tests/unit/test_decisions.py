@@ -136,6 +136,19 @@ def test_what_lies_elsewhere_is_strange():
     assert roc_auc_score(np.repeat([0, 1], 500), np.concatenate([usual, strange])) > 0.99
 
 
+@pytest.mark.parametrize(("images", "share"), [(60, 1 / 31), (300, 0.01)])
+def test_of_images_like_those_that_are_known_few_are_strange(images, share):
+    """At most one in a hundred, or where that half of them which is measured has fewer, one more than these."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(20, 50))
+
+    def draw(number):
+        return rng.normal(size=(number, 20)) @ mixing
+
+    strange = [fit_novelty(draw(images), np.arange(images))(draw(2000)) > 1 for _ in range(40)]
+    assert np.mean(strange) < 1.3 * share
+
+
 @pytest.mark.parametrize("images", [1, 2, 3, 9])
 def test_few_images_or_features_that_never_vary_give_numbers(images):
     features = np.ones((images, 4))

@@ -13,7 +13,7 @@ from dermaray.images.spec import InputSpec
 from dermaray.models.classifier import build_classifier
 from dermaray.models.engine import KerasEngine
 from dermaray.models.ensemble import combine
-from dermaray.models.litert import LiteRTEngine, largest_difference, to_litert
+from dermaray.models.litert import LiteRTEngine, to_litert
 from dermaray.models.rounding import round_weights
 from dermaray.models.saving import _compress
 from dermaray.models.spec import ModelConfig
@@ -29,6 +29,11 @@ def built(backbone):
 @pytest.fixture
 def pixels():
     return np.random.default_rng(0).integers(0, 256, (6, *SPEC.shape)).astype(np.uint8)
+
+
+def largest_difference(one, other, pixels):
+    """Return by how much the probabilities of two engines differ at most."""
+    return float(np.abs(one(pixels)[0] - other(pixels)[0]).max())
 
 
 @pytest.mark.parametrize("backbone", ["case_study_cnn", "efficientnet_lite0"])
