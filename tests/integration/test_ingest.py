@@ -178,7 +178,7 @@ def test_a_full_cache_needs_no_image(cached: ImageTable, truth: list[str]) -> No
     assert streamed(cached) == truth
 
 
-@pytest.mark.parametrize("damage", ["vanished", "cut", "no folder", "in part"])
+@pytest.mark.parametrize("damage", ["cut", "no folder", "in part"])
 def test_a_damaged_cache_costs_time_alone(damage: str, cached: ImageTable, truth: list[str]) -> None:
     place = place_of(cached)
     if damage == "cut":
@@ -190,8 +190,7 @@ def test_a_damaged_cache_costs_time_alone(damage: str, cached: ImageTable, truth
         present.tofile(place / "present")
     else:
         shutil.rmtree(place)
-        if damage == "no folder":
-            place.touch()
+        place.touch()
     try:
         assert streamed(cached) == truth
     finally:
@@ -257,23 +256,6 @@ def test_an_image_that_changed_since_it_was_prepared_is_named(mistake: str, tabl
     assert said.endswith("Prepare the data again")
     if mistake != "is gone":
         assert "it holds other bytes" in said
-
-
-def test_all_workers_take_the_same_steps(table: ImageTable) -> None:
-    plan, workers = plan_of(table), 3
-    for rank in range(workers):
-        stream = worker_stream(
-            plan.shard(rank, workers),
-            table,
-            SPEC,
-            Recipe(),
-            batch_size=BATCH // workers,
-            world_size=workers,
-            reserved_cpus=4,
-            cached=True,
-        )
-        rows = sum(len(b["label"]) for b in stream.iter_batches(batch_size=None))
-        assert rows == plan.steps * BATCH // workers
 
 
 def test_ending_a_stream_waits_for_no_tuning() -> None:

@@ -67,7 +67,7 @@ def test_its_card_says_what_it_may_be_used_for(reference: Artifact) -> None:
 def test_it_scores_where_no_model_is_named(
     images: Path, run_job: RunJob, tmp_path: Path, capsys: pytest.CaptureFixture[str], reference: Artifact
 ) -> None:
-    run_job("score", images, "--out", tmp_path / "scores")
+    run_job("score", images / "nevus", "--out", tmp_path / "scores", "--actors", 1)
     assert "using the reference model" in " ".join(capsys.readouterr().out.split())
     rows = pq.read_table(tmp_path / "scores" / "scores.parquet")
     assert set(rows["model_digest"].to_pylist()) == {reference.digest}

@@ -241,7 +241,7 @@ def test_an_image_that_kills_is_found_and_the_others_are_scored(
     monkeypatch.setattr(pipeline, "_Read", Mortal)
     image = next(images.rglob("*.jpg")).read_bytes()
     source = write_folder(tmp_path / "images", {"good.jpg": image, "killer.jpg": image})
-    run_job("score", source, "--model", model, "--out", tmp_path / "scores", "--engine", engine, "--actors", 2)
+    run_job("score", source, "--model", model, "--out", tmp_path / "scores", "--engine", engine, "--actors", 1)
     rows = pq.read_table(tmp_path / "scores" / "scores.parquet").to_pylist()
     assert [row["reason"] for row in rows] == [None, "crashed"]
     assert "3 processes died over it" in rows[1]["message"]
@@ -254,7 +254,7 @@ def test_an_object_that_never_comes_is_given_up(images: Path, model: Path, run_j
         slow = f"s3://bucket/slow.jpg?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
         (tmp_path / "list.txt").write_text("\n".join([good[0], slow, *good[1:]]))
         out = tmp_path / "scores"
-        run_job("score", tmp_path / "list.txt", "--model", model, "--out", out, "--time-limit", 5)
+        run_job("score", tmp_path / "list.txt", "--model", model, "--out", out, "--time-limit", 3, "--actors", 1)
     rows = pq.read_table(out / "scores.parquet").to_pylist()
     assert [row["uri"] for row in rows] == [good[0], slow, *good[1:]]
     assert [row["reason"] for row in rows] == [None, "timed_out", None, None]

@@ -1,4 +1,7 @@
-"""Training: many workers end where one does, what is written is complete, what cannot be is refused at once."""
+"""Training: what is written is complete, what cannot be is refused at once.
+
+That many workers end where one does is shown in `test_resume.py`, where one of them is killed besides.
+"""
 
 import csv
 import json
@@ -26,28 +29,8 @@ def history_of(run: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-@pytest.fixture(scope="module")
-def runs(model: Path, config: Path, run_job: RunJob) -> list[Path]:
-    """The same run by one worker and by two."""
-    by_two = config.parent / "by-2"
-    run_job("train", "--config", config, f"out={by_two}", "scaling.num_workers=2")
-    return [model.parent, by_two]
-
-
-def test_two_workers_end_with_the_weights_of_one(runs: list[Path]) -> None:
-    for one, two in zip(*map(weights_of, runs), strict=True):
-        np.testing.assert_array_equal(one, two)
-
-
-def test_two_workers_report_the_figures_of_one(runs: list[Path]) -> None:
-    (one,), (two,) = map(history_of, runs)
-    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
-        # Keras adds up figures in float32.
-        assert two[name] == pytest.approx(one[name], rel=1e-6), name
-
-
 def test_training_moves_the_weights(model: Path, config: Path) -> None:
-    """Guard the comparison above: it would hold just as well if nothing were trained."""
+    """Guard the comparisons of `test_resume.py`: they would hold just as well if nothing were trained."""
     import keras
 
     from dermaray.models.classifier import build_classifier

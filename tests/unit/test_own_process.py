@@ -37,14 +37,17 @@ print(faults[-1] - faults[4])
 """
 SCORER = "from dermaray.models.own_process import return_memory; return_memory()"
 WORKER = "from dermaray.models.own_process import keep_work_memory; keep_work_memory()"
-LOAD = "from dermaray.models.own_process import import_keras; import_keras()"
-IMPORTED = f"""
+OURS = """
 import sys
-{LOAD}
+from dermaray.models.own_process import import_keras; import_keras()
 print(*(name in sys.modules for name in ("keras", "tensorflow", "sklearn", "matplotlib")))
 import matplotlib.pyplot
 import sklearn.metrics
 print(sklearn.metrics.roc_auc_score([0, 1], [0.1, 0.9]))
+"""
+ITS_OWN = """
+import sys, keras
+print('sklearn' in sys.modules or 'matplotlib' in sys.modules)
 """
 
 
@@ -61,12 +64,15 @@ def printed(code: str) -> list[str]:
     return ran.stdout.split()
 
 
-def test_tensors_of_a_step_take_the_memory_of_the_step_before(environment: None) -> None:
-    kept, by_default = (int(printed(STEPS.format(load=load))[-1]) for load in (LOAD, ""))
-    # Three tensors of 42 MB a step are 460,000 pages of 4 kB.
-    assert kept < 200
-    # Should this fail, TensorFlow keeps memory by itself.
-    assert by_default > 20_000
+def test_keras_comes_with_the_memory_of_its_tensors_and_without_what_it_imports_in_passing(environment: None) -> None:
+    ours, its_own = (printed(STEPS.format(load=load)) for load in (OURS, ITS_OWN))
+    # What it leaves out can be had afterwards.
+    assert ours[:-1] == ["True", "True", "False", "False", "1.0"]
+    # Three tensors of 42 MB a step are 460,000 pages of 4 kB; those of the step before are taken again.
+    assert int(ours[-1]) < 200
+    # Should these fail, Keras has learnt to wait with its imports, or TensorFlow keeps memory by itself.
+    assert its_own[:-1] == ["True"]
+    assert int(its_own[-1]) > 20_000
 
 
 def test_work_space_of_a_step_takes_the_memory_of_the_step_before(environment: None) -> None:
@@ -95,15 +101,6 @@ def test_the_limit_is_the_machine_s_memory(environment: None) -> None:
     with open("/proc/meminfo") as file:
         total = int(file.readline().split()[1]) >> 10
     assert abs(int(os.environ["TF_CPU_BFC_MEM_LIMIT_IN_MB"]) - total) <= 1
-
-
-def test_keras_comes_without_what_it_imports_in_passing_and_that_can_be_had_afterwards() -> None:
-    assert printed(IMPORTED) == ["True", "True", "False", "False", "1.0"]
-
-
-def test_keras_imports_them_by_itself() -> None:
-    # Should this fail, Keras has learnt to wait with it.
-    assert printed("import sys, keras; print('sklearn' in sys.modules or 'matplotlib' in sys.modules)") == ["True"]
 
 
 @pytest.mark.parametrize(
